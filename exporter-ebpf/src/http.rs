@@ -1,0 +1,151 @@
+//! Keys and values of the HTTP server maps.
+
+use crate::histogram::BUCKETS;
+
+/// Most requests in flight at one time over all targets (the default of the `INFLIGHT` map).
+pub const MAX_IN_FLIGHT: u32 = 65_536;
+/// Most series over all targets (the default of the `SERIES` map).
+pub const MAX_SERIES: u32 = 16_384;
+/// Most routes over all targets (the default of the `ROUTES` map).
+pub const MAX_ROUTES: u32 = 8_192;
+/// Most panicked requests that wait to be settled.
+pub const MAX_PANICS: u32 = 4_096;
+
+/// Key of `INFLIGHT` and `PANICS`: the goroutine that serves the request. A Go heap address has 48 bits on amd64 and arm64
+/// (runtime/malloc.go: heapAddrBits), so the target's id takes the upper 16.
+#[inline(always)]
+pub const fn goroutine_key(target: u32, g: u64) -> u64 {
+    ((target as u64) << 48) | (g & 0xffff_ffff_ffff)
+}
+
+/// The target's id in a [`goroutine_key`].
+pub const fn goroutine_key_target(key: u64) -> u32 {
+    (key >> 48) as u32
+}
+
+/// The address of the `runtime.g` in a [`goroutine_key`].
+pub const fn goroutine_key_g(key: u64) -> u64 {
+    key & 0xffff_ffff_ffff
+}
+
+/// Value of `INFLIGHT`: a request that a goroutine is serving.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InFlight {
+    /// When the handler was called, `CLOCK_MONOTONIC` nanoseconds.
+    pub start_ns: u64,
+    /// Address of the response writer (`*http.response`, `*http2responseWriter`).
+    pub writer: u64,
+    /// Address of the `*http.Request` that the handler was given.
+    pub request: u64,
+    /// Address of the copy of it that a ServeMux was given, where middleware made one; otherwise 0.
+    pub routed: u64,
+}
+
+/// Value of `PANICS`: what a panicked request is to be counted as, should its goroutine not end it normally.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Panicked {
+    /// The series it belongs to.
+    pub series: SeriesKey,
+    /// When the handler was called: tells this request from a later one of the same goroutine.
+    pub start_ns: u64,
+    /// From the handler's call to the panic, nanoseconds.
+    pub duration_ns: u64,
+    /// The goroutine's id at the panic; another id at the same address is another goroutine.
+    pub goid: u64,
+    /// Process id.
+    pub pid: u32,
+    /// Always zero.
+    pub reserved: u32,
+}
+
+/// How a series' route is known. Part of the key.
+pub mod route_kind {
+    /// No route: not matched, or not known.
+    pub const NONE: u8 = 0;
+    /// A ServeMux pattern; the route is the pattern string's address and length, mixed.
+    pub const PATTERN: u8 = 1;
+    /// A pattern that a router wrote into `Request.Pattern`; the route is a hash of its text.
+    pub const PATTERN_TEXT: u8 = 2;
+    /// Folded from the URL's path; the route is [`crate::route::Folder`]'s hash.
+    pub const PATH: u8 = 3;
+    /// Past the target's limit of routes.
+    pub const OVERFLOW: u8 = 4;
+    /// Past the limit of series: method and status are not kept either.
+    pub const SERIES_OVERFLOW: u8 = 5;
+}
+
+/// Key of `SERIES`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SeriesKey {
+    /// The route, as `route_kind` says; 0 for kinds without one.
+    pub route: u64,
+    /// The target's id.
+    pub target: u32,
+    /// HTTP status code.
+    pub status: u16,
+    /// [`crate::method`] id.
+    pub method: u8,
+    /// One of [`route_kind`].
+    pub route_kind: u8,
+}
+
+/// Value of `SERIES`. Each field is only ever added to, atomically: programs of uprobes can be preempted, so that a plain
+/// increment loses counts even in a per-CPU map (kernel/events/uprobes.c, 6.18: migration is disabled, preemption is not).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeriesValue {
+    /// Requests by bucket of [`crate::histogram`], not cumulative.
+    pub buckets: [u64; BUCKETS],
+    /// Sum of durations in nanoseconds.
+    pub sum_ns: u64,
+}
+
+impl SeriesValue {
+    /// Nothing counted yet.
+    pub const ZERO: Self = Self { buckets: [0; BUCKETS], sum_ns: 0 };
+
+    /// Adds what another has counted. Saturates: 2^64 ns are 584 years.
+    pub fn add(&mut self, other: &Self) {
+        for (mine, theirs) in self.buckets.iter_mut().zip(other.buckets) {
+            *mine = mine.saturating_add(theirs);
+        }
+        self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
+    }
+
+    /// Requests counted.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+}
+
+/// Bytes of a route's text that are kept.
+pub const ROUTE_TEXT: usize = 128;
+
+/// Key of `ROUTES`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RouteKey {
+    /// As in [`SeriesKey`].
+    pub route: u64,
+    /// The target's id.
+    pub target: u32,
+    /// As in [`SeriesKey`].
+    pub route_kind: u32,
+}
+
+/// Value of `ROUTES`: the text a route was first seen with: the pattern, or one example path.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteText {
+    /// Length of the whole text in the target's memory; only [`ROUTE_TEXT`] bytes of it are here.
+    pub len: u32,
+    /// How many bytes of `text` were read; 0 where the memory could not be read.
+    pub read: u32,
+    /// The bytes.
+    pub text: [u8; ROUTE_TEXT],
+}
+
+const _: () = assert!(size_of::<SeriesKey>() == 16 && size_of::<RouteKey>() == 16 && size_of::<Panicked>() == 48);

@@ -1,0 +1,81 @@
+//! The maps. User space may change a map's size before it loads the programs; their names are part of the contract.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{HashMap, RingBuf},
+};
+use exporter_ebpf::{
+    event::{Event, RING_BYTES},
+    http::{
+        InFlight, MAX_IN_FLIGHT, MAX_PANICS, MAX_ROUTES, MAX_SERIES, Panicked, RouteKey, RouteText, SeriesKey, SeriesValue,
+    },
+    loss::{LostKey, MAX_LOST, Reason},
+    target::{MAX_TARGETS, TargetConfig},
+};
+
+/// Measured processes, by process id.
+#[map]
+pub(crate) static TARGETS: HashMap<u32, TargetConfig> = HashMap::with_max_entries(MAX_TARGETS, 0);
+
+/// Requests being served, by goroutine.
+#[map]
+pub(crate) static INFLIGHT: HashMap<u64, InFlight> = HashMap::with_max_entries(MAX_IN_FLIGHT, 0);
+
+/// Requests whose goroutine panicked, until they end after all or the goroutine is gone.
+#[map]
+pub(crate) static PANICS: HashMap<u64, Panicked> = HashMap::with_max_entries(MAX_PANICS, 0);
+
+/// Counts and durations of requests that ended.
+#[map]
+pub(crate) static SERIES: HashMap<SeriesKey, SeriesValue> = HashMap::with_max_entries(MAX_SERIES, 0);
+
+/// The text of each route that was seen.
+#[map]
+pub(crate) static ROUTES: HashMap<RouteKey, RouteText> = HashMap::with_max_entries(MAX_ROUTES, 0);
+
+/// How many routes each target has, by target id.
+#[map]
+pub(crate) static ROUTE_COUNT: HashMap<u32, u64> = HashMap::with_max_entries(MAX_TARGETS, 0);
+
+/// What could not be counted.
+#[map]
+pub(crate) static LOST: HashMap<LostKey, u64> = HashMap::with_max_entries(MAX_LOST, 0);
+
+/// Rare events.
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
+
+const BPF_NOEXIST: u64 = 1;
+
+/// Adds one to what was lost. Rare, so a second map operation for the first of its kind does not matter.
+#[inline(never)]
+pub(crate) fn lost(target: u32, reason: Reason) {
+    let key = LostKey { target, reason: reason as u32 };
+    if LOST.get_ptr_mut(&key).is_none() {
+        let _ = LOST.insert(&key, &0, BPF_NOEXIST);
+    }
+    if let Some(count) = LOST.get_ptr_mut(&key) {
+        add(count, 1);
+    }
+}
+
+/// Adds to a counter in a map's value, atomically. Written as the instruction itself: Rust gives the BPF target no
+/// read-modify-write atomics, and 5.10 knows only this one, without a result.
+#[inline(always)]
+pub(crate) fn add(counter: *mut u64, amount: u64) {
+    // SAFETY: the pointer comes from a map look-up and stays valid for the program's run; values are 8-byte aligned; user
+    // space only reads them.
+    unsafe {
+        core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) amount, options(nostack));
+    }
+}
+
+/// Tells user space. Lost events are counted; the scan of /proc is the net beneath.
+#[inline(always)]
+pub(crate) fn tell(kind: u32, pid: u32) {
+    // SAFETY: no preconditions.
+    let at_ns = unsafe { aya_ebpf::helpers::bpf_ktime_get_ns() };
+    if EVENTS.output::<Event>(&Event { kind, pid, at_ns }, 0).is_err() {
+        lost(0, Reason::EventRing);
+    }
+}

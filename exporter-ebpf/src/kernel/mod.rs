@@ -1,0 +1,7 @@
+//! The programs, by what they watch.
+
+mod http;
+mod maps;
+mod memory;
+mod process;
+mod regs;

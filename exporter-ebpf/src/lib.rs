@@ -1,0 +1,30 @@
+//! The contract between gopulse's kernel side and user space: map keys and values (`repr(C)`, no implicit padding), limits,
+//! and the pure functions both sides must agree on (histogram bucket, method, path folding). Everything here is plain Rust,
+//! tested on the host; it knows neither eBPF helpers nor how user space loads the programs.
+#![cfg_attr(not(test), no_std)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+
+pub mod event;
+pub mod histogram;
+pub mod http;
+pub mod loss;
+pub mod method;
+pub mod route;
+pub mod target;
+
+#[cfg(feature = "user")]
+mod user {
+    use crate::{event, http, loss, target};
+
+    // SAFETY: all are repr(C) structs of integers without implicit padding (the sizes are asserted beside them), so any
+    // bytes are a value and all of a value's bytes may be read.
+    unsafe impl aya::Pod for event::Event {}
+    unsafe impl aya::Pod for http::InFlight {}
+    unsafe impl aya::Pod for http::Panicked {}
+    unsafe impl aya::Pod for http::SeriesKey {}
+    unsafe impl aya::Pod for http::SeriesValue {}
+    unsafe impl aya::Pod for http::RouteKey {}
+    unsafe impl aya::Pod for http::RouteText {}
+    unsafe impl aya::Pod for loss::LostKey {}
+    unsafe impl aya::Pod for target::TargetConfig {}
+}

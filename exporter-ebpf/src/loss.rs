@@ -1,0 +1,64 @@
+//! What the kernel side could not count, by reason: each is a metric, so that nothing is lost in silence.
+
+/// Why something was not counted as it should have been. The number is part of the map key.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// A request ended whose start was not seen: it was in flight when the probes were attached. Not counted.
+    NoStart = 0,
+    /// The map of requests in flight was full. Not counted.
+    InFlightFull = 1,
+    /// The map of series was full, and the target's overflow series too. Not counted.
+    SeriesFull = 2,
+    /// The target's memory could not be read at the end of a request. Counted with what was known.
+    Unreadable = 3,
+    /// More requests had panicked at one time than can be kept. Not counted, unless they end normally after all.
+    PanicsFull = 4,
+    /// The target has more routes than its limit. Counted under the overflow route.
+    RouteOverflow = 5,
+    /// The map of series was full. Counted under the target's overflow series.
+    SeriesOverflow = 6,
+    /// The event ring was full; the periodic scan of /proc finds what it would have told.
+    EventRing = 7,
+}
+
+impl Reason {
+    /// All reasons, in the order of their numbers.
+    pub const ALL: [Self; 8] = [
+        Self::NoStart,
+        Self::InFlightFull,
+        Self::SeriesFull,
+        Self::Unreadable,
+        Self::PanicsFull,
+        Self::RouteOverflow,
+        Self::SeriesOverflow,
+        Self::EventRing,
+    ];
+
+    /// The `reason` label's value.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NoStart => "start_not_seen",
+            Self::InFlightFull => "in_flight_map_full",
+            Self::SeriesFull => "series_map_full",
+            Self::Unreadable => "memory_unreadable",
+            Self::PanicsFull => "panics_map_full",
+            Self::RouteOverflow => "route_limit",
+            Self::SeriesOverflow => "series_limit",
+            Self::EventRing => "event_ring_full",
+        }
+    }
+}
+
+/// Key of the `LOST` map; its value is a `u64` count.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LostKey {
+    /// The target's id; 0 where no target is known.
+    pub target: u32,
+    /// A [`Reason`] as its number.
+    pub reason: u32,
+}
+
+/// Entries of the `LOST` map: every reason for a full set of targets.
+pub const MAX_LOST: u32 = 8 * crate::target::MAX_TARGETS;

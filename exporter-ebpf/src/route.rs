@@ -1,0 +1,271 @@
+//! Folding a URL path into a route template: identifiers in segments become `{id}`, and the depth is bounded.
+//! The kernel side computes only the template's hash, byte by byte, with no output buffer; user space applies the same
+//! machine to one example path to get the text. So the two can never disagree on which paths are one route.
+
+/// Bytes of a path that are looked at; a longer one ends in `/**`.
+pub const MAX_PATH: usize = 127;
+/// Segments that are kept; what is deeper becomes `/**`.
+pub const MAX_SEGMENTS: u32 = 8;
+
+const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
+const ID: u64 = 0x9e37_79b9_7f4a_7c15;
+const DEEP: u64 = 0xc2b2_ae3d_27d4_eb4f;
+
+/// The machine. Feed it a path's bytes, then ask for the hash.
+///
+/// It branches on nothing but the slash: counts are added and compared by arithmetic on sign bits. With branches on counts the
+/// verifier follows every combination of them over 127 bytes and gives up at a million instructions.
+#[derive(Clone, Copy, Debug)]
+pub struct Folder {
+    hash: u64,
+    segment: u64,
+    length: i64,
+    digits: i64,
+    /// Letters beyond `f`: a segment with none of them may be hexadecimal.
+    others: i64,
+    /// `-`, `_`, `.`, `:`, `~`, and every byte that is not ASCII alphanumeric.
+    marks: i64,
+    segments: i64,
+    zero: i64,
+}
+
+/// Hides from the compiler that a value is all ones or zero: it would turn the arithmetic on it back into branches.
+#[inline(always)]
+fn opaque(value: i64) -> i64 {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: a move of a register onto itself (an empty text would give two lines of debug information one address, which the
+    // kernel refuses).
+    unsafe {
+        let mut value = value;
+        core::arch::asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack));
+        value
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    core::hint::black_box(value)
+}
+
+/// All ones where `a >= b`, else zero.
+#[inline(always)]
+fn at_least(a: i64, b: i64) -> i64 {
+    !opaque(a.wrapping_sub(b) >> 63)
+}
+
+/// All ones where `low <= value <= high`, else zero.
+#[inline(always)]
+fn within(value: i64, low: i64, high: i64) -> i64 {
+    !opaque((value.wrapping_sub(low) | high.wrapping_sub(value)) >> 63)
+}
+
+impl Folder {
+    /// Before the first byte. `zero` is 0; the kernel side passes one from a map. The verifier follows both ways of each byte,
+    /// slash or not, and joins them only where it knows the same of all values in both; a counter it knows to be the
+    /// constant 0 on one way and not on the other would keep them apart for ever.
+    #[inline(always)]
+    pub const fn new(zero: u64) -> Self {
+        let none = zero as i64;
+        let hash = FNV_OFFSET ^ zero;
+        Self { hash, segment: hash, length: none, digits: none, others: none, marks: none, segments: none, zero: none }
+    }
+
+    /// Takes the next byte.
+    #[inline(always)]
+    pub fn push(&mut self, byte: u8) {
+        if byte == b'/' {
+            self.close();
+            return;
+        }
+        self.segment = (self.segment ^ u64::from(byte)).wrapping_mul(FNV_PRIME);
+        let byte = i64::from(byte);
+        let digit = within(byte, 0x30, 0x39);
+        let hex = within(byte | 0x20, 0x61, 0x66);
+        let other = within(byte | 0x20, 0x67, 0x7a);
+        // Each is -1 where it holds.
+        self.length += 1;
+        self.digits -= digit;
+        self.others -= other;
+        self.marks += 1 + digit + hex + other;
+    }
+
+    /// The template's hash. `whole` says whether the path ended within [`MAX_PATH`].
+    #[inline(always)]
+    pub fn finish(mut self, whole: bool) -> u64 {
+        if whole {
+            self.close();
+        } else {
+            self.end_deep(-1);
+        }
+        // 0 means "no route".
+        self.hash | 1
+    }
+
+    #[inline(always)]
+    fn close(&mut self) {
+        let id = self.id() as u64;
+        let token = (ID & id) | (self.segment & !id);
+        let kept = !at_least(self.segments, i64::from(MAX_SEGMENTS)) as u64;
+        self.hash = (mix(self.hash, token) & kept) | (self.hash & !kept);
+        self.end_deep(!kept as i64);
+        self.segments += 1;
+        self.segment = FNV_OFFSET ^ self.zero as u64;
+        self.length = self.zero;
+        self.digits = self.zero;
+        self.others = self.zero;
+        self.marks = self.zero;
+    }
+
+    /// Where `cut` is all ones: mixes in that something deeper was left out, once.
+    #[inline(always)]
+    fn end_deep(&mut self, cut: i64) {
+        let first = (cut & !at_least(self.segments, i64::from(MAX_SEGMENTS) + 1)) as u64;
+        self.hash = (mix(self.hash, DEEP) & first) | (self.hash & !first);
+    }
+
+    /// All ones where the segment so far reads as an identifier:
+    /// - nothing but digits and marks (`42`, `2024-11-03`);
+    /// - hexadecimal of 8 characters or more with a digit (UUIDs, hashes, object ids), 32 or more without;
+    /// - 4 digits or more among letters (`user-10029`, `INV20240001`);
+    /// - 20 characters or more with 2 digits (ULIDs, nanoids, base64 ids).
+    #[inline(always)]
+    fn id(&self) -> i64 {
+        let digit = at_least(self.digits, 1);
+        let no_other = at_least(0, self.others);
+        let numeric = digit & at_least(self.digits + self.marks, self.length);
+        let hex = digit & no_other & at_least(self.length, 8);
+        let serial = at_least(self.digits, 4);
+        let token = at_least(self.digits, 2) & at_least(self.length, 20);
+        let hash = !digit & no_other & at_least(self.length, 32) & at_least(5, self.marks);
+        numeric | hex | serial | token | hash
+    }
+
+    fn is_id(&self) -> bool {
+        self.id() != 0
+    }
+}
+
+#[inline(always)]
+fn mix(hash: u64, token: u64) -> u64 {
+    let mixed = (hash ^ token).wrapping_mul(ID);
+    mixed ^ (mixed >> 29)
+}
+
+/// The hash of a whole path, as the kernel side computes it from its first [`MAX_PATH`] bytes.
+pub fn hash(path: &[u8]) -> u64 {
+    let mut folder = Folder::new(0);
+    for &byte in &path[..path.len().min(MAX_PATH)] {
+        folder.push(byte);
+    }
+    folder.finish(path.len() <= MAX_PATH)
+}
+
+/// The template of a path, into `out`: as many bytes as fit (a folded segment may be longer than its id). Returns the length.
+/// `whole` says whether `path` is all of it.
+pub fn template<'out>(path: &[u8], whole: bool, out: &'out mut [u8]) -> &'out [u8] {
+    let mut length = 0;
+    let mut put = |bytes: &[u8]| {
+        for &byte in bytes {
+            if let Some(slot) = out.get_mut(length) {
+                *slot = byte;
+                length += 1;
+            }
+        }
+    };
+    let looked_at = &path[..path.len().min(MAX_PATH)];
+    let whole = whole && path.len() <= MAX_PATH;
+    let count = looked_at.split(|&byte| byte == b'/').count();
+    for (i, segment) in looked_at.split(|&byte| byte == b'/').enumerate() {
+        if i > 0 {
+            put(b"/");
+        }
+        if i as u32 >= MAX_SEGMENTS || (!whole && i + 1 == count) {
+            put(b"**");
+            break;
+        }
+        let mut folder = Folder::new(0);
+        segment.iter().for_each(|&byte| folder.push(byte));
+        put(if folder.is_id() { b"{id}" } else { segment });
+    }
+    &out[..length]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folded(path: &str) -> String {
+        let mut out = [0; 256];
+        String::from_utf8(template(path.as_bytes(), true, &mut out).to_vec()).unwrap()
+    }
+
+    #[test]
+    fn identifiers_fold() {
+        for (path, want) in [
+            ("/", "/"),
+            ("/orders", "/orders"),
+            ("/orders/", "/orders/"),
+            ("/orders/42", "/orders/{id}"),
+            ("/orders/42/items/7", "/orders/{id}/items/{id}"),
+            ("/reports/2024-11-03", "/reports/{id}"),
+            ("/u/550e8400-e29b-41d4-a716-446655440000/x", "/u/{id}/x"),
+            ("/commit/9fceb02d0ae598e95dc970b74767f19372d61af8", "/commit/{id}"),
+            ("/o/507f1f77bcf86cd799439011", "/o/{id}"),
+            ("/t/01ARZ3NDEKTSV4RRFFQ69G5FAV", "/t/{id}"),
+            ("/user-10029", "/{id}"),
+            ("/x/deadbeefdeadbeefdeadbeefdeadbeef", "/x/{id}"),
+        ] {
+            assert_eq!(folded(path), want, "{path}");
+        }
+    }
+
+    #[test]
+    fn words_and_versions_stay() {
+        for path in [
+            "/api/v1/users", "/v2/oauth2/token", "/sha256", "/x509/ca", "/facade", "/accede", "/s3/bucket-a", "/hello/alice",
+            "/.well-known/openid-configuration", "/healthz", "/a//b", "/index.html", "/static/app.min.js", "/beef",
+        ] {
+            assert_eq!(folded(path), path);
+        }
+    }
+
+    #[test]
+    fn depth_and_length_are_bounded() {
+        assert_eq!(folded("/a/b/c/d/e/f/g/h/i/j"), "/a/b/c/d/e/f/g/**");
+        assert_eq!(hash(b"/a/b/c/d/e/f/g/h/i/j"), hash(b"/a/b/c/d/e/f/g/x/y/z/z"));
+        let long = format!("/files/{}", "x".repeat(500));
+        assert_eq!(folded(&long), "/files/**");
+        assert_eq!(hash(long.as_bytes()), hash(format!("/files/{}", "y".repeat(300)).as_bytes()));
+    }
+
+    /// The property that lets the kernel send hashes alone: two paths have one hash exactly when they have one template.
+    #[test]
+    fn one_hash_is_one_template() {
+        let mut seed = 0x1234_5678_9abc_def1_u64;
+        let mut next = move |bound: u64| {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            seed % bound
+        };
+        let words = ["a", "orders", "42", "9001", "deadbeef01", "v1", "", "x-1", "550e8400-e29b-41d4-a716-446655440000", "{id}"];
+        let mut seen = std::collections::HashMap::new();
+        for _ in 0..20_000 {
+            let mut path = String::new();
+            for _ in 0..next(11) {
+                path.push('/');
+                path.push_str(words[next(words.len() as u64) as usize]);
+            }
+            // A literal "{id}" in a path reads the same as a folded one; both spellings are one route to a person.
+            if path.contains("{id}") {
+                continue;
+            }
+            let text = folded(&path);
+            let hash = hash(path.as_bytes());
+            assert_eq!(*seen.entry(hash).or_insert_with(|| text.clone()), text, "{path}");
+        }
+        let mut texts: Vec<_> = seen.values().collect();
+        texts.sort();
+        let before = texts.len();
+        texts.dedup();
+        assert_eq!(before, texts.len(), "two hashes for one template");
+    }
+}

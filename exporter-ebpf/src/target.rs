@@ -1,0 +1,66 @@
+//! What the kernel side must know of a measured process: its id and the struct offsets of its Go version.
+
+/// Most targets at one time. Ids run from 1 to this, and one is given again only when nothing in the maps names it.
+pub const MAX_TARGETS: u32 = 4096;
+
+/// An offset that this target does not have.
+pub const NONE: u16 = u16::MAX;
+
+/// Value of the `TARGETS` map, keyed by process id (`u32`). Offsets are in bytes from the start of the struct named;
+/// [`NONE`] where the version has no such field.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TargetConfig {
+    /// Always zero, which the verifier cannot know: see [`crate::route::Folder::new`].
+    pub zero: u64,
+    /// The target's id, 1 to [`MAX_TARGETS`].
+    pub id: u32,
+    /// Most distinct routes; past it requests are counted under the overflow route.
+    pub max_routes: u32,
+    /// `runtime.g.goid`.
+    pub g_goid: u16,
+    /// `net/http.response.req`.
+    pub response_req: u16,
+    /// `net/http.response.status`.
+    pub response_status: u16,
+    /// `net/http.Request.Method`.
+    pub request_method: u16,
+    /// `net/http.Request.URL`.
+    pub request_url: u16,
+    /// `net/http.Request.Pattern` (Go 1.23).
+    pub request_pattern: u16,
+    /// `net/http.Request.pat` (Go 1.22).
+    pub request_pat: u16,
+    /// `net/http.pattern.str` (Go 1.22).
+    pub pattern_str: u16,
+    /// `net/url.URL.Path`.
+    pub url_path: u16,
+    /// The HTTP/2 server bundled with net/http.
+    pub h2: Http2Offsets,
+    /// `golang.org/x/net/http2`, where the program carries its own.
+    pub xnet: Http2Offsets,
+    /// Keeps the size a multiple of the alignment, explicitly.
+    pub reserved: [u16; 3],
+}
+
+/// Offsets in the response writer of one HTTP/2 server.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Http2Offsets {
+    /// `responseWriter.rws`.
+    pub writer_rws: u16,
+    /// `responseWriterState.status`.
+    pub rws_status: u16,
+    /// `responseWriterState.req`.
+    pub rws_req: u16,
+    /// `ServerRequest.Method` (Go 1.27, where `rws.req` is not a `*http.Request`); [`NONE`] before.
+    pub server_request_method: u16,
+}
+
+impl Http2Offsets {
+    /// A program without this server.
+    pub const ABSENT: Self =
+        Self { writer_rws: NONE, rws_status: NONE, rws_req: NONE, server_request_method: NONE };
+}
+
+const _: () = assert!(size_of::<TargetConfig>() == 8 + 8 + 9 * 2 + 2 * 8 + 3 * 2);

@@ -1,0 +1,348 @@
+//! Puts the parts together: an ELF file in, a `GoBinary` out. Holds no file: what is asked later was kept.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::Path;
+
+use crate::buildinfo::{self, BuildInfo};
+use crate::elf::{Arch, Elf};
+use crate::error::Error;
+use crate::function::{Function, FunctionsFrom, by_name};
+use crate::layouts::table::Table;
+use crate::layouts::{Layouts, LayoutsFrom, dwarf};
+use crate::names::Names;
+use crate::pclntab::{self, Located};
+use crate::sites::{self, Site, SiteError};
+use crate::source::{Source, read_up_to};
+use crate::{note, symtab, verify};
+
+/// The longest function whose code is kept: Go's largest that anyone probes are under 20 KiB.
+const MAX_CODE: u64 = 256 * 1024;
+/// Over all wanted functions.
+const MAX_CODE_TOTAL: u64 = 8 << 20;
+
+/// A Go executable, inspected.
+#[derive(Debug, Clone)]
+pub struct GoBinary {
+    /// Its architecture.
+    pub arch: Arch,
+    /// Whether it is loaded at an address that is chosen at run time.
+    pub pie: bool,
+    /// What the linker recorded.
+    pub build_info: BuildInfo,
+    /// The GNU build id in hex, or Go's own.
+    pub build_id: Option<String>,
+    /// Where function addresses came from.
+    pub functions_from: FunctionsFrom,
+    /// Link-time address of the function table.
+    pub pclntab: Option<u64>,
+    /// Link-time address of `runtime.text`.
+    pub text_start: Option<u64>,
+    /// What was odd but did not stop the inspection, one line each.
+    pub notes: Vec<String>,
+    /// Why the recorded Go version cannot be true; empty for honest programs.
+    pub contradictions: Vec<String>,
+    functions: HashMap<String, Function>,
+    layouts: Layouts,
+    code: HashMap<u64, Box<[u8]>>,
+    code_segments: Vec<(u64, u64, u64)>,
+}
+
+/// Whether a file looks like a Go executable, after reading a few KB: its headers and, when it has no section headers,
+/// the start of its data. Errors say why it is none that could be inspected.
+pub fn is_go<S: Source>(src: S) -> Result<bool, Error> {
+    buildinfo::quick(&Elf::parse(src)?)
+}
+
+/// The functions of the function table whose name starts with `prefix`, by address; at most 65,536. For tools that
+/// explore: probing needs [`GoBinary::parse`] with exact names, which keeps far less.
+pub fn functions_with_prefix<S: Source>(src: S, prefix: &str) -> Result<Vec<Function>, Error> {
+    let elf = Elf::parse(src)?;
+    let Some(table) = pclntab::locate(&elf)? else { return Err(no_go(&elf)?) };
+    let Some(text) = pclntab::text_start(&elf, &table)? else { return Ok(Vec::new()) };
+    let mut found = pclntab::matching(&elf, &table, text, |name| {
+        name.starts_with(prefix.as_bytes()).then(|| String::from_utf8_lossy(name).into_owned())
+    })?;
+    found.sort_unstable_by(|a, b| (a.addr, &a.name).cmp(&(b.addr, &b.name)));
+    Ok(found)
+}
+
+/// The layouts that the program's own DWARF has, without checks and without the table: what the table is made of.
+pub fn dwarf_layouts<S: Source>(src: S, wanted: &[(&str, &[&str])]) -> Result<Layouts, Error> {
+    Ok(match dwarf::read(&Elf::parse(src)?, wanted)? {
+        dwarf::Outcome::Found(types) => Layouts::new(LayoutsFrom::Dwarf, None, types),
+        dwarf::Outcome::Nothing(why) => Layouts::none(why),
+    })
+}
+
+impl GoBinary {
+    /// Inspects a file. See [`Self::parse`].
+    pub fn open(path: &Path, wanted_functions: &[&str], wanted_layouts: &[(&str, &[&str])]) -> Result<GoBinary, Error> {
+        let file = File::open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(Error::Unreadable(std::io::Error::other("not a regular file")));
+        }
+        Self::parse(&file, wanted_functions, wanted_layouts)
+    }
+
+    /// Inspects an executable: finds the wanted functions (those that are not in it are simply absent) and the layouts
+    /// of the wanted structs.
+    pub fn parse<S: Source>(
+        src: S,
+        wanted_functions: &[&str],
+        wanted_layouts: &[(&str, &[&str])],
+    ) -> Result<GoBinary, Error> {
+        let mut elf = Elf::parse(src)?;
+        let build_info = buildinfo::read(&elf)?;
+        let table = pclntab::locate(&elf)?;
+        if build_info.is_none() && table.is_none() {
+            return Err(no_go(&elf)?);
+        }
+        let mut notes = std::mem::take(&mut elf.notes);
+        let build_info = build_info.unwrap_or_else(|| {
+            notes.push("no build information: the Go version and the modules are unknown".into());
+            BuildInfo::unknown()
+        });
+        refuse_old(elf.arch, &build_info, table.as_ref())?;
+
+        let names =
+            Names::new(wanted_functions.iter().copied().chain(verify::functions().map(|name| -> &str { name })));
+        let found = find_functions(&elf, table.as_ref(), &build_info, &names, &mut notes)?;
+        let mut this = Self {
+            arch: elf.arch,
+            pie: elf.pie,
+            build_info,
+            build_id: note::build_id(&elf)?,
+            functions_from: found.from,
+            pclntab: table.map(|t| t.vaddr),
+            text_start: found.text,
+            notes,
+            contradictions: Vec::new(),
+            functions: found.functions,
+            layouts: Layouts::none("not looked for".into()),
+            code: HashMap::new(),
+            code_segments: elf.loads().filter(|s| s.executable()).map(|s| (s.vaddr, s.offset, s.file_size)).collect(),
+        };
+        this.keep_code(&elf, wanted_functions)?;
+        this.contradictions = verify::contradictions(&this, table.as_ref().map(|t| &t.header));
+        this.layouts = this.find_layouts(&elf, wanted_layouts)?;
+        this.functions.retain(|name, _| wanted_functions.contains(&name.as_str()));
+        Ok(this)
+    }
+
+    /// A wanted function, if the program has it.
+    pub fn function(&self, name: &str) -> Option<&Function> {
+        self.functions.get(name)
+    }
+
+    /// The wanted functions that the program has, by address.
+    pub fn functions(&self) -> Vec<&Function> {
+        let mut all: Vec<_> = self.functions.values().collect();
+        all.sort_unstable_by_key(|f| f.addr);
+        all
+    }
+
+    /// The layouts of the wanted structs.
+    pub fn layouts(&self) -> &Layouts {
+        &self.layouts
+    }
+
+    /// Why the layouts are not the program's own, or are missing.
+    pub fn layouts_reason(&self) -> Option<&str> {
+        self.layouts.reason()
+    }
+
+    /// The code of a function, with the padding behind it where its size includes that.
+    pub fn code(&self, function: &Function) -> Result<&[u8], SiteError> {
+        self.code.get(&function.addr).map(AsRef::as_ref).ok_or_else(|| SiteError::NoCode(function.name.clone()))
+    }
+
+    /// The start of a function, past its stack check: it fires once a call, with the argument registers whole.
+    pub fn entry_site(&self, function: &Function) -> Result<Site, SiteError> {
+        let found = sites::entry(self.arch, self.code(function)?)?;
+        self.site(function, found)
+    }
+
+    /// A 5-byte nop behind the frame set-up where argument registers are still whole: free of traps on x86-64 kernels
+    /// from 6.18 on. Not the default because older kernels single-step it, and because its trampoline runs at an
+    /// address that Go's unwinder does not know.
+    pub fn nop5_site(&self, function: &Function) -> Option<Site> {
+        let found = match self.arch {
+            Arch::Amd64 => sites::amd64::nop5(self.code(function).ok()?)?,
+            Arch::Arm64 => return None,
+        };
+        self.site(function, found).ok()
+    }
+
+    /// Every RET of a function. An error when there may be other ways out, which nothing would then see.
+    pub fn return_sites(&self, function: &Function) -> Result<Vec<Site>, SiteError> {
+        let found = sites::returns(self.arch, self.code(function)?)?;
+        found.into_iter().map(|found| self.site(function, found)).collect()
+    }
+
+    /// The file offset that uprobes on a link-time code address are attached by.
+    pub fn file_offset(&self, vaddr: u64) -> Option<u64> {
+        self.code_segments.iter().find_map(|&(start, offset, size)| {
+            let inside = vaddr.checked_sub(start).filter(|&inside| inside < size)?;
+            offset.checked_add(inside)
+        })
+    }
+
+    fn site(&self, function: &Function, found: sites::Found) -> Result<Site, SiteError> {
+        let vaddr = function.addr.saturating_add(u64::from(found.offset));
+        let file_offset = self.file_offset(vaddr).ok_or_else(|| SiteError::NoCode(function.name.clone()))?;
+        Ok(Site {
+            vaddr,
+            file_offset,
+            function_offset: found.offset,
+            instruction: found.text,
+            cost: sites::cost::KernelFeatures::oldest(self.arch).cost(found.kind),
+            kind: found.kind,
+        })
+    }
+
+    pub(crate) fn has_any(&self, name: &str) -> bool {
+        self.functions.contains_key(name)
+    }
+
+    /// Copies the code of the wanted functions and of those that checks read, so that no file stays open.
+    fn keep_code<S: Source>(&mut self, elf: &Elf<S>, wanted: &[&str]) -> Result<(), Error> {
+        let mut left = MAX_CODE_TOTAL;
+        for function in self.functions.values() {
+            let needed = wanted.contains(&function.name.as_str()) || verify::CODE.contains(&function.name.as_str());
+            let Some((offset, there)) = elf.code_offset(function.addr).filter(|_| needed) else { continue };
+            if function.size > MAX_CODE.min(there).min(left) {
+                continue;
+            }
+            left -= function.size;
+            let bytes = read_up_to(&elf.src, offset, usize::try_from(function.size).unwrap_or(0))?;
+            self.code.insert(function.addr, bytes.into_boxed_slice());
+        }
+        Ok(())
+    }
+
+    fn find_layouts<S: Source>(&self, elf: &Elf<S>, wanted: &[(&str, &[&str])]) -> Result<Layouts, Error> {
+        let wanted = verify::with_checked_fields(wanted);
+        let wanted: Vec<(&str, &[&str])> = wanted.iter().map(|(ty, fields)| (*ty, fields.as_slice())).collect();
+        let table = Table::get();
+        let version = &self.build_info.go_version;
+        let tabled = || table.wanted(self.arch, &self.build_info, &wanted);
+        let trusted = |why: &str| match self.contradictions.first() {
+            Some(lie) => Err(format!("{why}, and the recorded version is not to be trusted: {lie}")),
+            None => table.covers(version).map_err(|reason| format!("{why}, and {reason}")),
+        };
+        let layouts = match dwarf::read(elf, &wanted)? {
+            dwarf::Outcome::Found(mut types) => {
+                // A type that the program does not use has no DWARF, but one that only DWARF's pruning lost has a
+                // layout all the same: the table fills in, if it agrees with everything that DWARF does say.
+                if trusted("").is_ok() {
+                    let tabled = tabled();
+                    let agrees = types.iter().all(|(ty, fields)| {
+                        tabled
+                            .get(ty)
+                            .is_none_or(|known| fields.iter().all(|(f, at)| known.get(f).is_none_or(|k| k == at)))
+                    });
+                    if agrees {
+                        for (ty, fields) in tabled {
+                            types.entry(ty).or_insert(fields);
+                        }
+                    }
+                }
+                Layouts::new(LayoutsFrom::Dwarf, None, types)
+            }
+            dwarf::Outcome::Nothing(why) => match trusted(&why) {
+                Ok(()) => Layouts::new(LayoutsFrom::Table, Some(why), tabled()),
+                Err(reason) => Layouts::none(reason),
+            },
+        };
+        Ok(match verify::against_code(self, &layouts) {
+            Ok(()) => layouts,
+            Err(reason) => Layouts::none(reason),
+        })
+    }
+}
+
+struct FoundFunctions {
+    functions: HashMap<String, Function>,
+    from: FunctionsFrom,
+    text: Option<u64>,
+}
+
+fn find_functions<S: Source>(
+    elf: &Elf<S>,
+    table: Option<&Located>,
+    info: &BuildInfo,
+    names: &Names<'_>,
+    notes: &mut Vec<String>,
+) -> Result<FoundFunctions, Error> {
+    let text = match table {
+        Some(table) => pclntab::text_start(elf, table)?,
+        None => None,
+    };
+    let tabled = match (table, text) {
+        (Some(table), Some(text)) => Some(by_name(pclntab::wanted(elf, table, text, names)?)),
+        _ => None,
+    };
+    let symbols = if symtab::present(elf) { by_name(symtab::wanted(elf, names)?) } else { HashMap::new() };
+    let text = text.filter(|&text| text != 0);
+    match tabled {
+        Some(functions) if symbols.is_empty() => Ok(FoundFunctions { functions, from: FunctionsFrom::Gopclntab, text }),
+        Some(mut functions) => {
+            // The runtime itself lives by its function table; a symbol table is a copy that tools may spoil.
+            let (mut differ, mut same) = (0, 0);
+            for (name, symbol) in symbols {
+                match functions.get_mut(&name) {
+                    Some(known) if known.addr == symbol.addr => {
+                        same += 1;
+                        // Without the padding behind it.
+                        known.size = known.size.min(symbol.size);
+                    }
+                    Some(_) => differ += 1,
+                    // Assembly and C functions that have no entry in Go's table.
+                    None => {
+                        functions.insert(name, symbol);
+                    }
+                }
+            }
+            if differ > same {
+                notes.push(format!("the symbol table contradicts the function table on {differ} functions: not used"));
+                return Ok(FoundFunctions { functions, from: FunctionsFrom::Gopclntab, text });
+            }
+            Ok(FoundFunctions { functions, from: FunctionsFrom::SymbolTable, text })
+        }
+        None if !symbols.is_empty() => {
+            notes.push("no readable function table (.gopclntab): took the symbol table alone".into());
+            Ok(FoundFunctions { functions: symbols, from: FunctionsFrom::SymbolTable, text })
+        }
+        None => match pclntab::foreign_magic(elf)? {
+            Some(magic) if pclntab::Magic::from_u32(magic).is_none() => Err(Error::UnknownPclntab(magic)),
+            _ => Err(Error::NoPclntab(info.go_version.clone())),
+        },
+    }
+}
+
+/// What to say of a file without a trace of Go.
+fn no_go<S: Source>(elf: &Elf<S>) -> Result<Error, Error> {
+    // UPX puts its magic right behind the program headers, and drops the section headers.
+    let head = read_up_to(&elf.src, 0, 4096)?;
+    let tail = read_up_to(&elf.src, elf.src.len().saturating_sub(512), 512)?;
+    let upx = |bytes: &[u8]| memchr::memmem::find(bytes, b"UPX!").is_some();
+    if elf.sections.is_empty() && (upx(&head) || upx(&tail)) {
+        return Ok(Error::PackedWithUpx);
+    }
+    Ok(match pclntab::foreign_magic(elf)? {
+        Some(magic) => Error::UnknownPclntab(magic),
+        None => Error::NotGo,
+    })
+}
+
+fn refuse_old(arch: Arch, info: &BuildInfo, table: Option<&Located>) -> Result<(), Error> {
+    let (minor, needed) = match arch {
+        Arch::Amd64 => (17, "1.17"),
+        Arch::Arm64 => (18, "1.18"),
+    };
+    let version = &info.go_version;
+    let by_version = version.is_known() && !version.at_least(1, minor);
+    let by_table = !version.is_known() && table.is_some_and(|t| t.header.magic.minors().1 < minor);
+    if by_version || by_table { Err(Error::TooOld { found: version.clone(), needed }) } else { Ok(()) }
+}

@@ -1,0 +1,347 @@
+//! The part of ELF that is needed here: header, segments, sections, relocated words. Knows nothing of Go.
+//!
+//! Sources: System V ABI (ELF-64), its amd64 and AArch64 supplements.
+
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::source::{Fixed, Flow, Le, Source, read_up_to, read_vec, stream};
+
+/// The architectures that gopulse measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arch {
+    /// x86-64.
+    Amd64,
+    /// AArch64.
+    Arm64,
+}
+
+impl Arch {
+    /// The name that Go uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Amd64 => "amd64",
+            Self::Arm64 => "arm64",
+        }
+    }
+}
+
+impl std::fmt::Display for Arch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+const ET_EXEC: u16 = 2;
+const ET_DYN: u16 = 3;
+const EM_X86_64: u16 = 62;
+const EM_AARCH64: u16 = 183;
+const PT_LOAD: u32 = 1;
+const PT_DYNAMIC: u32 = 2;
+const PT_NOTE: u32 = 4;
+const PF_X: u32 = 1;
+const PF_W: u32 = 2;
+pub(crate) const SHT_NOBITS: u32 = 8;
+pub(crate) const SHT_SYMTAB: u32 = 2;
+pub(crate) const SHF_COMPRESSED: u64 = 0x800;
+const SHDR_SIZE: u64 = 64;
+const PHDR_SIZE: usize = 56;
+/// Linux itself refuses program headers over 64 KiB.
+const MAX_PHDRS: u16 = 1024;
+const MAX_SHDRS: u64 = 65_536;
+const MAX_SHSTRTAB: usize = 4 << 20;
+const MAX_DYNAMIC: usize = 64 * 1024;
+/// Addends kept from one look at the relocations.
+const MAX_ADDENDS: usize = 1 << 20;
+
+/// A PT_LOAD, PT_NOTE or PT_DYNAMIC segment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Segment {
+    kind: u32,
+    flags: u32,
+    pub(crate) offset: u64,
+    pub(crate) vaddr: u64,
+    pub(crate) file_size: u64,
+    pub(crate) mem_size: u64,
+}
+
+impl Segment {
+    pub(crate) fn is_load(&self) -> bool {
+        self.kind == PT_LOAD
+    }
+
+    pub(crate) fn is_note(&self) -> bool {
+        self.kind == PT_NOTE
+    }
+
+    pub(crate) fn executable(&self) -> bool {
+        self.flags & PF_X != 0
+    }
+
+    pub(crate) fn writable(&self) -> bool {
+        self.flags & PF_W != 0
+    }
+}
+
+/// A section header that has a name.
+#[derive(Debug, Clone)]
+pub(crate) struct Section {
+    pub(crate) name: String,
+    pub(crate) kind: u32,
+    pub(crate) flags: u64,
+    pub(crate) addr: u64,
+    pub(crate) offset: u64,
+    pub(crate) size: u64,
+    pub(crate) link: u32,
+}
+
+pub(crate) struct Elf<S: Source> {
+    pub(crate) src: Fixed<S>,
+    pub(crate) arch: Arch,
+    pub(crate) pie: bool,
+    pub(crate) segments: Vec<Segment>,
+    /// Index kept: `link` of a symbol table names its string table by it.
+    pub(crate) sections: Vec<Section>,
+    pub(crate) notes: Vec<String>,
+}
+
+impl<S: Source> Elf<S> {
+    pub(crate) fn parse(src: S) -> Result<Self, Error> {
+        let src = Fixed::new(src);
+        let head = read_up_to(&src, 0, 64)?;
+        if !head.starts_with(b"\x7fELF") {
+            let start = head.iter().take(4).map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" ");
+            return Err(Error::NotElf { start: if start.is_empty() { "nothing".into() } else { start } });
+        }
+        match head.get(4) {
+            Some(1) => return Err(Error::ThirtyTwoBit),
+            Some(2) => {}
+            _ => return Err(Error::Malformed { what: "the ELF class is neither 32 nor 64 bit" }),
+        }
+        match head.get(5) {
+            Some(1) => {}
+            Some(2) => return Err(Error::BigEndian),
+            _ => return Err(Error::Malformed { what: "the ELF byte order is unknown" }),
+        }
+        if head.len() < 64 {
+            return Err(Error::Truncated { part: "ELF header", end: 64, len: src.len() });
+        }
+        let kind = head.u16_at(16).unwrap_or(0);
+        let arch = match head.u16_at(18).unwrap_or(0) {
+            EM_X86_64 => Arch::Amd64,
+            EM_AARCH64 => Arch::Arm64,
+            other => return Err(Error::UnsupportedMachine(other)),
+        };
+        if kind != ET_EXEC && kind != ET_DYN {
+            return Err(Error::NotExecutable(kind));
+        }
+        let segments = Self::read_segments(&src, &head)?;
+        let mut elf = Self { src, arch, pie: kind == ET_DYN, segments, sections: Vec::new(), notes: Vec::new() };
+        elf.read_sections(&head)?;
+        Ok(elf)
+    }
+
+    fn read_segments(src: &Fixed<S>, head: &[u8]) -> Result<Vec<Segment>, Error> {
+        let table = head.u64_at(32).unwrap_or(0);
+        let (size, count) = (head.u16_at(54).unwrap_or(0), head.u16_at(56).unwrap_or(0));
+        if count == 0 || count > MAX_PHDRS || usize::from(size) != PHDR_SIZE {
+            return Err(Error::Malformed { what: "the program headers have an impossible count or size" });
+        }
+        let len = u64::from(count) * PHDR_SIZE as u64;
+        let Some(bytes) = read_vec(src, table, len, usize::MAX)? else {
+            let end = table.saturating_add(len);
+            return Err(Error::Truncated { part: "program header table", end, len: src.len() });
+        };
+        let mut segments = Vec::new();
+        for header in bytes.chunks_exact(PHDR_SIZE) {
+            let kind = header.u32_at(0).unwrap_or(0);
+            if !matches!(kind, PT_LOAD | PT_DYNAMIC | PT_NOTE) {
+                continue;
+            }
+            let word = |at| header.u64_at(at).unwrap_or(0);
+            let segment = Segment {
+                kind,
+                flags: header.u32_at(4).unwrap_or(0),
+                offset: word(8),
+                vaddr: word(16),
+                file_size: word(32),
+                mem_size: word(40),
+            };
+            if segment.vaddr.checked_add(segment.mem_size.max(segment.file_size)).is_none() {
+                return Err(Error::Malformed { what: "a segment wraps around the address space" });
+            }
+            let end = segment.offset.saturating_add(segment.file_size);
+            if kind == PT_LOAD && end > src.len() {
+                return Err(Error::Truncated { part: "program's code or data", end, len: src.len() });
+            }
+            segments.push(segment);
+        }
+        // Every search below goes through the segments: overlapping ones would multiply the work.
+        let loaded = segments.iter().filter(|s| s.is_load()).fold(0u64, |sum, s| sum.saturating_add(s.file_size));
+        if loaded > src.len().saturating_mul(2) {
+            return Err(Error::Malformed { what: "the segments overlap in the file" });
+        }
+        if !segments.iter().any(Segment::is_load) {
+            return Err(Error::Malformed { what: "there is nothing to load" });
+        }
+        Ok(segments)
+    }
+
+    /// Sections are a convenience that the kernel does not need: when they are bad the segments must do.
+    fn read_sections(&mut self, head: &[u8]) -> Result<(), Error> {
+        let table = head.u64_at(40).unwrap_or(0);
+        let size = u64::from(head.u16_at(58).unwrap_or(0));
+        let mut count = u64::from(head.u16_at(60).unwrap_or(0));
+        let mut names = u64::from(head.u16_at(62).unwrap_or(0));
+        if table == 0 || size != SHDR_SIZE {
+            return Ok(());
+        }
+        if count == 0 || names == 0xffff {
+            // The true numbers of a file with very many sections are in the first header.
+            let Some(first) = read_vec(&self.src, table, SHDR_SIZE, usize::MAX)? else {
+                self.notes.push("the section headers lie past the end of the file: searched the segments".into());
+                return Ok(());
+            };
+            if count == 0 {
+                count = first.u64_at(32).unwrap_or(0);
+            }
+            if names == 0xffff {
+                names = u64::from(first.u32_at(40).unwrap_or(0));
+            }
+        }
+        if count == 0 || count > MAX_SHDRS {
+            return Ok(());
+        }
+        let Some(bytes) = read_vec(&self.src, table, count * SHDR_SIZE, usize::MAX)? else {
+            self.notes.push("the section headers lie past the end of the file: searched the segments".into());
+            return Ok(());
+        };
+        let header = |index: u64| {
+            let at = usize::try_from(index.checked_mul(SHDR_SIZE)?).ok()?;
+            bytes.get(at..at.checked_add(64)?)
+        };
+        let strings = match header(names) {
+            Some(h) => read_vec(&self.src, h.u64_at(24).unwrap_or(0), h.u64_at(32).unwrap_or(0), MAX_SHSTRTAB)?,
+            None => None,
+        };
+        let Some(strings) = strings else {
+            self.notes.push("the section names cannot be read: searched the segments".into());
+            return Ok(());
+        };
+        for header in bytes.chunks_exact(64) {
+            let name = header.u32_at(0).unwrap_or(0) as usize;
+            let name = strings.get(name..).unwrap_or(&[]);
+            let name = name.get(..memchr::memchr(0, name).unwrap_or(0).min(64)).unwrap_or(&[]);
+            self.sections.push(Section {
+                name: String::from_utf8_lossy(name).into_owned(),
+                kind: header.u32_at(4).unwrap_or(0),
+                flags: header.u64_at(8).unwrap_or(0),
+                addr: header.u64_at(16).unwrap_or(0),
+                offset: header.u64_at(24).unwrap_or(0),
+                size: header.u64_at(32).unwrap_or(0),
+                link: header.u32_at(40).unwrap_or(0),
+            });
+        }
+        Ok(())
+    }
+
+    /// A section with bytes inside the file.
+    pub(crate) fn section(&self, name: &str) -> Option<&Section> {
+        self.sections.iter().find(|s| {
+            s.name == name
+                && s.kind != SHT_NOBITS
+                && s.offset.checked_add(s.size).is_some_and(|end| end <= self.src.len())
+        })
+    }
+
+    pub(crate) fn loads(&self) -> impl Iterator<Item = &Segment> {
+        self.segments.iter().filter(|s| s.is_load())
+    }
+
+    /// The file offset of a link-time address, and how many file bytes follow it in its segment.
+    pub(crate) fn file_offset(&self, vaddr: u64) -> Option<(u64, u64)> {
+        self.loads().find_map(|s| {
+            let inside = vaddr.checked_sub(s.vaddr).filter(|&inside| inside < s.file_size)?;
+            Some((s.offset.checked_add(inside)?, s.file_size - inside))
+        })
+    }
+
+    /// Like [`Self::file_offset`], in executable segments only.
+    pub(crate) fn code_offset(&self, vaddr: u64) -> Option<(u64, u64)> {
+        self.loads().filter(|s| s.executable()).find_map(|s| {
+            let inside = vaddr.checked_sub(s.vaddr).filter(|&inside| inside < s.file_size)?;
+            Some((s.offset.checked_add(inside)?, s.file_size - inside))
+        })
+    }
+
+    /// The address that a file offset is loaded at.
+    pub(crate) fn vaddr_of(&self, offset: u64) -> Option<u64> {
+        self.loads().find_map(|s| {
+            let inside = offset.checked_sub(s.offset).filter(|&inside| inside < s.file_size)?;
+            s.vaddr.checked_add(inside)
+        })
+    }
+
+    /// Up to `len` bytes at an address.
+    pub(crate) fn read(&self, vaddr: u64, len: usize) -> Result<Option<Vec<u8>>, Error> {
+        match self.file_offset(vaddr) {
+            Some((offset, there)) if there >= len as u64 => Ok(read_vec(&self.src, offset, len as u64, len)?),
+            _ => Ok(None),
+        }
+    }
+
+    /// The word at an address, as the loader would leave it but for the load bias. Linkers of RELA platforms may
+    /// leave zero in place and put the value in the relocation alone (LLVM's does).
+    pub(crate) fn pointer(&self, vaddr: u64) -> Result<Option<u64>, Error> {
+        let in_place = self.read(vaddr, 8)?.and_then(|b| b.u64_at(0));
+        if !self.pie || in_place.is_none_or(|word| word != 0) {
+            return Ok(in_place);
+        }
+        let addends = self.relative_addends(vaddr, vaddr.saturating_add(1), None)?;
+        Ok(addends.first().map(|&(_, addend)| addend).or(in_place))
+    }
+
+    /// Addends of RELATIVE relocations whose place is in `from..to`, or, given `addend`, whose addend is that; by place.
+    pub(crate) fn relative_addends(&self, from: u64, to: u64, addend: Option<u64>) -> Result<Vec<(u64, u64)>, Error> {
+        let relative = match self.arch {
+            Arch::Amd64 => 8,
+            Arch::Arm64 => 1027,
+        };
+        let mut found = Vec::new();
+        let Some((rela, size)) = self.rela()? else { return Ok(found) };
+        stream(&self.src, rela, size, 23, |base, chunk| {
+            // Chunks overlap by less than an entry; each is read from its first whole entry on.
+            let skip = usize::try_from((24 - base % 24) % 24).unwrap_or(0);
+            for entry in chunk.get(skip..).unwrap_or(&[]).chunks_exact(24) {
+                let (place, info, value) = (entry.u64_at(0), entry.u64_at(8), entry.u64_at(16));
+                let (Some(place), Some(info), Some(value)) = (place, info, value) else { continue };
+                let hit = place >= from && place < to && addend.is_none_or(|wanted| wanted == value);
+                if info & 0xffff_ffff == relative && hit && found.len() < MAX_ADDENDS {
+                    found.push((place, value));
+                }
+            }
+            Flow::Continue
+        })?;
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// File offset and size of the RELA table, from the dynamic segment.
+    fn rela(&self) -> Result<Option<(u64, u64)>, Error> {
+        let Some(dynamic) = self.segments.iter().find(|s| s.kind == PT_DYNAMIC) else { return Ok(None) };
+        let len = usize::try_from(dynamic.file_size).unwrap_or(usize::MAX).min(MAX_DYNAMIC);
+        let bytes = read_up_to(&self.src, dynamic.offset, len)?;
+        let (mut table, mut size) = (None, None);
+        for entry in bytes.chunks_exact(16) {
+            match entry.u64_at(0) {
+                Some(0) => break,
+                Some(7) => table = entry.u64_at(8),
+                Some(8) => size = entry.u64_at(8),
+                _ => {}
+            }
+        }
+        let (Some(table), Some(size)) = (table, size) else { return Ok(None) };
+        Ok(self.file_offset(table).map(|(offset, there)| (offset, size.min(there))))
+    }
+}

@@ -1,0 +1,411 @@
+//! Wanted structs out of DWARF 4 or 5. Reads type entries of Go's units alone, within fixed limits of memory and work.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::io::Read;
+
+use flate2::read::ZlibDecoder;
+use gimli::{
+    Abbreviation, Abbreviations, DebugAbbrev, DebugAbbrevOffset, DebugInfo, DebugInfoOffset, DebugStr, EndianSlice,
+    EntriesRaw, LittleEndian, UnitHeader, UnitOffset, constants as c,
+};
+
+use super::{Fields, SIZE};
+use crate::elf::{Elf, SHF_COMPRESSED};
+use crate::error::Error;
+use crate::source::{Le, Source, read_up_to};
+
+/// Over this the table serves; a program of 60 MB has about 20 MiB of `.debug_info`.
+const MAX_INFO: u64 = 24 << 20;
+const MAX_ABBREV: u64 = 2 << 20;
+const MAX_STR: u64 = 4 << 20;
+/// Go's own abbreviation table takes about 1 KiB. Reading no more bounds what a hostile file can make us do.
+const ABBREV_WINDOW: usize = 64 * 1024;
+const MAX_ABBREV_TABLES: usize = 1024;
+const MAX_UNITS: usize = 65_536;
+/// Attributes of one entry: Go's have under 16, C's under 40. Some forms take no bytes at all.
+const MAX_ATTRIBUTES: usize = 64;
+/// Entries and attributes over all: 24 MiB of honest DWARF have under 20 million.
+const MAX_WORK: usize = 48 << 20;
+const MAX_MEMBERS: usize = 4096;
+const MAX_NESTING: usize = 8;
+
+type Slice<'d> = EndianSlice<'d, LittleEndian>;
+
+/// What DWARF gave.
+pub(crate) enum Outcome {
+    Found(HashMap<String, Fields>),
+    /// Why there is nothing.
+    Nothing(String),
+}
+
+/// Looks for the wanted structs.
+pub(crate) fn read<S: Source>(elf: &Elf<S>, wanted: &[(&str, &[&str])]) -> Result<Outcome, Error> {
+    let info = match section(elf, "info", MAX_INFO)? {
+        Loaded::Bytes(bytes) => bytes,
+        Loaded::Absent => return Ok(Outcome::Nothing("the program has no DWARF".into())),
+        Loaded::Bad(why) => return Ok(Outcome::Nothing(why)),
+    };
+    let abbrev = match section(elf, "abbrev", MAX_ABBREV)? {
+        Loaded::Bytes(bytes) => bytes,
+        Loaded::Absent => return Ok(Outcome::Nothing("the program's DWARF has no abbreviations".into())),
+        Loaded::Bad(why) => return Ok(Outcome::Nothing(why)),
+    };
+    let strings = match section(elf, "str", MAX_STR)? {
+        Loaded::Bytes(bytes) => bytes,
+        // Go writes names inline; only C's units need these.
+        Loaded::Absent | Loaded::Bad(_) => Vec::new(),
+    };
+    let found = Reader::new(&info, &abbrev, &strings).wanted(wanted);
+    if found.is_empty() {
+        return Ok(Outcome::Nothing("the program's DWARF has none of the wanted Go types".into()));
+    }
+    Ok(Outcome::Found(found))
+}
+
+enum Loaded {
+    Bytes(Vec<u8>),
+    Absent,
+    Bad(String),
+}
+
+/// Loads `.debug_NAME`, or `.zdebug_NAME` as old linkers wrote it, decompressed.
+fn section<S: Source>(elf: &Elf<S>, name: &str, limit: u64) -> Result<Loaded, Error> {
+    let (plain, old) = (format!(".debug_{name}"), format!(".zdebug_{name}"));
+    let too_large = |size: u64| {
+        let mib = |n: u64| n >> 20;
+        Loaded::Bad(format!(
+            "the program's DWARF is too large to read ({plain} {} MiB, limit {})",
+            mib(size),
+            mib(limit)
+        ))
+    };
+    let (section, header) = match (elf.section(&plain), elf.section(&old)) {
+        (Some(s), _) if s.flags & SHF_COMPRESSED != 0 => (s, 24),
+        (Some(s), _) => {
+            if s.size > limit {
+                return Ok(too_large(s.size));
+            }
+            return Ok(Loaded::Bytes(read_up_to(&elf.src, s.offset, usize::try_from(s.size).unwrap_or(0))?));
+        }
+        (None, Some(s)) => (s, 12),
+        (None, None) => return Ok(Loaded::Absent),
+    };
+    let head = read_up_to(&elf.src, section.offset, header)?;
+    let size = if header == 24 {
+        if head.u32_at(0) != Some(1) {
+            return Ok(Loaded::Bad(format!("{plain} is compressed by something other than zlib")));
+        }
+        head.u64_at(8).unwrap_or(u64::MAX)
+    } else {
+        if !head.starts_with(b"ZLIB") {
+            return Ok(Loaded::Bad(format!("{old} has no ZLIB header")));
+        }
+        head.u64_at(4).map_or(u64::MAX, u64::swap_bytes)
+    };
+    if size > limit {
+        return Ok(too_large(size));
+    }
+    let reader = SectionReader {
+        src: &elf.src,
+        at: section.offset + header as u64,
+        left: section.size.saturating_sub(header as u64),
+    };
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+    match ZlibDecoder::new(std::io::BufReader::with_capacity(64 * 1024, reader)).take(size).read_to_end(&mut bytes) {
+        Ok(_) if bytes.len() as u64 == size => Ok(Loaded::Bytes(bytes)),
+        Ok(_) => Ok(Loaded::Bad(format!("{plain} is shorter than it says"))),
+        Err(error) => Ok(Loaded::Bad(format!("{plain} cannot be decompressed: {error}"))),
+    }
+}
+
+struct SectionReader<'s, S: Source> {
+    src: &'s S,
+    at: u64,
+    left: u64,
+}
+
+impl<S: Source> Read for SectionReader<'_, S> {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        let take = usize::try_from(self.left).unwrap_or(usize::MAX).min(buf.len());
+        let Some(part) = buf.get_mut(..take) else { return Ok(0) };
+        self.src.read_at(self.at, part)?;
+        self.at += take as u64;
+        self.left -= take as u64;
+        Ok(take)
+    }
+}
+
+/// A struct as DWARF has it.
+#[derive(Default, Clone)]
+struct Struct {
+    size: Option<u32>,
+    members: Vec<(String, u32, Option<usize>)>,
+}
+
+struct Unit<'d> {
+    start: usize,
+    header: UnitHeader<Slice<'d>>,
+    abbreviations: usize,
+}
+
+struct Reader<'d> {
+    info: DebugInfo<Slice<'d>>,
+    abbrev: &'d [u8],
+    strings: DebugStr<Slice<'d>>,
+    /// Go's units share one.
+    tables: Vec<Abbreviations>,
+    /// Their places in `.debug_abbrev`; `None` for what is no table.
+    table_at: HashMap<usize, Option<usize>>,
+    units: Vec<Unit<'d>>,
+    work: Cell<usize>,
+}
+
+impl<'d> Reader<'d> {
+    fn new(info: &'d [u8], abbrev: &'d [u8], strings: &'d [u8]) -> Self {
+        Self {
+            info: DebugInfo::new(info, LittleEndian),
+            abbrev,
+            strings: DebugStr::new(strings, LittleEndian),
+            tables: Vec::new(),
+            table_at: HashMap::new(),
+            units: Vec::new(),
+            work: Cell::new(0),
+        }
+    }
+
+    fn wanted(mut self, wanted: &[(&str, &[&str])]) -> HashMap<String, Fields> {
+        self.collect_units();
+        let mut left: HashMap<&[u8], &[&str]> = wanted.iter().map(|(ty, f)| (ty.as_bytes(), *f)).collect();
+        let mut found = HashMap::new();
+        for index in 0..self.units.len() {
+            if left.is_empty() {
+                break;
+            }
+            let Some(hits) = self.structs_named(index, &left) else { continue };
+            for (name, offset) in hits {
+                let Some(fields) = left.get(name.as_slice()) else { continue };
+                let offsets = self.fields(offset, fields);
+                if offsets.is_empty() {
+                    continue;
+                }
+                left.remove(name.as_slice());
+                found.insert(String::from_utf8_lossy(&name).into_owned(), offsets);
+            }
+        }
+        found
+    }
+
+    /// Keeps the headers of units that Go's compiler wrote.
+    fn collect_units(&mut self) {
+        let mut headers = self.info.units();
+        while let Ok(Some(header)) = headers.next() {
+            if self.units.len() >= MAX_UNITS {
+                break;
+            }
+            let Some(abbreviations) = self.table(header.debug_abbrev_offset()) else { continue };
+            let Some(start) = header.debug_info_offset().map(|o: DebugInfoOffset<usize>| o.0) else { continue };
+            let unit = Unit { start, header, abbreviations };
+            if self.is_go(&unit) {
+                self.units.push(unit);
+            }
+        }
+    }
+
+    /// The index of an abbreviation table, parsed at first sight.
+    fn table(&mut self, offset: DebugAbbrevOffset<usize>) -> Option<usize> {
+        if let Some(known) = self.table_at.get(&offset.0) {
+            return *known;
+        }
+        if self.table_at.len() >= MAX_ABBREV_TABLES {
+            return None;
+        }
+        let parsed = self.abbrev.get(offset.0..).and_then(|rest| {
+            let window = rest.get(..ABBREV_WINDOW).unwrap_or(rest);
+            DebugAbbrev::new(window, LittleEndian).abbreviations(DebugAbbrevOffset(0)).ok()
+        });
+        let index = parsed.map(|table| {
+            self.tables.push(table);
+            self.tables.len() - 1
+        });
+        self.table_at.insert(offset.0, index);
+        index
+    }
+
+    /// Reads the next entry's abbreviation; `None` at the end of the unit or of what may be done.
+    #[expect(clippy::option_option, reason = "the inner None is the null entry that ends a list of children")]
+    fn next<'r>(&self, entries: &mut EntriesRaw<'r, Slice<'d>>) -> Option<Option<&'r Abbreviation>> {
+        if entries.is_empty() {
+            return None;
+        }
+        let entry = entries.read_abbreviation().ok()?;
+        let attributes = entry.map_or(0, |entry| entry.attributes().len());
+        self.work.set(self.work.get().saturating_add(1 + attributes));
+        (attributes <= MAX_ATTRIBUTES && self.work.get() < MAX_WORK).then_some(entry)
+    }
+
+    fn entries<'r>(&'r self, unit: &'r Unit<'d>, at: Option<usize>) -> Option<EntriesRaw<'r, Slice<'d>>> {
+        let table = self.tables.get(unit.abbreviations)?;
+        let offset = match at {
+            Some(at) => Some(UnitOffset(at.checked_sub(unit.start)?)),
+            None => None,
+        };
+        unit.header.entries_raw(table, offset).ok()
+    }
+
+    fn is_go(&self, unit: &Unit<'d>) -> bool {
+        let Some(mut entries) = self.entries(unit, None) else { return false };
+        let Some(Some(root)) = self.next(&mut entries) else { return false };
+        for &spec in root.attributes() {
+            let Ok(attribute) = entries.read_attribute(spec) else { return false };
+            if attribute.name() == c::DW_AT_language {
+                return attribute.udata_value() == Some(u64::from(c::DW_LANG_Go.0));
+            }
+        }
+        false
+    }
+
+    /// The wanted structs of a unit, with their offsets in `.debug_info`.
+    fn structs_named(&self, index: usize, wanted: &HashMap<&[u8], &[&str]>) -> Option<Vec<(Vec<u8>, usize)>> {
+        let unit = self.units.get(index)?;
+        let mut entries = self.entries(unit, None)?;
+        let mut found = Vec::new();
+        loop {
+            let (at, depth) = (entries.next_offset().0, entries.next_depth());
+            let Some(entry) = self.next(&mut entries) else { break };
+            let Some(entry) = entry else { continue };
+            if entry.tag() != c::DW_TAG_structure_type || depth != 1 {
+                if entries.skip_attributes(entry.attributes()).is_err() {
+                    break;
+                }
+                continue;
+            }
+            let mut name = None;
+            for &spec in entry.attributes() {
+                let Ok(attribute) = entries.read_attribute(spec) else { return Some(found) };
+                if attribute.name() == c::DW_AT_name {
+                    name = attribute.string_value(&self.strings);
+                }
+            }
+            if let Some(name) = name
+                && wanted.contains_key(name.slice())
+            {
+                found.push((name.slice().to_vec(), unit.start + at));
+            }
+        }
+        Some(found)
+    }
+
+    fn fields(&self, at: usize, wanted: &[&str]) -> Fields {
+        let mut fields = Fields::new();
+        let Some(this) = self.structure(at) else { return fields };
+        for &field in wanted {
+            if let Some(offset) = self.field(&this, field) {
+                fields.insert(field.to_owned(), offset);
+            }
+        }
+        if let Some(size) = this.size {
+            fields.insert(SIZE.to_owned(), size);
+        }
+        fields
+    }
+
+    /// The offset of a path such as `sched.sp`.
+    fn field(&self, this: &Struct, path: &str) -> Option<u32> {
+        let mut current = this.clone();
+        let mut offset = 0u32;
+        let mut parts = path.split('.').peekable();
+        for _ in 0..MAX_NESTING {
+            let part = parts.next()?;
+            let (_, at, ty) = current.members.iter().find(|(name, ..)| name == part)?;
+            offset = offset.checked_add(*at)?;
+            if parts.peek().is_none() {
+                return Some(offset);
+            }
+            current = self.structure((*ty)?)?;
+        }
+        None
+    }
+
+    /// The struct at an offset, through typedefs.
+    fn structure(&self, mut at: usize) -> Option<Struct> {
+        for _ in 0..MAX_NESTING {
+            let index = self.units.partition_point(|u| u.start <= at).checked_sub(1)?;
+            let unit = self.units.get(index)?;
+            let mut entries = self.entries(unit, Some(at))?;
+            let entry = self.next(&mut entries)??;
+            let (mut size, mut target) = (None, None);
+            for &spec in entry.attributes() {
+                let attribute = entries.read_attribute(spec).ok()?;
+                match attribute.name() {
+                    c::DW_AT_byte_size => size = attribute.udata_value().and_then(|n| u32::try_from(n).ok()),
+                    c::DW_AT_type => target = reference(unit, &attribute.value()),
+                    _ => {}
+                }
+            }
+            match entry.tag() {
+                c::DW_TAG_structure_type if entry.has_children() => {
+                    return Some(Struct { size, members: self.members(unit, entries) });
+                }
+                c::DW_TAG_structure_type => return Some(Struct { size, members: Vec::new() }),
+                c::DW_TAG_typedef => at = target?,
+                _ => return None,
+            }
+        }
+        None
+    }
+
+    fn members(&self, unit: &Unit<'d>, mut entries: EntriesRaw<'_, Slice<'d>>) -> Vec<(String, u32, Option<usize>)> {
+        let mut members = Vec::new();
+        while members.len() < MAX_MEMBERS {
+            let Some(Some(entry)) = self.next(&mut entries) else { break };
+            let (mut name, mut at, mut ty) = (None, None, None);
+            for &spec in entry.attributes() {
+                let Ok(attribute) = entries.read_attribute(spec) else { return members };
+                match attribute.name() {
+                    c::DW_AT_name => name = attribute.string_value(&self.strings),
+                    c::DW_AT_data_member_location => at = location(&attribute.value()),
+                    c::DW_AT_type => ty = reference(unit, &attribute.value()),
+                    _ => {}
+                }
+            }
+            if entry.tag() == c::DW_TAG_member
+                && let (Some(name), Some(at)) = (name, at)
+            {
+                members.push((String::from_utf8_lossy(name.slice()).into_owned(), at, ty));
+            }
+            if entry.has_children() {
+                break;
+            }
+        }
+        members
+    }
+}
+
+fn reference(unit: &Unit<'_>, value: &gimli::AttributeValue<Slice<'_>>) -> Option<usize> {
+    match value {
+        gimli::AttributeValue::UnitRef(offset) => unit.start.checked_add(offset.0),
+        gimli::AttributeValue::DebugInfoRef(offset) => Some(offset.0),
+        _ => None,
+    }
+}
+
+/// A constant, or `DW_OP_plus_uconst n` as Go up to 1.17 might write it.
+fn location(value: &gimli::AttributeValue<Slice<'_>>) -> Option<u32> {
+    if let Some(constant) = value.udata_value() {
+        return u32::try_from(constant).ok();
+    }
+    let gimli::AttributeValue::Exprloc(expression) = value else { return None };
+    let (&op, rest) = expression.0.slice().split_first()?;
+    if op != c::DW_OP_plus_uconst.0 {
+        return None;
+    }
+    let mut value = 0u32;
+    for (index, byte) in rest.iter().enumerate().take(4) {
+        value |= u32::from(byte & 0x7f) << (7 * index);
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}

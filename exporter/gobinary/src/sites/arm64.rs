@@ -1,0 +1,155 @@
+//! arm64 sites: fixed-width decoding of the few encodings that matter. Knows the prologues of Go 1.18 to 1.27.
+//!
+//! `ldr x16,[x28,#16]; cmp sp,x16; b.ls` (large frames `sub x17,sp,#n` first), then the frame push, `str x30,[sp,#-n]!`
+//! or, for large frames, `sub x20,sp,#n; stp x29,x30,[x20,#-8]; mov sp,x20` (Go 1.18: `sub x27,sp,#n; str x30,[x27]`). Arguments are whole until behind it; only
+//! x16, x17, x20, x27 and the flags change. Source: cmd/internal/obj/arm64/obj7.go, preprocess and stacksplit.
+//! No kernel simulates the push of small frames, so that a start costs two traps here; RET is simulated by all.
+
+use super::cost::Instruction;
+use super::{Found, SiteError};
+
+const MAX_PROLOGUE: usize = 14;
+const X28: u32 = 28;
+const SP: u32 = 31;
+const LR: u32 = 30;
+
+pub(super) fn entry(code: &[u8]) -> Result<Found, SiteError> {
+    let mut checked = false;
+    for (index, insn) in words(code).enumerate().take(MAX_PROLOGUE) {
+        if pushes_lr(insn) || makes_big_frame(insn) {
+            return Ok(found(index, insn));
+        }
+        if is_stack_branch(insn) {
+            checked = true;
+        } else if !is_check(insn) {
+            break;
+        }
+    }
+    if checked {
+        return Err(SiteError::NoFrame);
+    }
+    words(code).next().map(|insn| found(0, insn)).ok_or(SiteError::Undecodable(0))
+}
+
+pub(super) fn returns(code: &[u8]) -> Result<Vec<Found>, SiteError> {
+    let mut all = Vec::new();
+    let len = i64::try_from(code.len()).unwrap_or(i64::MAX);
+    let mut previous = 0;
+    for (index, insn) in words(code).enumerate() {
+        let at = (index * 4) as i64;
+        if insn == 0xd65f_03c0 {
+            all.push(found(index, insn));
+        } else if insn & 0xffff_fc1f == 0xd61f_0000 {
+            // br: a jump table loads its target just before, `ldr xt,[xn,xm,lsl #3]`.
+            let register = insn >> 5 & 31;
+            if previous & 0xffe0_fc00 != 0xf860_7800 || previous & 31 != register {
+                return Err(SiteError::IndirectJump(at as u32));
+            }
+        } else if let Some(distance) = branch(insn) {
+            let target = at + distance;
+            if target < 0 || target >= len {
+                return Err(SiteError::TailJump(at as u32));
+            }
+        }
+        previous = insn;
+    }
+    if all.is_empty() { Err(SiteError::NoReturn) } else { Ok(all) }
+}
+
+fn words(code: &[u8]) -> impl Iterator<Item = u32> {
+    code.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word))
+}
+
+/// `str x30, [sp, #-n]!`, or `stp x29, x30, [sp, #-n]!`.
+fn pushes_lr(insn: u32) -> bool {
+    let str_pre = insn & 0xffe0_0c00 == 0xf800_0c00 && insn >> 5 & 31 == SP && insn & 31 == LR;
+    let negative = insn >> 20 & 1 == 1;
+    (str_pre && negative) || is_stp_pre(insn)
+}
+
+fn is_stp_pre(insn: u32) -> bool {
+    insn & 0xffc0_0000 == 0xa980_0000 && insn >> 5 & 31 == SP && insn >> 10 & 31 == LR && insn & 31 == 29
+}
+
+/// `sub x20, sp, #n` or x27 (also shifted by 12, and `sub x20, sp, x27` for frames whose size is no immediate).
+fn makes_big_frame(insn: u32) -> bool {
+    let immediate = insn & 0xff80_0000 == 0xd100_0000 && insn >> 5 & 31 == SP && matches!(insn & 31, 20 | 27);
+    let register = insn & 0xffe0_0000 == 0xcb20_0000 && insn >> 5 & 31 == SP && matches!(insn & 31, 20 | 27);
+    immediate || register
+}
+
+fn is_stack_branch(insn: u32) -> bool {
+    // b.ls, b.lo, b.cc: conditions 9 and 3.
+    insn & 0xff00_0010 == 0x5400_0000 && matches!(insn & 15, 9 | 3)
+}
+
+fn is_check(insn: u32) -> bool {
+    let rd = insn & 31;
+    // ldr x16, [x28, #16 or #24]
+    let guard = insn & 0xffc0_0000 == 0xf940_0000 && insn >> 5 & 31 == X28 && rd == 16;
+    // subs xzr, ...: cmp in its register and extended-register forms
+    let cmp =
+        (insn & 0xff20_0000 == 0xeb00_0000 || insn & 0xffe0_0000 == 0xeb20_0000 || insn & 0xff80_0000 == 0xf100_0000)
+            && rd == 31;
+    // sub(s) x17, sp, #n or sp, x27
+    let subtract = matches!(insn >> 24, 0xd1 | 0xf1 | 0xcb | 0xeb) && rd == 17;
+    // mov x16, #imm; movk; orr of huge frames, into the assembler's scratch registers; mov x16, sp
+    let scratch = matches!(insn >> 23, 0x1a5 | 0x1e5 | 0x125 | 0x164) && matches!(rd, 16 | 17 | 27);
+    let mov_sp = insn & 0xffff_ffe0 == 0x9100_03e0 && matches!(rd, 16 | 17);
+    guard || cmp || subtract || scratch || mov_sp || insn == 0xd503_201f
+}
+
+/// The distance of a direct branch that is no call.
+fn branch(insn: u32) -> Option<i64> {
+    let signed = |value: u32, bits: u32| i64::from((value << (32 - bits)).cast_signed() >> (32 - bits)) * 4;
+    if insn & 0xfc00_0000 == 0x1400_0000 {
+        Some(signed(insn & 0x03ff_ffff, 26))
+    } else if insn & 0xff00_0010 == 0x5400_0000 || insn & 0x7e00_0000 == 0x3400_0000 {
+        Some(signed(insn >> 5 & 0x7_ffff, 19))
+    } else if insn & 0x7e00_0000 == 0x3600_0000 {
+        Some(signed(insn >> 5 & 0x3fff, 14))
+    } else {
+        None
+    }
+}
+
+fn found(index: usize, insn: u32) -> Found {
+    Found { offset: (index * 4) as u32, text: text(insn), kind: kind(insn) }
+}
+
+fn kind(insn: u32) -> Instruction {
+    if insn == 0xd503_201f {
+        Instruction::Nop
+    } else if branch(insn).is_some() || insn & 0xfc00_0000 == 0x9400_0000 {
+        Instruction::Branch
+    } else if insn & 0xff9f_fc1f == 0xd61f_0000 {
+        Instruction::RegisterBranch
+    } else if insn & 0x1f00_0000 == 0x1000_0000 || insn & 0x3b00_0000 == 0x1800_0000 {
+        Instruction::PcRelative
+    } else if is_stp_pre(insn) {
+        Instruction::PushPair
+    } else {
+        Instruction::Other
+    }
+}
+
+/// The encodings that sites are made of, by name; others as their word.
+fn text(insn: u32) -> String {
+    let immediate9 = |insn: u32| (((insn >> 12 & 0x1ff) << 23).cast_signed()) >> 23;
+    if insn == 0xd65f_03c0 {
+        "ret".into()
+    } else if insn == 0xd503_201f {
+        "nop".into()
+    } else if is_stp_pre(insn) {
+        format!("stp x29, x30, [sp, #{}]!", ((((insn >> 15 & 0x7f) << 25).cast_signed()) >> 25) * 8)
+    } else if pushes_lr(insn) {
+        format!("str x30, [sp, #{}]!", immediate9(insn))
+    } else if makes_big_frame(insn) && insn >> 24 == 0xd1 {
+        let shift = if insn >> 22 & 1 == 1 { 12 } else { 0 };
+        format!("sub x{}, sp, #{:#x}", insn & 31, (insn >> 10 & 0xfff) << shift)
+    } else if makes_big_frame(insn) {
+        format!("sub x{}, sp, x{}", insn & 31, insn >> 16 & 31)
+    } else {
+        format!(".inst {insn:#010x}")
+    }
+}

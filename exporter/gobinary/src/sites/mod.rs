@@ -1,0 +1,85 @@
+//! The site chooser: at which instruction of a function a uprobe goes. Works on bytes alone; knows nothing of files.
+//!
+//! A probe costs what its instruction costs ([`cost`]), and must mean what it is for: a function's start is probed past
+//! its stack check, because the check runs again after the stack grew, and while the argument registers are still whole.
+
+pub(crate) mod amd64;
+pub(crate) mod arm64;
+pub(crate) mod cost;
+
+use serde::Serialize;
+
+use crate::elf::Arch;
+use cost::{Cost, Instruction, KernelFeatures};
+
+/// An instruction at which a uprobe can go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Site {
+    /// Link-time virtual address.
+    pub vaddr: u64,
+    /// What uprobes are attached by: `vaddr - p_vaddr + p_offset` of the executable segment.
+    pub file_offset: u64,
+    /// Bytes from the start of the function.
+    pub function_offset: u32,
+    /// In AT&T syntax: `push %rbp`.
+    pub instruction: String,
+    /// What it costs on any kernel that gopulse supports; see [`Site::cost_on`].
+    pub cost: Cost,
+    /// What kind of instruction it is.
+    pub kind: Instruction,
+}
+
+impl Site {
+    /// What a probe here costs on a given kernel.
+    pub fn cost_on(&self, kernel: &KernelFeatures) -> Cost {
+        kernel.cost(self.kind)
+    }
+}
+
+/// Why a function has no site of the wanted kind.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SiteError {
+    /// The function's bytes were not kept: it was not among the wanted ones, or is too large.
+    #[error("the code of {0} was not read")]
+    NoCode(String),
+    /// Bytes that are no instruction.
+    #[error("undecodable instruction {0:#x} bytes into the function")]
+    Undecodable(u32),
+    /// A stack check with no frame behind it where Go's compiler would put one.
+    #[error("no frame set-up found behind the stack check")]
+    NoFrame,
+    /// A jump through a register that is no jump table.
+    #[error("an indirect jump {0:#x} bytes into the function: its ways out cannot be listed")]
+    IndirectJump(u32),
+    /// A jump out of the function.
+    #[error("a tail jump {0:#x} bytes into the function: it leaves without a RET")]
+    TailJump(u32),
+    /// Nothing returns (an endless loop, or a function that ends the goroutine).
+    #[error("the function has no RET")]
+    NoReturn,
+}
+
+/// A site inside a function, before it has an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) offset: u32,
+    pub(crate) text: String,
+    pub(crate) kind: Instruction,
+}
+
+/// The start of a function past its stack check.
+pub(crate) fn entry(arch: Arch, code: &[u8]) -> Result<Found, SiteError> {
+    match arch {
+        Arch::Amd64 => amd64::entry(code),
+        Arch::Arm64 => arm64::entry(code),
+    }
+}
+
+/// Every RET.
+pub(crate) fn returns(arch: Arch, code: &[u8]) -> Result<Vec<Found>, SiteError> {
+    match arch {
+        Arch::Amd64 => amd64::returns(code),
+        Arch::Arm64 => arm64::returns(code),
+    }
+}

@@ -1,0 +1,312 @@
+//! Every Go release with a register ABI x every way of building x both architectures: what gobinary finds in a stripped
+//! program is what its unstripped twin says. The twin is the same link: the stripped copies are made here by taking
+//! headers away, so that every address is comparable. Symbols are read by another library than gobinary's own reader.
+//!
+//! Needs the Go toolchains (`GOTOOLCHAIN=go1.X.Y`) and fails when they cannot be had. Executables are kept in
+//! `target/gobin-matrix`, so that only the first run is slow. `GOBIN_MATRIX_GO=1.26.11,1.27.4` and
+//! `GOBIN_MATRIX_VARIANTS=default,pie` restrict a run.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use gobinary::{Arch, FunctionsFrom, GoBinary, LayoutsFrom};
+use object::{Object, ObjectSection, ObjectSymbol};
+
+const RELEASES: [&str; 11] = [
+    "1.17.13", "1.18.10", "1.19.13", "1.20.14", "1.21.13", "1.22.12", "1.23.12", "1.24.13", "1.25.14", "1.26.11",
+    "1.27.4",
+];
+
+/// A way of building: name, whether with cgo, arguments.
+const VARIANTS: [(&str, bool, &[&str]); 8] = [
+    ("default", false, &[]),
+    ("-s -w", false, &["-ldflags=-s -w"]),
+    ("pie", false, &["-buildmode=pie"]),
+    ("trimpath", false, &["-trimpath"]),
+    ("static", false, &["-tags=netgo,osusergo", "-ldflags=-extldflags=-static"]),
+    ("cgo", true, &["-ldflags=-linkmode=external"]),
+    ("cgo pie", true, &["-buildmode=pie", "-ldflags=-linkmode=external"]),
+    ("race", true, &["-race"]),
+];
+
+const PROGRAM: &str = r#"package main
+
+import (
+	"fmt"
+	"net/http"
+)
+
+func main() {
+	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, r.URL.Path) })
+	go http.ListenAndServeTLS("127.0.0.1:0", "", "", nil)
+	fmt.Println(http.ListenAndServe("127.0.0.1:0", nil))
+}
+"#;
+
+/// Not all of them are in every release: what the twin's symbol table lacks must not be found either.
+const FUNCTIONS: [&str; 24] = [
+    "net/http.serverHandler.ServeHTTP",
+    "net/http.(*response).finishRequest",
+    "net/http.(*response).WriteHeader",
+    "net/http.(*conn).serve",
+    "net/http.(*conn).setState",
+    "net/http.(*conn).hijackLocked",
+    "net/http.(*ServeMux).ServeHTTP",
+    "net/http.(*http2responseWriter).handlerDone",
+    "net/http/internal/http2.(*responseWriter).handlerDone",
+    "net/http.initALPNRequest.ServeHTTP",
+    "runtime.gopark",
+    "runtime.ready",
+    "runtime.casgstatus",
+    "runtime.execute",
+    "runtime.newproc1",
+    "runtime.goexit0",
+    "runtime.gdestroy",
+    "runtime.park_m",
+    "runtime.schedtrace",
+    "runtime.gcMarkTermination",
+    "runtime.allgadd",
+    "runtime.startTheWorldWithSema",
+    "runtime.gcStart",
+    "runtime.selectgo",
+];
+
+const LAYOUTS: &[(&str, &[&str])] = &[
+    ("net/http.response", &["conn", "req", "status", "wroteHeader", "written"]),
+    ("net/http.conn", &["curReq", "hijackedv"]),
+    ("net/http.Request", &["Method", "URL", "Pattern", "pat", "ctx"]),
+    ("net/url.URL", &["Path"]),
+    ("net/http.pattern", &["str"]),
+    ("net/http.http2responseWriter", &["rws"]),
+    ("net/http.http2responseWriterState", &["req", "status", "stream"]),
+    ("net/http/internal/http2.responseWriter", &["rws"]),
+    ("net/http/internal/http2.responseWriterState", &["req", "status"]),
+    ("net/http/internal/http2.ServerRequest", &["Method"]),
+    ("runtime.g", &["atomicstatus", "goid", "m", "waitreason", "sched.sp", "sched.pc", "sched.bp", "waitsince"]),
+    ("runtime.m", &["curg", "procid", "p"]),
+    ("runtime.p", &["id", "status", "runnext", "schedtick"]),
+    ("runtime.schedt", &["timeToRun", "totalMutexWaitTime", "ngsys", "gcwaiting", "stwTotalTimeGC"]),
+    ("runtime.mstats", &["numgc", "pause_total_ns", "pause_ns", "last_gc_unix"]),
+    ("runtime.gcControllerState", &["heapLive", "gcPercentHeapGoal", "totalAlloc"]),
+    ("runtime.workType", &["cycles", "tEnd", "heap2", "cpuStats"]),
+    ("runtime.mheap", &["sweepgen", "pagesInUse"]),
+    ("runtime.moduledata", &["text", "etext", "data", "bss", "next"]),
+    ("runtime._func", &["nameOff"]),
+    ("runtime.sudog", &["g", "releasetime"]),
+];
+
+#[test]
+fn matrix() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/gobin-matrix");
+    let only = |variable: &str, name: &str| {
+        std::env::var(variable).map_or(true, |only| only.split(',').any(|one| one == name))
+    };
+    let mut failures = Vec::new();
+    let mut rows: BTreeMap<(usize, &str), Vec<(&str, String)>> = BTreeMap::new();
+    for (index, go) in RELEASES.iter().enumerate() {
+        if !only("GOBIN_MATRIX_GO", go) {
+            continue;
+        }
+        for arch in ["amd64", "arm64"] {
+            for (variant, cgo, args) in VARIANTS {
+                // No cross compiler of C, no race detector, and no register ABI before 1.18.
+                if (arch == "arm64" && (cgo || index == 0)) || !only("GOBIN_MATRIX_VARIANTS", variant) {
+                    continue;
+                }
+                let path = build(&root, go, arch, variant, cgo, args);
+                let cell = match check(&path, go, arch, variant) {
+                    Ok(cell) => cell,
+                    Err(why) => {
+                        failures.push(format!("go{go} {arch} {variant}: {why}"));
+                        "WRONG".into()
+                    }
+                };
+                rows.entry((index, arch)).or_default().push((variant, cell));
+            }
+        }
+    }
+    let mut table = String::from("functions at the twin's addresses / offsets equal to the twin's DWARF\n");
+    for ((index, arch), cells) in &rows {
+        let _ = write!(table, "go{:8} {arch}", RELEASES[*index]);
+        for (variant, cell) in cells {
+            let _ = write!(table, "  {variant} {cell}");
+        }
+        table.push('\n');
+    }
+    println!("{table}");
+    let _ = fs::write(root.join("table.txt"), &table);
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+}
+
+/// Builds one program, or says loudly why not.
+fn build(root: &Path, go: &str, arch: &str, variant: &str, cgo: bool, args: &[&str]) -> PathBuf {
+    let dir = root.join("source");
+    let out = root.join(format!("go{go}-{arch}-{}", variant.replace(' ', "_")));
+    if out.is_file() {
+        return out;
+    }
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join("main.go"), PROGRAM).unwrap();
+    fs::write(dir.join("go.mod"), "module matrix\n\ngo 1.17\n").unwrap();
+    let output = Command::new("go")
+        .current_dir(&dir)
+        .env("GOTOOLCHAIN", format!("go{go}"))
+        // Replaces machine-wide defaults that old releases do not know.
+        .env("GOFLAGS", "-mod=mod")
+        // Go 1.19's module index fails on a toolchain that lies in the module cache.
+        .env("GODEBUG", "goindex=0")
+        .env("GOWORK", "off")
+        .env("GOOS", "linux")
+        .env("GOARCH", arch)
+        .env("CGO_ENABLED", if cgo { "1" } else { "0" })
+        // The checkout around it is none of the program's business; 1.17 does not look and does not know the flag.
+        .args(if go.starts_with("1.17") {
+            &["build", "-p", "2", "-o"][..]
+        } else {
+            &["build", "-buildvcs=false", "-p", "2", "-o"]
+        })
+        .arg(&out)
+        .args(args)
+        .arg(".")
+        .output()
+        .unwrap_or_else(|e| panic!("the matrix needs the go command on PATH, and it cannot be run: {e}"));
+    assert!(
+        output.status.success(),
+        "go{go} cannot build the {variant} program for {arch} (the matrix needs every release; is the Go module proxy \
+         reachable, and a C compiler there?):\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    out
+}
+
+fn check(path: &Path, go: &str, arch: &str, variant: &str) -> Result<String, String> {
+    let bytes = fs::read(path).map_err(|e| e.to_string())?;
+    let twin = if variant == "-s -w" {
+        fs::read(path.with_file_name(format!("go{go}-{arch}-default"))).map_err(|e| e.to_string())?
+    } else {
+        bytes.clone()
+    };
+    let symbols = symbols(&twin);
+    let whole = GoBinary::parse(&twin, &FUNCTIONS, LAYOUTS).map_err(|e| format!("unstripped: {e}"))?;
+    if whole.layouts().source() != LayoutsFrom::Dwarf || whole.functions_from != FunctionsFrom::SymbolTable {
+        return Err(format!("unstripped, but {:?} {:?}", whole.layouts_reason(), whole.functions_from));
+    }
+    let mut cell = String::new();
+    let copies: &[(&str, Vec<u8>)] = if variant == "-s -w" {
+        &[("as built", bytes)]
+    } else {
+        &[("unstripped", bytes.clone()), ("stripped", strip(&bytes)), ("without sections", sstrip(&bytes))]
+    };
+    for (kind, copy) in copies {
+        let found = GoBinary::parse(copy, &FUNCTIONS, LAYOUTS).map_err(|e| format!("{kind}: {e}"))?;
+        let (functions, offsets) =
+            compare(&found, &whole, &symbols, go, *kind == "unstripped").map_err(|e| format!("{kind}: {e}"))?;
+        cell = format!("{functions}/{offsets}");
+    }
+    Ok(cell)
+}
+
+fn compare(
+    found: &GoBinary,
+    twin: &GoBinary,
+    symbols: &BTreeMap<String, Vec<(u64, u64)>>,
+    go: &str,
+    unstripped: bool,
+) -> Result<(usize, usize), String> {
+    if found.build_info.go_version.to_string() != format!("go{go}") {
+        return Err(format!("version {}", found.build_info.go_version));
+    }
+    if found.build_info.main.as_ref().is_none_or(|m| m.path != "matrix") {
+        return Err(format!("main module {:?}", found.build_info.main));
+    }
+    if !found.contradictions.is_empty() {
+        return Err(format!("honest, but {:?}", found.contradictions));
+    }
+    if !unstripped
+        && (found.functions_from != FunctionsFrom::Gopclntab || found.layouts().source() != LayoutsFrom::Table)
+    {
+        return Err(format!("{:?}, {:?}", found.functions_from, found.layouts_reason()));
+    }
+    let (mut functions, mut offsets) = (0, 0);
+    for name in FUNCTIONS {
+        let known = symbols.get(name).map(|all| all.iter().max_by_key(|(_, size)| *size).unwrap());
+        match (found.function(name), known) {
+            (Some(function), Some((addr, _))) if function.addr == *addr => functions += 1,
+            (None, None) => continue,
+            (function, known) => return Err(format!("{name}: {function:x?}, the twin has {known:x?}")),
+        }
+        let function = found.function(name).unwrap();
+        let site = found.entry_site(function).map_err(|e| format!("{name}: {e}"))?;
+        let framed = match (found.arch, found.build_info.go_version.at_least(1, 21)) {
+            (Arch::Amd64, true) => site.instruction == "push %rbp",
+            (Arch::Amd64, false) => site.instruction.starts_with("sub $") || site.instruction.starts_with("add $"),
+            (Arch::Arm64, _) => ["str x30, [sp", "stp x29, x30", "sub x20, sp", "sub x27, sp"]
+                .iter()
+                .any(|start| site.instruction.starts_with(start)),
+        };
+        if !framed {
+            return Err(format!("{name}: entry at +{:#x} {}", site.function_offset, site.instruction));
+        }
+        match found.return_sites(function) {
+            Ok(_) | Err(gobinary::SiteError::NoReturn) => {}
+            Err(error) => return Err(format!("{name}: returns: {error}")),
+        }
+    }
+    // Types that the twin's DWARF has: the table may know more.
+    for (ty, fields) in LAYOUTS.iter().filter(|(ty, _)| twin.layouts().has(ty)) {
+        for field in *fields {
+            let (here, there) = (found.layouts().offset(ty, field), twin.layouts().offset(ty, field));
+            if here != there {
+                return Err(format!("{ty}.{field} at {here:?}, the twin has it at {there:?}"));
+            }
+            offsets += usize::from(here.is_some());
+        }
+    }
+    if functions < 18 || offsets < 40 {
+        return Err(format!("only {functions} functions and {offsets} offsets"));
+    }
+    Ok((functions, offsets))
+}
+
+/// Function symbols by name.
+fn symbols(bytes: &[u8]) -> BTreeMap<String, Vec<(u64, u64)>> {
+    let file = object::read::elf::ElfFile64::<object::LittleEndian>::parse(bytes).unwrap();
+    let mut all: BTreeMap<String, Vec<(u64, u64)>> = BTreeMap::new();
+    for symbol in file.symbols().filter(|s| s.kind() == object::SymbolKind::Text && s.size() > 0) {
+        if let Ok(name) = symbol.name()
+            && FUNCTIONS.contains(&name)
+        {
+            all.entry(name.to_owned()).or_default().push((symbol.address(), symbol.size()));
+        }
+    }
+    all
+}
+
+/// Takes the symbol table and debug information away, as strip does, without moving anything.
+fn strip(bytes: &[u8]) -> Vec<u8> {
+    let mut out = bytes.to_vec();
+    let file = object::read::elf::ElfFile64::<object::LittleEndian>::parse(bytes).unwrap();
+    let table = u64::from_le_bytes(bytes[40..48].try_into().unwrap()) as usize;
+    for section in file.sections() {
+        let name = section.name().unwrap();
+        if name.starts_with(".debug") || name.starts_with(".zdebug") || name == ".symtab" || name == ".strtab" {
+            let header = table + section.index().0 * 64;
+            out[header..header + 64].fill(0);
+            if let Some((offset, size)) = section.file_range() {
+                out[offset as usize..(offset + size) as usize].fill(0);
+            }
+        }
+    }
+    out
+}
+
+/// Takes the section headers away, and everything of the file that is not loaded with them.
+fn sstrip(bytes: &[u8]) -> Vec<u8> {
+    let mut out = strip(bytes);
+    out[40..48].fill(0);
+    out[58..64].fill(0);
+    out
+}

@@ -1,0 +1,223 @@
+//! From the kernel's maps to a snapshot.
+
+use std::{
+    collections::{BTreeMap, HashMap, btree_map::Entry},
+    fs,
+    io::IoSliceMut,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
+
+use exporter_ebpf::{
+    histogram::bucket,
+    http::{Panicked, SeriesValue, goroutine_key_g, goroutine_key_target, route_kind},
+    loss::Reason,
+    method,
+};
+use nix::{
+    sys::uio::{RemoteIoVec, process_vm_readv},
+    unistd::Pid,
+};
+
+use super::{Agent, state::State};
+use crate::{
+    kernel::{Kernel, Usage},
+    metrics::{AgentFigures, HttpSeries, Lost, MapFigures, Snapshot, TargetFigures},
+};
+
+/// Series that show the same labels are one: two patterns may differ in their method alone.
+type Merged = BTreeMap<(u32, Option<Arc<str>>, u8, u16), SeriesValue>;
+
+pub(super) fn snapshot(agent: &Agent) -> Snapshot {
+    let started = Instant::now();
+    agent.bury();
+    let inner = &*agent.inner;
+    let maps = inner.kernel.maps();
+    let mut usage: Vec<Usage> = Vec::new();
+    let mut guard = agent.state();
+    let state = &mut *guard;
+    settle(&inner.kernel, state);
+
+    let mut raw = Vec::new();
+    maps.series.for_each(|key, value| raw.push((*key, *value)));
+    usage.push(maps.series.usage(raw.len() as u64));
+    let mut merged = Merged::new();
+    let mut wants_mux = Vec::new();
+    for (key, value) in raw.iter().map(|(key, value)| (key, value)).chain(&state.settled) {
+        let Some(target) = state.targets.get_mut(&key.target) else { continue };
+        if key.route_kind == route_kind::PATH && !target.wants_mux {
+            target.wants_mux = true;
+            wants_mux.push(key.target);
+        }
+        let route = state.routes.label(key, maps);
+        match merged.entry((key.target, route, key.method, key.status)) {
+            Entry::Vacant(slot) => {
+                slot.insert(*value);
+            }
+            Entry::Occupied(mut slot) => slot.get_mut().add(value),
+        }
+    }
+    drop(raw);
+
+    let (active, in_flight) = active_requests(&inner.kernel, state);
+    let mut panicked = 0;
+    maps.panics.for_each(|_, _| panicked += 1);
+    usage.push(maps.in_flight.usage(in_flight));
+    usage.push(maps.panics.usage(panicked));
+    let mut routes = 0;
+    maps.routes.for_each(|_, _| routes += 1);
+    usage.push(maps.routes.usage(routes));
+
+    let mut lost = Vec::new();
+    maps.lost.for_each(|key, count| {
+        let reason = Reason::ALL.iter().find(|reason| **reason as u32 == key.reason);
+        let target = state.targets.get(&key.target).map(|target| target.labels.clone());
+        if let Some(reason) = reason.filter(|_| target.is_some() || key.target == 0) {
+            lost.push(Lost { target, reason: reason.label(), count: *count });
+        }
+    });
+
+    let http = merged
+        .into_iter()
+        .filter_map(|((id, route, method, status), value)| {
+            Some(HttpSeries {
+                target: state.targets.get(&id)?.labels.clone(),
+                method: method::NAMES.get(usize::from(method)).copied().unwrap_or(method::NAMES[0]),
+                status,
+                route,
+                value,
+            })
+        })
+        .collect();
+    let targets = target_figures(state, &active);
+    let mut by_stage: BTreeMap<&'static str, u64> =
+        ["preparing", "measured", "unsupported", "failed", "gone"].into_iter().map(|name| (name, 0)).collect();
+    for target in state.targets.values() {
+        *by_stage.entry(target.stage.name()).or_default() += 1;
+    }
+    let probes = state.groups.values().map(super::attachment::Group::sites).sum::<usize>() as u64;
+    usage.push(maps.targets.usage(by_stage.get("measured").copied().unwrap_or(0)));
+    drop(guard);
+    wants_mux.into_iter().for_each(|id| agent.attach_mux(id));
+
+    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    let (cpu_seconds, resident_bytes) = own_usage();
+    Snapshot {
+        http,
+        targets,
+        lost,
+        agent: AgentFigures {
+            attach_method: if inner.kernel.method() == crate::kernel::Method::PerfEvent { "perf-event" } else { "uprobe-multi" },
+            targets: by_stage.into_iter().collect(),
+            probes,
+            events: vec![
+                ("exec", count(&inner.exec_events)),
+                ("exit", count(&inner.exit_events)),
+                ("panic", count(&inner.panic_events)),
+            ],
+            scrapes: count(&inner.scrapes),
+            collect_seconds: started.elapsed().as_secs_f64(),
+            maps: usage
+                .into_iter()
+                .map(|it| MapFigures {
+                    name: it.map.to_lowercase(),
+                    entries: it.entries,
+                    capacity: it.capacity,
+                    bytes: it.bytes,
+                })
+                .collect(),
+            cpu_seconds,
+            resident_bytes,
+        },
+    }
+}
+
+fn target_figures(state: &State, active: &HashMap<u32, u64>) -> Vec<TargetFigures> {
+    let measured = state.targets.values().filter_map(|target| Some((target, target.inspection.as_deref()?)));
+    measured
+        .map(|(target, inspection)| TargetFigures {
+            target: target.labels.clone(),
+            active_requests: active.get(&target.id).copied().unwrap_or(0),
+            probes: target
+                .group
+                .and_then(|key| state.groups.get(&key))
+                .map_or(0, super::attachment::Group::sites),
+            info: [
+                ("go_version", inspection.go_version.clone()),
+                ("main_module", inspection.main_module.clone()),
+                ("main_version", inspection.main_version.clone()),
+                ("executable_path", target.process.executable.display().to_string()),
+                ("functions_from", inspection.functions_from.clone()),
+                ("layouts_from", inspection.layouts_from.clone()),
+            ],
+        })
+        .collect()
+}
+
+/// Requests in flight by target, and entries in the map. A settled request's entry stays until its goroutine is used again.
+fn active_requests(kernel: &Kernel, state: &mut State) -> (HashMap<u32, u64>, u64) {
+    let mut active: HashMap<u32, u64> = HashMap::new();
+    let mut entries = 0;
+    let mut still_settled = HashMap::new();
+    kernel.maps().in_flight.for_each(|key, entry| {
+        entries += 1;
+        if state.settled_requests.get(key) == Some(&entry.start_ns) {
+            still_settled.insert(*key, entry.start_ns);
+        } else {
+            *active.entry(goroutine_key_target(*key)).or_default() += 1;
+        }
+    });
+    state.settled_requests = still_settled;
+    (active, entries)
+}
+
+/// Counts panicked requests whose goroutine is gone: it will not come to a normal end any more. Of this and the kernel's own
+/// settling, whoever removes the entry counts it.
+pub(super) fn settle(kernel: &Kernel, state: &mut State) {
+    let maps = kernel.maps();
+    let mut waiting = Vec::new();
+    maps.panics.for_each(|key, panicked| waiting.push((*key, *panicked)));
+    for (key, panicked) in waiting {
+        if maps.in_flight.get(&key).is_none_or(|entry| entry.start_ns != panicked.start_ns) {
+            // Recovered by middleware: the request ended normally and was counted.
+            maps.panics.remove(&key);
+        } else if is_over(state, key, &panicked) && maps.panics.remove(&key) {
+            state.settled_requests.insert(key, panicked.start_ns);
+            let value = state.settled.entry(panicked.series).or_insert(SeriesValue::ZERO);
+            value.buckets[bucket(panicked.duration_ns)] += 1;
+            value.sum_ns = value.sum_ns.saturating_add(panicked.duration_ns);
+        }
+    }
+}
+
+/// Whether the goroutine that panicked is gone: its g is dead (6) or idle (0), serves as another goroutine, or cannot be read
+/// any more (runtime/runtime2.go; the upper bit 0x1000 of a status is the garbage collector's).
+fn is_over(state: &State, key: u64, panicked: &Panicked) -> bool {
+    let inspection = state.targets.get(&goroutine_key_target(key)).and_then(|target| target.inspection.as_deref());
+    let Some(inspection) = inspection else { return false };
+    let g = goroutine_key_g(key);
+    let goid = read_u64(panicked.pid, g + u64::from(inspection.config.g_goid));
+    let status = read_u64(panicked.pid, g + u64::from(inspection.g_status)).map(|word| word as u32 & !0x1000);
+    goid != Some(panicked.goid) || matches!(status, Some(0 | 6))
+}
+
+/// A word of a process's memory; none where it cannot be read.
+fn read_u64(pid: u32, address: u64) -> Option<u64> {
+    let mut word = [0; 8];
+    let remote = RemoteIoVec { base: usize::try_from(address).ok()?, len: word.len() };
+    let pid = Pid::from_raw(i32::try_from(pid).ok()?);
+    let read = process_vm_readv(pid, &mut [IoSliceMut::new(&mut word)], &[remote]).ok()?;
+    (read == 8).then(|| u64::from_ne_bytes(word))
+}
+
+/// CPU seconds and resident bytes of this process.
+fn own_usage() -> (Option<f64>, Option<u64>) {
+    let stat = procfs::process::Process::myself().and_then(|me| me.stat()).ok();
+    let cpu = stat.map(|stat| (stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64);
+    let resident = fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok())
+        .map(|pages| pages * procfs::page_size());
+    (cpu, resident)
+}
+

@@ -1,0 +1,246 @@
+//! Finding processes, and noticing that they are gone.
+
+use std::{
+    collections::HashSet,
+    path::Path,
+    time::{Duration, Instant, SystemTime},
+};
+
+use tracing::{debug, info, warn};
+
+use super::{
+    Agent, Message, PORT_LOOKS,
+    attachment::GroupKey,
+    state::{Stage, State, Target},
+};
+use crate::{
+    config::Selection,
+    process::{self, Process},
+    target::{Labels, inspect},
+};
+
+/// How long a target's series stay after its end, so that one more scrape sees its last figures.
+const LINGER: Duration = Duration::from_secs(5);
+
+impl Agent {
+    /// Looks at every process: the net beneath the events.
+    pub(super) fn scan(&self) {
+        let pids = match process::pids() {
+            Ok(pids) => pids,
+            Err(error) => {
+                warn!(%error, "cannot read /proc: processes that start or end are seen by events alone");
+                return;
+            }
+        };
+        let present: HashSet<u32> = pids.iter().copied().collect();
+        let vanished: Vec<u32> = {
+            let mut state = self.state();
+            state.unwanted.retain(|pid, _| present.contains(pid));
+            state.by_pid.keys().copied().filter(|pid| !present.contains(pid)).collect()
+        };
+        for pid in vanished.into_iter().chain(pids) {
+            self.look(pid);
+        }
+        self.bury();
+    }
+
+    /// Looks at one process: new, changed, gone, or as before.
+    pub(super) fn look(&self, pid: u32) {
+        if pid == std::process::id() {
+            return;
+        }
+        let found = Process::find(pid).ok();
+        let known = self.state().of_pid(pid).map(|target| (target.id, target.process.id));
+        match (found, known) {
+            (Some(now), Some((_, before))) if now.id == before => self.keep(&now),
+            (now, Some((id, before))) => {
+                // An exec in place or a reused id: the labels may be the same, so the old series go at once.
+                self.end(id, now.is_some());
+                debug!(pid, ?before, "ended");
+                if let Some(now) = now {
+                    self.consider(now);
+                }
+            }
+            (Some(now), None) => self.consider(now),
+            (None, None) => {
+                self.state().unwanted.remove(&pid);
+            }
+        }
+    }
+
+    /// The process is as it was. An `execve` of the same file within one clock tick looks the same, but has taken the
+    /// kernel's config with it.
+    fn keep(&self, process: &Process) {
+        let pid = process.id.pid;
+        let missing = {
+            let mut state = self.state();
+            state.of_pid(pid).is_some_and(|target| matches!(target.stage, Stage::Measured))
+                && self.inner.kernel.maps().targets.get(&pid).is_none()
+        };
+        if missing {
+            let id = self.state().of_pid(pid).map(|target| target.id);
+            if let Some(id) = id {
+                self.end(id, true);
+            }
+            self.consider(process.clone());
+        }
+    }
+
+    /// A process that is no target: should it be one?
+    fn consider(&self, process: Process) {
+        let id = process.id;
+        {
+            let state = self.state();
+            let ports_matter = !self.inner.config.select.listen_ports.is_empty();
+            if state.unwanted.get(&id.pid) == Some(&id) && !ports_matter {
+                return;
+            }
+        }
+        if !self.wants(&process) {
+            let new = self.state().unwanted.insert(id.pid, id) != Some(id);
+            if new && !self.inner.config.select.listen_ports.is_empty() {
+                for delay in PORT_LOOKS {
+                    self.later(delay, Message::Look(id.pid));
+                }
+            }
+            return;
+        }
+        self.adopt(process);
+    }
+
+    fn wants(&self, process: &Process) -> bool {
+        let select = &self.inner.config.select;
+        if select.pids.contains(&process.id.pid) || self.state().globs.matches(&process.executable) {
+            return true;
+        }
+        (select.all || !select.listen_ports.is_empty())
+            && self.is_go(process)
+            && (select.all || process::listens_on(process.id.pid, &select.listen_ports))
+    }
+
+    /// Whether the executable is Go: a few kilobytes of it tell, and are read once a file.
+    fn is_go(&self, process: &Process) -> bool {
+        if let Some(verdict) = self.state().verdicts.get(&process.id.file) {
+            return verdict.is_ok();
+        }
+        let go = process.open().is_ok_and(|file| gobinary::is_go(file).unwrap_or(false));
+        if !go {
+            self.state().remember(process.id.file, Err("not a Go program".into()));
+        }
+        go
+    }
+
+    fn adopt(&self, process: Process) {
+        let select = &self.inner.config.select;
+        // Others of the same file are not wanted where processes are picked one by one.
+        let one_by_one = !select.all && !self.state().globs.matches(&process.executable);
+        let key = GroupKey { file: process.id.file, pid: one_by_one.then_some(process.id.pid) };
+        let mut guard = self.state();
+        let state: &mut State = &mut guard;
+        state.unwanted.remove(&process.id.pid);
+        let Some(id) = state.free_id() else {
+            warn!(pid = process.id.pid, "not measured: as many targets as there can be");
+            return;
+        };
+        let known = state.verdicts.get(&process.id.file).cloned();
+        let have_group = match state.groups.get_mut(&key) {
+            Some(group) => group.users.insert(id),
+            None => false,
+        };
+        let target = Target {
+            id,
+            labels: Labels::of_process(&process),
+            process: process.clone(),
+            stage: Stage::Preparing,
+            inspection: None,
+            since: SystemTime::now(),
+            group: Some(key),
+            wants_mux: false,
+        };
+        state.targets.insert(id, target);
+        state.by_pid.insert(process.id.pid, id);
+        drop(guard);
+        debug!(pid = process.id.pid, executable = %process.executable.display(), "selected");
+        self.prepare(id, process, known, key, have_group);
+    }
+
+    /// A target's process is over.
+    fn end(&self, id: u32, at_once: bool) {
+        let (pid, group) = {
+            let mut state = self.state();
+            let Some(target) = state.targets.get_mut(&id) else { return };
+            if matches!(target.stage, Stage::Gone(_)) {
+                return;
+            }
+            let linger = if at_once { Duration::ZERO } else { LINGER };
+            target.stage = Stage::Gone(Instant::now() + linger);
+            let (pid, group) = (target.process.id.pid, target.group.take());
+            info!(pid, executable = %target.process.executable.display(), "ended");
+            state.by_pid.remove(&pid);
+            (pid, group)
+        };
+        self.forget_config(pid, id);
+        if let Some(group) = group {
+            self.release(group, id);
+        }
+        if at_once {
+            self.bury();
+        }
+    }
+
+    /// Removes targets that have been gone for long enough, with everything that names them.
+    pub(super) fn bury(&self) {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let now = Instant::now();
+        let dead: HashSet<u32> = state
+            .targets
+            .values()
+            .filter(|target| matches!(target.stage, Stage::Gone(until) if until <= now))
+            .map(|target| target.id)
+            .collect();
+        if dead.is_empty() {
+            return;
+        }
+        state.targets.retain(|id, _| !dead.contains(id));
+        state.settled.retain(|key, _| !dead.contains(&key.target));
+        state.routes.forget(&dead);
+        let maps = self.inner.kernel.maps();
+        maps.in_flight.retain(|key| !dead.contains(&exporter_ebpf::http::goroutine_key_target(*key)));
+        maps.panics.retain(|key| !dead.contains(&exporter_ebpf::http::goroutine_key_target(*key)));
+        maps.series.retain(|key| !dead.contains(&key.target));
+        maps.routes.retain(|key| !dead.contains(&key.target));
+        maps.lost.retain(|key| !dead.contains(&key.target));
+        for id in &dead {
+            maps.route_count.remove(id);
+        }
+    }
+}
+
+/// Checks processes that were named by id, before anything starts: each must be there, and where nothing else is selected, one
+/// of them at least must be measurable.
+pub(crate) fn check_pids(select: &Selection) -> Result<(), String> {
+    let mut first_refusal = None;
+    let mut measurable = 0;
+    for &pid in &select.pids {
+        if !Path::new(&format!("/proc/{pid}")).exists() {
+            return Err(format!("there is no process {pid}: it has ended, or the number is wrong (see `ps -ef`)"));
+        }
+        match measurable_process(pid) {
+            Ok(()) => measurable += 1,
+            Err(reason) => first_refusal = first_refusal.or(Some(format!("process {pid} cannot be measured: {reason}"))),
+        }
+    }
+    let only_pids = select.executables.is_empty() && select.listen_ports.is_empty() && !select.all;
+    match first_refusal {
+        Some(refusal) if only_pids && measurable == 0 => Err(refusal),
+        _ => Ok(()),
+    }
+}
+
+fn measurable_process(pid: u32) -> Result<(), String> {
+    let process = Process::find(pid).map_err(|error| format!("its executable cannot be found: {error}"))?;
+    let file = process.open().map_err(|error| format!("its executable cannot be read: {error}"))?;
+    let inspection = inspect(file).map_err(|error| error.to_string())?;
+    if inspection.measures_something() { Ok(()) } else { Err(inspection.why_nothing()) }
+}

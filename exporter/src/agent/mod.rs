@@ -1,0 +1,175 @@
+//! The only place that knows all stations: drives each process from seen to measured to gone, and answers scrapes.
+
+mod attachment;
+mod collect;
+mod discovery;
+mod routes;
+mod state;
+mod view;
+
+pub(crate) use self::{discovery::check_pids, view::TargetView};
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use exporter_ebpf::event;
+use tokio::{sync::mpsc, time::MissedTickBehavior};
+use tracing::{debug, warn};
+
+use self::state::State;
+use crate::{
+    config::Config,
+    kernel::{Events, Kernel},
+    metrics::Snapshot,
+};
+
+/// How long after its first sight a process is looked at again for a listening port.
+const PORT_LOOKS: [Duration; 4] =
+    [Duration::from_millis(30), Duration::from_millis(100), Duration::from_millis(300), Duration::from_secs(1)];
+/// How long after an exit event the process should be gone from /proc.
+const EXIT_LOOK: Duration = Duration::from_millis(50);
+/// How long after a panic its goroutine should be gone.
+const PANIC_LOOK: Duration = Duration::from_millis(100);
+
+/// What the agent is told, by the kernel, by time, or by its own tasks.
+#[derive(Debug)]
+enum Message {
+    /// Look at a process: it may be new, changed or gone.
+    Look(u32),
+    /// Settle panicked requests.
+    Settle,
+    /// A process was inspected, and attached if it could be.
+    Attached(Box<attachment::Outcome>),
+}
+
+/// The agent. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Agent {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Config,
+    kernel: Kernel,
+    state: Mutex<State>,
+    messages: mpsc::UnboundedSender<Message>,
+    scanned: AtomicBool,
+    scrapes: AtomicU64,
+    exec_events: AtomicU64,
+    exit_events: AtomicU64,
+    panic_events: AtomicU64,
+}
+
+impl Agent {
+    /// Puts the agent together; [`Agent::run`] makes it live.
+    pub(crate) fn new(config: Config, kernel: Kernel, globs: crate::config::Globs) -> (Self, Inbox) {
+        let (messages, inbox) = mpsc::unbounded_channel();
+        let inner = Inner {
+            state: Mutex::new(State::new(globs)),
+            config,
+            kernel,
+            messages,
+            scanned: AtomicBool::new(false),
+            scrapes: AtomicU64::new(0),
+            exec_events: AtomicU64::new(0),
+            exit_events: AtomicU64::new(0),
+            panic_events: AtomicU64::new(0),
+        };
+        (Self { inner: Arc::new(inner) }, Inbox(inbox))
+    }
+
+    /// Runs until the process ends. Never returns on its own.
+    pub(crate) async fn run(&self, events: Events, inbox: Inbox) -> std::io::Result<()> {
+        let Inbox(mut inbox) = inbox;
+        let mut events = events.stream()?;
+        let mut scan = tokio::time::interval(Duration::from_secs_f64(self.inner.config.scan_interval_seconds));
+        scan.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                batch = events.next() => {
+                    for event in batch? {
+                        self.on_event(event);
+                    }
+                }
+                Some(message) = inbox.recv() => self.on_message(message),
+                _ = scan.tick() => {
+                    self.scan();
+                    self.inner.scanned.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    /// Whether the first scan is over.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.inner.scanned.load(Ordering::Relaxed)
+    }
+
+    /// The figures of now. Blocks for as long as reading the kernel's maps takes.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.inner.scrapes.fetch_add(1, Ordering::Relaxed);
+        collect::snapshot(self)
+    }
+
+    /// Every target and what is known of it.
+    pub(crate) fn targets(&self) -> Vec<TargetView> {
+        self.state().views(self.inner.kernel.method())
+    }
+
+    /// Detaches everything, at once.
+    pub(crate) fn shut_down(&self) {
+        let groups = self.state().take_groups();
+        attachment::detach_in_parallel(groups);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn on_event(&self, event: event::Event) {
+        match event.kind {
+            event::EXEC => {
+                self.inner.exec_events.fetch_add(1, Ordering::Relaxed);
+                self.look(event.pid);
+            }
+            event::EXIT => {
+                self.inner.exit_events.fetch_add(1, Ordering::Relaxed);
+                self.later(EXIT_LOOK, Message::Look(event.pid));
+            }
+            event::PANIC => {
+                self.inner.panic_events.fetch_add(1, Ordering::Relaxed);
+                self.later(PANIC_LOOK, Message::Settle);
+            }
+            other => warn!(kind = other, "unknown event from the kernel side"),
+        }
+    }
+
+    fn on_message(&self, message: Message) {
+        match message {
+            Message::Look(pid) => self.look(pid),
+            Message::Settle => {
+                let mut state = self.state();
+                collect::settle(&self.inner.kernel, &mut state);
+            }
+            Message::Attached(outcome) => self.attached(*outcome),
+        }
+    }
+
+    fn later(&self, delay: Duration, message: Message) {
+        let messages = self.inner.messages.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(delay).await;
+            if messages.send(message).is_err() {
+                debug!("the agent is gone");
+            }
+        });
+    }
+}
+
+/// The receiving end of the agent's messages.
+pub(crate) struct Inbox(mpsc::UnboundedReceiver<Message>);

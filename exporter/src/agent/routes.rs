@@ -1,0 +1,114 @@
+//! Route texts: read from the kernel once each, made into label values.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use exporter_ebpf::{
+    http::{ROUTE_TEXT, RouteKey, RouteText, SeriesKey, route_kind},
+    route,
+};
+
+use crate::kernel::Maps;
+
+/// The label value of requests past a target's limit of routes.
+pub(super) const OVERFLOW: &str = "_overflow";
+
+/// Label values by route.
+#[derive(Default)]
+pub(super) struct Routes {
+    known: HashMap<RouteKey, Arc<str>>,
+}
+
+impl Routes {
+    /// The `http_route` of a series; none if it has none.
+    pub(super) fn label(&mut self, series: &SeriesKey, maps: &Maps) -> Option<Arc<str>> {
+        match series.route_kind {
+            route_kind::NONE => None,
+            route_kind::OVERFLOW | route_kind::SERIES_OVERFLOW => Some(OVERFLOW.into()),
+            kind => {
+                let key = RouteKey { route: series.route, target: series.target, route_kind: u32::from(kind) };
+                if let Some(label) = self.known.get(&key) {
+                    return Some(label.clone());
+                }
+                let text = maps.routes.get(&key)?;
+                let label: Arc<str> = label_of(kind, &text)?.into();
+                self.known.insert(key, label.clone());
+                Some(label)
+            }
+        }
+    }
+
+    /// Forgets what dead targets had.
+    pub(super) fn forget(&mut self, dead: &HashSet<u32>) {
+        self.known.retain(|key, _| !dead.contains(&key.target));
+    }
+}
+
+fn label_of(kind: u8, text: &RouteText) -> Option<String> {
+    let read = (text.read as usize).min(ROUTE_TEXT);
+    if read == 0 {
+        return None;
+    }
+    let bytes = &text.text[..read];
+    let whole = text.len as usize <= read;
+    if kind == route_kind::PATH {
+        let mut out = [0; 2 * ROUTE_TEXT];
+        return Some(String::from_utf8_lossy(route::template(bytes, whole, &mut out)).into_owned());
+    }
+    let pattern = String::from_utf8_lossy(bytes);
+    let mut pattern = without_method(&pattern).to_owned();
+    if !whole {
+        pattern.push('…');
+    }
+    Some(pattern)
+}
+
+/// A pattern is `[METHOD ][HOST]/[PATH]` (net/http/pattern.go, Go 1.22); the method is a label of its own.
+fn without_method(pattern: &str) -> &str {
+    match pattern.split_once([' ', '\t']) {
+        Some((method, rest)) if !method.contains('/') => rest.trim_start(),
+        _ => pattern,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(of: &str) -> RouteText {
+        let mut text = RouteText { len: of.len() as u32, read: of.len().min(127) as u32, text: [0; ROUTE_TEXT] };
+        let n = text.read as usize;
+        text.text[..n].copy_from_slice(&of.as_bytes()[..n]);
+        text
+    }
+
+    #[test]
+    fn patterns_lose_their_method_and_keep_their_host() {
+        for (pattern, label) in [
+            ("GET /items/{id}", "/items/{id}"),
+            ("/items/", "/items/"),
+            ("POST  example.com/x", "example.com/x"),
+            ("/with space", "/with space"),
+            ("example.com/a b", "example.com/a b"),
+        ] {
+            assert_eq!(label_of(route_kind::PATTERN, &text(pattern)).unwrap(), label);
+        }
+    }
+
+    #[test]
+    fn long_and_unreadable_texts() {
+        let long = format!("/{}", "a".repeat(200));
+        assert!(label_of(route_kind::PATTERN, &text(&long)).unwrap().ends_with('…'));
+        assert_eq!(label_of(route_kind::PATH, &text(&long)).unwrap(), "/**");
+        assert_eq!(label_of(route_kind::PATTERN, &RouteText { len: 9, read: 0, text: [0; ROUTE_TEXT] }), None);
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_replaced() {
+        let mut bad = text("/abc");
+        bad.text[1] = 0xff;
+        assert_eq!(label_of(route_kind::PATH, &bad).unwrap(), "/\u{fffd}bc");
+    }
+}

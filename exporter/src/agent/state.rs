@@ -1,0 +1,134 @@
+//! What the agent knows: targets, attachments, and what has been settled in user space. Plain data under one lock; nothing
+//! here blocks.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use exporter_ebpf::{
+    http::{SeriesKey, SeriesValue},
+    target::MAX_TARGETS,
+};
+
+use super::{
+    attachment::{Group, GroupKey},
+    routes::Routes,
+};
+use crate::{
+    config::Globs,
+    process::{FileId, Process, ProcessId},
+    target::{Inspection, Labels},
+};
+
+/// Where a target stands.
+#[derive(Clone, Debug)]
+pub(super) enum Stage {
+    /// Its executable is being read, or probes attached.
+    Preparing,
+    /// Measured.
+    Measured,
+    /// Cannot be measured; nothing is attached.
+    Unsupported(String),
+    /// Should be measurable, but attaching failed.
+    Failed(String),
+    /// Ended; its series stay for a moment.
+    Gone(Instant),
+}
+
+impl Stage {
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Preparing => "preparing",
+            Self::Measured => "measured",
+            Self::Unsupported(_) => "unsupported",
+            Self::Failed(_) => "failed",
+            Self::Gone(_) => "gone",
+        }
+    }
+}
+
+/// A selected process.
+#[derive(Debug)]
+pub(super) struct Target {
+    /// Its number in the kernel's maps.
+    pub(super) id: u32,
+    pub(super) process: Process,
+    pub(super) labels: Labels,
+    pub(super) stage: Stage,
+    pub(super) inspection: Option<Arc<Inspection>>,
+    pub(super) since: SystemTime,
+    pub(super) group: Option<GroupKey>,
+    /// Requests were seen whose route was not in the request the handler was given.
+    pub(super) wants_mux: bool,
+}
+
+/// What a look at an executable gave, kept for other processes of the same file.
+pub(super) type Verdict = Result<Arc<Inspection>, String>;
+
+/// Everything.
+pub(super) struct State {
+    pub(super) globs: Globs,
+    pub(super) targets: BTreeMap<u32, Target>,
+    /// Target by process id; the newest image of it.
+    pub(super) by_pid: HashMap<u32, u32>,
+    /// Processes that are not wanted, so that a scan need not ask again.
+    pub(super) unwanted: HashMap<u32, ProcessId>,
+    pub(super) verdicts: HashMap<FileId, Verdict>,
+    pub(super) groups: HashMap<GroupKey, Group>,
+    /// Requests counted in user space: those that panicked.
+    pub(super) settled: HashMap<SeriesKey, SeriesValue>,
+    /// Starts of settled requests whose entries are still in the kernel's map, by goroutine key.
+    pub(super) settled_requests: HashMap<u64, u64>,
+    pub(super) routes: Routes,
+    next_id: u32,
+}
+
+/// Verdicts kept; more executables than this are inspected again when they come back.
+const MAX_VERDICTS: usize = 4096;
+
+impl State {
+    pub(super) fn new(globs: Globs) -> Self {
+        Self {
+            globs,
+            targets: BTreeMap::new(),
+            by_pid: HashMap::new(),
+            unwanted: HashMap::new(),
+            verdicts: HashMap::new(),
+            groups: HashMap::new(),
+            settled: HashMap::new(),
+            settled_requests: HashMap::new(),
+            routes: Routes::default(),
+            next_id: 1,
+        }
+    }
+
+    /// An id that no target has, if there is one. Ids are given round robin, so that one is not used again soon.
+    pub(super) fn free_id(&mut self) -> Option<u32> {
+        for _ in 0..MAX_TARGETS {
+            let id = self.next_id;
+            self.next_id = if id >= MAX_TARGETS { 1 } else { id + 1 };
+            if !self.targets.contains_key(&id) {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// The target that measures this process id now.
+    pub(super) fn of_pid(&mut self, pid: u32) -> Option<&mut Target> {
+        self.targets.get_mut(self.by_pid.get(&pid)?)
+    }
+
+    pub(super) fn remember(&mut self, file: FileId, verdict: Verdict) {
+        if self.verdicts.len() >= MAX_VERDICTS {
+            self.verdicts.clear();
+        }
+        self.verdicts.insert(file, verdict);
+    }
+
+    pub(super) fn take_groups(&mut self) -> Vec<Group> {
+        self.groups.drain().map(|(_, group)| group).collect()
+    }
+}

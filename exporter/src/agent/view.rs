@@ -1,0 +1,91 @@
+//! What `/targets` says of each target.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use super::state::{Stage, State};
+use crate::{
+    kernel::Method,
+    target::{Disabled, PlannedProbe},
+};
+
+/// One target, as JSON shows it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct TargetView {
+    /// Process id.
+    pid: u32,
+    /// Where its executable was when it started.
+    executable: String,
+    /// `preparing`, `measured`, `unsupported`, `failed` or `gone`.
+    state: &'static str,
+    /// Why it is not measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// Since when it is known, seconds since 1970.
+    since_unix_seconds: f64,
+    /// How probes are attached.
+    attach_method: Method,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    go_version: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    main_module: Option<String>,
+    /// Where function addresses are from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    functions_from: Option<String>,
+    /// Where struct offsets are from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    layouts_from: Option<String>,
+    /// How long reading the executable took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inspection_seconds: Option<f64>,
+    probes: Vec<ProbeView>,
+    /// What is off, and why.
+    disabled: Vec<Disabled>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct ProbeView {
+    attached: bool,
+    #[serde(flatten)]
+    planned: PlannedProbe,
+}
+
+impl State {
+    /// Every target.
+    pub(super) fn views(&self, method: Method) -> Vec<TargetView> {
+        self.targets
+            .values()
+            .map(|target| {
+                let inspection = target.inspection.as_deref();
+                let group = target.group.as_ref().and_then(|key| self.groups.get(key));
+                let probes = inspection.map_or_else(Vec::new, |inspection| {
+                    let attached = |probe: &PlannedProbe| group.is_some_and(|group| group.has(probe));
+                    inspection.probes.iter().map(|it| ProbeView { attached: attached(it), planned: it.clone() }).collect()
+                });
+                TargetView {
+                    pid: target.process.id.pid,
+                    executable: target.process.executable.display().to_string(),
+                    state: target.stage.name(),
+                    reason: match &target.stage {
+                        Stage::Unsupported(reason) | Stage::Failed(reason) => Some(reason.clone()),
+                        _ => None,
+                    },
+                    since_unix_seconds: seconds(target.since),
+                    attach_method: method,
+                    go_version: inspection.map(|it| it.go_version.clone()),
+                    main_module: inspection.map(|it| it.main_module.clone()),
+                    functions_from: inspection.map(|it| it.functions_from.clone()),
+                    layouts_from: inspection.map(|it| it.layouts_from.clone()),
+                    inspection_seconds: inspection.map(|it| it.seconds),
+                    probes,
+                    disabled: inspection.map_or_else(Vec::new, |it| it.disabled.clone()),
+                }
+            })
+            .collect()
+    }
+}
+
+fn seconds(at: SystemTime) -> f64 {
+    at.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}

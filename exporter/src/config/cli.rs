@@ -1,0 +1,137 @@
+//! The command line.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+use super::Config;
+use crate::kernel::Method;
+
+/// Measures unmodified Go programs with eBPF and serves what it sees to Prometheus.
+#[derive(Debug, Parser)]
+#[command(
+    name = "gopulse",
+    version,
+    about,
+    after_help = "Start with:  sudo gopulse run --all\nthen read    http://127.0.0.1:9464/metrics  and  http://127.0.0.1:9464/targets"
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Measure Go processes on this machine and serve /metrics (needs root or CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE).
+    Run(Box<RunArgs>),
+    /// Say what gopulse finds in a Go executable, and what it could measure there (needs no privilege).
+    Inspect(InspectArgs),
+    /// Print the reference of every metric, as Markdown.
+    MetricReference,
+}
+
+/// Options of `gopulse run`.
+#[derive(Debug, Default, Args)]
+pub(crate) struct RunArgs {
+    /// Configuration file (YAML); flags override it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Print the effective configuration and end, without starting anything.
+    #[arg(long)]
+    pub(crate) check: bool,
+
+    /// Measure this process. May be given more than once.
+    #[arg(long = "pid", value_name = "PID", help_heading = "What to measure")]
+    pub(crate) pids: Vec<u32>,
+
+    /// Measure processes whose executable matches: its whole path if GLOB has a '/', else its file name. May be given more
+    /// than once. Processes that start later are picked up.
+    #[arg(long = "executable", value_name = "GLOB", help_heading = "What to measure")]
+    pub(crate) executables: Vec<String>,
+
+    /// Measure processes that listen on this TCP port. May be given more than once.
+    #[arg(long = "listen-port", value_name = "PORT", help_heading = "What to measure")]
+    pub(crate) listen_ports: Vec<u16>,
+
+    /// Measure every Go process.
+    #[arg(long, help_heading = "What to measure")]
+    pub(crate) all: bool,
+
+    /// Address to serve /metrics, /healthz, /readyz and /targets on [default: 127.0.0.1:9464]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) metrics_address: Option<SocketAddr>,
+
+    /// How probes are attached [default: auto]
+    #[arg(long, value_enum, value_name = "METHOD")]
+    pub(crate) attach: Option<Method>,
+
+    /// Most distinct routes of one target; more are counted under one overflow route [default: 100]
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    pub(crate) max_routes: Option<u32>,
+
+    /// Most series over all targets; more are counted under one overflow series a target [default: 16384]
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    pub(crate) max_series: Option<u32>,
+
+    /// Most requests in flight at one time over all targets [default: 65536]
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    pub(crate) max_in_flight: Option<u32>,
+
+    /// Log format [default: human]
+    #[arg(long, value_enum, value_name = "FORMAT", help_heading = "Logging")]
+    pub(crate) log_format: Option<LogFormat>,
+
+    /// What to log: error, warn, info, debug, trace, or a filter [default: info]
+    #[arg(long, value_name = "LEVEL", help_heading = "Logging")]
+    pub(crate) log_level: Option<String>,
+}
+
+impl RunArgs {
+    /// Flags override the file. Selections given as flags replace the file's selection as a whole.
+    pub(super) fn lay_over(&self, config: &mut Config) {
+        let selected =
+            !self.pids.is_empty() || !self.executables.is_empty() || !self.listen_ports.is_empty() || self.all;
+        if selected {
+            config.select.pids.clone_from(&self.pids);
+            config.select.executables.clone_from(&self.executables);
+            config.select.listen_ports.clone_from(&self.listen_ports);
+            config.select.all = self.all;
+        }
+        fn set<T: Clone>(slot: &mut T, flag: Option<&T>) {
+            if let Some(value) = flag {
+                slot.clone_from(value);
+            }
+        }
+        set(&mut config.metrics_address, self.metrics_address.as_ref());
+        set(&mut config.attach, self.attach.as_ref());
+        set(&mut config.max_routes, self.max_routes.as_ref());
+        set(&mut config.max_series, self.max_series.as_ref());
+        set(&mut config.max_in_flight, self.max_in_flight.as_ref());
+        set(&mut config.log_format, self.log_format.as_ref());
+        set(&mut config.log_level, self.log_level.as_ref());
+    }
+}
+
+/// Options of `gopulse inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// The executable.
+    pub(crate) file: PathBuf,
+    /// As one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LogFormat {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON object a line.
+    Json,
+}

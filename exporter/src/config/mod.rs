@@ -1,0 +1,125 @@
+//! What the agent is told: flags over a YAML file over defaults, checked before anything starts.
+
+mod cli;
+mod selection;
+
+pub(crate) use self::{
+    cli::{Cli, Command, LogFormat, RunArgs},
+    selection::{Globs, Selection},
+};
+
+use std::{fs, net::SocketAddr, path::Path};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::kernel::Method;
+
+/// The effective configuration. The YAML file has the same keys.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Where /metrics, /healthz, /readyz and /targets are served.
+    pub(crate) metrics_address: SocketAddr,
+    /// Which processes are measured.
+    pub(crate) select: Selection,
+    /// How probes are attached.
+    pub(crate) attach: Method,
+    /// Most distinct routes of one target.
+    pub(crate) max_routes: u32,
+    /// Most series (label sets of one histogram) over all targets.
+    pub(crate) max_series: u32,
+    /// Most requests in flight at one time over all targets.
+    pub(crate) max_in_flight: u32,
+    /// Seconds between scans of /proc, the net beneath the process events.
+    pub(crate) scan_interval_seconds: f64,
+    /// Human or JSON.
+    pub(crate) log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, trace, or a filter as `gopulse=debug`.
+    pub(crate) log_level: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            metrics_address: SocketAddr::from(([127, 0, 0, 1], 9464)),
+            select: Selection::default(),
+            attach: Method::Auto,
+            max_routes: 100,
+            max_series: exporter_ebpf::http::MAX_SERIES,
+            max_in_flight: exporter_ebpf::http::MAX_IN_FLIGHT,
+            scan_interval_seconds: 2.0,
+            log_format: LogFormat::Human,
+            log_level: "info".to_owned(),
+        }
+    }
+}
+
+/// What is wrong with it. Usage errors end the program with status 2.
+#[derive(Debug, Error)]
+pub(crate) enum ConfigError {
+    #[error("cannot read the configuration {path}: {error}")]
+    Unreadable { path: String, error: std::io::Error },
+    #[error("configuration {path}: {error}")]
+    Invalid { path: String, error: serde_norway::Error },
+    #[error(
+        "nothing to measure: say which processes with --pid, --executable, --listen-port or --all (or under `select` in the \
+         configuration file)"
+    )]
+    NothingSelected,
+    #[error("{key} is {value}: {must}")]
+    OutOfRange { key: &'static str, value: String, must: &'static str },
+    #[error("--executable {glob}: {error}")]
+    Glob { glob: String, error: String },
+    #[error("log level {level:?}: {error}")]
+    LogLevel { level: String, error: String },
+}
+
+impl Config {
+    /// Reads the file, if one is named, lays the flags over it, and checks the whole.
+    pub(crate) fn load(args: &RunArgs) -> Result<Self, ConfigError> {
+        let mut config = args.config.as_deref().map_or_else(|| Ok(Self::default()), Self::read)?;
+        args.lay_over(&mut config);
+        config.check()?;
+        Ok(config)
+    }
+
+    fn read(path: &Path) -> Result<Self, ConfigError> {
+        let shown = path.display().to_string();
+        let text = fs::read_to_string(path).map_err(|error| ConfigError::Unreadable { path: shown.clone(), error })?;
+        if text.trim().is_empty() {
+            return Ok(Self::default());
+        }
+        serde_norway::from_str(&text).map_err(|error| ConfigError::Invalid { path: shown, error })
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.select.is_empty() {
+            return Err(ConfigError::NothingSelected);
+        }
+        self.select.matcher().map_err(|(glob, error)| ConfigError::Glob { glob, error })?;
+        let range = |key, value: u32, least, most, must| {
+            if (least..=most).contains(&value) {
+                Ok(())
+            } else {
+                Err(ConfigError::OutOfRange { key, value: value.to_string(), must })
+            }
+        };
+        range("max_routes", self.max_routes, 1, 10_000, "it must be from 1 to 10000")?;
+        range("max_series", self.max_series, 16, 1 << 22, "it must be from 16 to 4194304")?;
+        range("max_in_flight", self.max_in_flight, 16, 1 << 22, "it must be from 16 to 4194304")?;
+        if !(0.1..=3600.0).contains(&self.scan_interval_seconds) {
+            return Err(ConfigError::OutOfRange {
+                key: "scan_interval_seconds",
+                value: self.scan_interval_seconds.to_string(),
+                must: "it must be from 0.1 to 3600",
+            });
+        }
+        tracing_subscriber::EnvFilter::try_new(&self.log_level)
+            .map(drop)
+            .map_err(|error| ConfigError::LogLevel { level: self.log_level.clone(), error: error.to_string() })
+    }
+}
+
+#[cfg(test)]
+mod tests;

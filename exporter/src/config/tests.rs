@@ -1,0 +1,74 @@
+use clap::Parser as _;
+
+use super::*;
+
+fn load(flags: &[&str], yaml: Option<&str>) -> Result<Config, ConfigError> {
+    let mut command = vec!["gopulse", "run"];
+    let file = yaml.map(|text| {
+        let unique = std::thread::current().name().unwrap_or("test").replace("::", "-");
+        let path = std::env::temp_dir().join(format!("gopulse-{}-{unique}.yaml", std::process::id()));
+        fs::write(&path, text).unwrap();
+        path
+    });
+    if let Some(path) = &file {
+        command.extend(["--config", path.to_str().unwrap()]);
+    }
+    command.extend(flags);
+    let Command::Run(args) = Cli::try_parse_from(command).unwrap().command else { unreachable!() };
+    let config = Config::load(&args);
+    if let Some(path) = file {
+        fs::remove_file(path).unwrap();
+    }
+    config
+}
+
+#[test]
+fn flags_override_the_file_and_the_file_the_defaults() {
+    let config = load(
+        &["--metrics-address", "127.0.0.1:1234", "--pid", "7"],
+        Some("max_routes: 5\nmetrics_address: 127.0.0.1:9\nselect:\n  all: true\n"),
+    )
+    .unwrap();
+    assert_eq!(config.metrics_address.port(), 1234);
+    assert_eq!(config.max_routes, 5);
+    assert_eq!(config.max_series, Config::default().max_series);
+    assert_eq!(config.select, Selection { pids: vec![7], ..Selection::default() });
+}
+
+#[test]
+fn unknown_keys_are_errors_that_name_them() {
+    for yaml in ["max_rouets: 5\nselect: {all: true}", "select: {al: true}"] {
+        let error = load(&[], Some(yaml)).unwrap_err().to_string();
+        assert!(error.contains("unknown field"), "{error}");
+    }
+}
+
+#[test]
+fn an_empty_selection_is_refused_with_what_to_do() {
+    let error = load(&[], None).unwrap_err().to_string();
+    assert!(error.contains("--executable") && error.contains("--all"), "{error}");
+}
+
+#[test]
+fn values_out_of_range_name_the_key_and_the_range() {
+    let error = load(&["--all", "--max-routes", "0"], None).unwrap_err().to_string();
+    assert!(error.contains("max_routes is 0") && error.contains("1 to 10000"), "{error}");
+    let error = load(&["--executable", "a[", "--all"], None).unwrap_err().to_string();
+    assert!(error.contains("a["), "{error}");
+}
+
+#[test]
+fn what_check_prints_is_a_valid_file() {
+    let config = load(&["--executable", "/srv/*", "--listen-port", "80"], None).unwrap();
+    let text = serde_norway::to_string(&config).unwrap();
+    assert_eq!(load(&[], Some(&text)).unwrap(), config);
+}
+
+#[test]
+fn globs_match_paths_or_names() {
+    let globs = Selection { executables: vec!["shop*".into(), "/opt/**/api".into()], ..Selection::default() }.matcher().unwrap();
+    assert!(globs.matches(Path::new("/srv/shop-v2")));
+    assert!(globs.matches(Path::new("/opt/a/b/api")));
+    assert!(!globs.matches(Path::new("/srv/api")));
+    assert!(!globs.matches(Path::new("/shop/api")));
+}

@@ -1,0 +1,127 @@
+//! Attaching programs to executables, and letting go.
+
+use std::{io, num::NonZeroU32, path::Path};
+
+use aya::programs::{
+    ProgramError,
+    uprobe::{UProbeLink, UProbeScope},
+};
+use serde::Serialize;
+use thiserror::Error;
+
+use super::load::{Kernel, Method, chain};
+
+/// What a probe is for. Each is one eBPF program in two flavours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Probe {
+    /// A handler is called.
+    HttpStart,
+    /// A handler of golang.org/x/net/http2 is called.
+    XnetStart,
+    /// An HTTP/1 request ends.
+    Http1End,
+    /// An HTTP/2 request of net/http ends.
+    Http2End,
+    /// An HTTP/2 request of golang.org/x/net/http2 ends.
+    XnetEnd,
+    /// A connection is taken over.
+    HttpHijack,
+    /// A goroutine panics or exits early.
+    HttpPanic,
+    /// A ServeMux is called with a copy of the request.
+    HttpMux,
+}
+
+impl Probe {
+    /// All of them.
+    pub(crate) const ALL: [Self; 8] = [
+        Self::HttpStart,
+        Self::XnetStart,
+        Self::Http1End,
+        Self::Http2End,
+        Self::XnetEnd,
+        Self::HttpHijack,
+        Self::HttpPanic,
+        Self::HttpMux,
+    ];
+
+    /// The program's name in the object.
+    pub(crate) fn program(self, method: Method) -> &'static str {
+        let (single, multi) = match self {
+            Self::HttpStart => ("http_start", "http_start_multi"),
+            Self::XnetStart => ("xnet_start", "xnet_start_multi"),
+            Self::Http1End => ("http1_end", "http1_end_multi"),
+            Self::Http2End => ("http2_end", "http2_end_multi"),
+            Self::XnetEnd => ("xnet_end", "xnet_end_multi"),
+            Self::HttpHijack => ("http_hijack", "http_hijack_multi"),
+            Self::HttpPanic => ("http_panic", "http_panic_multi"),
+            Self::HttpMux => ("http_mux", "http_mux_multi"),
+        };
+        if method == Method::PerfEvent { single } else { multi }
+    }
+}
+
+/// Which processes a probe fires for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// Every process that maps the file: one breakpoint handler, whatever their number.
+    File,
+    /// One process.
+    Process(u32),
+}
+
+/// Why a probe could not be attached.
+#[derive(Debug, Error)]
+pub(crate) enum AttachError {
+    #[error(
+        "no permission to attach {probe:?}: CAP_BPF and CAP_PERFMON are needed, and CAP_SYS_ADMIN where probes are perf events"
+    )]
+    Permission { probe: Probe },
+    #[error("the process ended before {probe:?} was attached")]
+    Gone { probe: Probe },
+    #[error("cannot attach {probe:?}: {reason}")]
+    Refused { probe: Probe, reason: String },
+}
+
+/// An attached probe. Dropping it detaches, which blocks: 20 ms for a `uprobe_multi` link, 100 ms a site for perf events.
+pub(crate) struct Link {
+    // Dropped for its effect.
+    _link: UProbeLink,
+}
+
+impl Kernel {
+    /// Attaches a program at file offsets of an executable.
+    pub(crate) fn attach(&self, probe: Probe, exe: &Path, offsets: &[u64], scope: Scope) -> Result<Link, AttachError> {
+        let scope = match scope {
+            Scope::File => UProbeScope::AllProcesses,
+            Scope::Process(pid) => {
+                UProbeScope::OneProcess(NonZeroU32::new(pid).ok_or(AttachError::Gone { probe })?)
+            }
+        };
+        let attached = self.with_program(probe.program(self.method()), |program| {
+            let id = program.attach(offsets, exe, scope)?;
+            program.take_link(id)
+        });
+        match attached {
+            Some(Ok(link)) => Ok(Link { _link: link }),
+            Some(Err(error)) => Err(why(probe, &error)),
+            None => Err(AttachError::Refused { probe, reason: "its program is not loaded".into() }),
+        }
+    }
+}
+
+fn why(probe: Probe, error: &ProgramError) -> AttachError {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = next {
+        if let Some(io) = cause.downcast_ref::<io::Error>() {
+            match io.raw_os_error() {
+                Some(libc::EPERM | libc::EACCES) => return AttachError::Permission { probe },
+                Some(libc::ESRCH | libc::ENOENT) => return AttachError::Gone { probe },
+                _ => {}
+            }
+        }
+        next = cause.source();
+    }
+    AttachError::Refused { probe, reason: chain(error) }
+}

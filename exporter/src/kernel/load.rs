@@ -1,0 +1,191 @@
+//! Loading: the object for this architecture, by the attach method this kernel offers, with errors that say what is missing.
+
+use std::{io, sync::Mutex};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{RawTracePoint, UProbe},
+    sys::{UProbeMultiFeature, is_uprobe_multi_supported},
+};
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::{attach::Probe, events::Events, maps::Maps};
+
+#[cfg(target_arch = "x86_64")]
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("GOPULSE_BPF_OBJECT_DIR"), "/gopulse-x86_64.o"));
+#[cfg(target_arch = "aarch64")]
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("GOPULSE_BPF_OBJECT_DIR"), "/gopulse-aarch64.o"));
+
+/// How probes are attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Method {
+    /// `uprobe_multi` where the kernel has it, otherwise perf events.
+    #[default]
+    Auto,
+    /// `uprobe_multi` links: Linux 6.6 on, CAP_BPF and CAP_PERFMON, detaches in milliseconds.
+    UprobeMulti,
+    /// One perf event per site: every kernel, CAP_SYS_ADMIN on most, about 100 ms a site to detach.
+    PerfEvent,
+}
+
+/// Sizes and choices for loading.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    /// How to attach.
+    pub(crate) method: Method,
+    /// Entries of the map of series.
+    pub(crate) max_series: u32,
+    /// Entries of the map of requests in flight.
+    pub(crate) max_in_flight: u32,
+}
+
+/// Why the programs could not be loaded.
+#[derive(Debug, Error)]
+pub(crate) enum LoadError {
+    #[error(
+        "no permission to load eBPF programs ({0}): run gopulse as root (sudo gopulse ...) or with CAP_BPF, CAP_PERFMON and \
+         CAP_SYS_PTRACE (and CAP_SYS_ADMIN on kernels before 6.6)"
+    )]
+    Permission(io::Error),
+    #[error("this binary was built without its eBPF programs: build it with `cargo xtask build`")]
+    NotBuilt,
+    #[error("this kernel has no uprobe_multi links (Linux 6.6 and later have): leave out --attach uprobe-multi")]
+    NoUprobeMulti,
+    #[error("cannot tell whether this kernel has uprobe_multi links: {0}; try --attach perf-event")]
+    Unknown(io::Error),
+    #[error("the kernel refused program {program}: {reason}")]
+    Program {
+        program: &'static str,
+        reason: String,
+    },
+    #[error("the kernel refused the eBPF object: {0}; gopulse needs Linux 5.10 or later with eBPF and uprobes")]
+    Object(String),
+}
+
+/// The loaded programs and maps. Dropping it detaches and frees everything.
+pub(crate) struct Kernel {
+    ebpf: Mutex<Ebpf>,
+    method: Method,
+    maps: Maps,
+}
+
+impl Kernel {
+    /// Loads everything and starts the process tracepoints.
+    pub(crate) fn load(options: &Options) -> Result<(Self, Events), LoadError> {
+        if OBJECT.is_empty() {
+            return Err(LoadError::NotBuilt);
+        }
+        let method = choose(options.method)?;
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries("SERIES", options.max_series)
+            .map_max_entries("INFLIGHT", options.max_in_flight)
+            .load(OBJECT)
+            .map_err(|error| {
+                permission_in(&error).map_or_else(|| LoadError::Object(chain(&error)), LoadError::Permission)
+            })?;
+        for probe in Probe::ALL {
+            let name = probe.program(method);
+            let refused = |error: &(dyn std::error::Error + 'static)| {
+                permission_in(error)
+                    .map_or_else(|| LoadError::Program { program: name, reason: chain(error) }, LoadError::Permission)
+            };
+            program::<UProbe>(&mut ebpf, name)?.load().map_err(|error| refused(&error))?;
+        }
+        for (name, tracepoint) in
+            [("process_exec", "sched_process_exec"), ("process_exit", "sched_process_exit")]
+        {
+            let refused = |error: aya::programs::ProgramError| {
+                permission_in(&error)
+                    .map_or_else(|| LoadError::Program { program: name, reason: chain(&error) }, LoadError::Permission)
+            };
+            let program: &mut RawTracePoint = program(&mut ebpf, name)?;
+            program.load().map_err(refused)?;
+            program.attach(tracepoint).map_err(refused)?;
+        }
+        let missing = |what: String| LoadError::Object(what);
+        let events = Events::take(&mut ebpf).map_err(missing)?;
+        let maps = Maps::take(&mut ebpf).map_err(missing)?;
+        Ok((Self { ebpf: Mutex::new(ebpf), method, maps }, events))
+    }
+
+    /// The method in use: never [`Method::Auto`].
+    pub(crate) fn method(&self) -> Method {
+        self.method
+    }
+
+    /// The maps.
+    pub(crate) fn maps(&self) -> &Maps {
+        &self.maps
+    }
+
+    /// Access to the programs, one user at a time.
+    pub(super) fn with_program<T>(&self, name: &str, act: impl FnOnce(&mut UProbe) -> T) -> Option<T> {
+        let mut ebpf = self.ebpf.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let program: &mut UProbe = ebpf.program_mut(name)?.try_into().ok()?;
+        Some(act(program))
+    }
+}
+
+fn program<'e, P>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut P, LoadError>
+where
+    &'e mut P: TryFrom<&'e mut aya::programs::Program>,
+{
+    ebpf.program_mut(name)
+        .and_then(|program| program.try_into().ok())
+        .ok_or_else(|| LoadError::Object(format!("program {name} is not in the object")))
+}
+
+/// Links limited to one process need the fix that makes the filter mean the process and not one thread (6.10, and backports:
+/// Linux commit 46ba0e49b); a kernel without it is served by perf events.
+fn choose(wanted: Method) -> Result<Method, LoadError> {
+    match wanted {
+        Method::PerfEvent => Ok(Method::PerfEvent),
+        Method::Auto | Method::UprobeMulti => match is_uprobe_multi_supported(UProbeMultiFeature::ProcessScopedPidFilter) {
+            Ok(true) => Ok(Method::UprobeMulti),
+            Ok(false) if wanted == Method::Auto => Ok(Method::PerfEvent),
+            Ok(false) => Err(LoadError::NoUprobeMulti),
+            Err(error) if is_permission(&error) => Err(LoadError::Permission(error)),
+            Err(_) if wanted == Method::Auto => Ok(Method::PerfEvent),
+            Err(error) => Err(LoadError::Unknown(error)),
+        },
+    }
+}
+
+/// EACCES is how the verifier says that it refuses a program; a lack of capabilities is EPERM.
+fn is_permission(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EPERM)
+}
+
+/// The permission error at the root of an error, if that is what it is.
+fn permission_in(error: &(dyn std::error::Error + 'static)) -> Option<io::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            if is_permission(io) {
+                return io.raw_os_error().map(io::Error::from_raw_os_error);
+            }
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// An error with its causes, on one line.
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        let cause = error.to_string();
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+        next = error.source();
+    }
+    // A verifier log runs over thousands of lines; its end says what was wrong.
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(12)..].join(" | ")
+}

@@ -1,0 +1,113 @@
+//! gopulse: parses, builds and runs one of the roles.
+
+mod agent;
+mod config;
+mod kernel;
+mod metrics;
+mod process;
+mod serve;
+mod target;
+
+use std::{io::Write as _, process::ExitCode};
+
+use clap::Parser as _;
+use tracing::info;
+
+use crate::{
+    agent::Agent,
+    config::{Cli, Command, Config, LogFormat, RunArgs},
+    kernel::{Kernel, Options},
+};
+
+/// A message for the user, and the status to end with.
+struct Failure {
+    message: String,
+    status: u8,
+}
+
+impl Failure {
+    fn error(message: impl ToString) -> Self {
+        Self { message: message.to_string(), status: 1 }
+    }
+
+    fn usage(message: impl ToString) -> Self {
+        Self { message: message.to_string(), status: 2 }
+    }
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run(args) => run(&args),
+        Command::Inspect(args) => inspect(&args.file, args.json),
+        Command::MetricReference => print(&metrics::reference()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("gopulse: {}", failure.message);
+            ExitCode::from(failure.status)
+        }
+    }
+}
+
+fn run(args: &RunArgs) -> Result<(), Failure> {
+    let config = Config::load(args).map_err(Failure::usage)?;
+    if args.check {
+        return print(&serde_norway::to_string(&config).map_err(Failure::error)?);
+    }
+    log_to_stderr(&config).map_err(Failure::usage)?;
+    let globs = config.select.matcher().map_err(|(glob, error)| Failure::usage(format!("{glob}: {error}")))?;
+    agent::check_pids(&config.select).map_err(Failure::error)?;
+    let listener = serve::bind(config.metrics_address).map_err(Failure::error)?;
+    let options =
+        Options { method: config.attach, max_series: config.max_series, max_in_flight: config.max_in_flight };
+    let (kernel, events) = Kernel::load(&options).map_err(Failure::error)?;
+    let address = listener.local_addr().map_err(Failure::error)?;
+    info!(version = env!("CARGO_PKG_VERSION"), attach = ?kernel.method(), metrics = %format!("http://{address}/metrics"), "ready");
+    let (agent, inbox) = Agent::new(config, kernel, globs);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::error)?;
+    let result = runtime.block_on(async {
+        let mut terminate =
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(Failure::error)?;
+        tokio::select! {
+            result = agent.run(events, inbox) => result.map_err(Failure::error),
+            result = serve::serve(listener, agent.clone()) => result.map_err(Failure::error),
+            _ = tokio::signal::ctrl_c() => Ok(()),
+            _ = terminate.recv() => Ok(()),
+        }
+    });
+    info!("detaching");
+    agent.shut_down();
+    // Work in the background holds nothing that the end of the process does not release.
+    runtime.shutdown_background();
+    result
+}
+
+fn inspect(file: &std::path::Path, json: bool) -> Result<(), Failure> {
+    let shown = file.display();
+    let opened = std::fs::File::open(file).map_err(|error| Failure::error(format!("cannot open {shown}: {error}")))?;
+    let inspection = target::inspect(opened).map_err(|error| Failure::error(format!("{shown}: {error}")))?;
+    if json {
+        print(&(serde_json::to_string_pretty(&inspection).map_err(Failure::error)? + "\n"))
+    } else {
+        print(&inspection.to_string())
+    }
+}
+
+/// Prints to standard output; a closed pipe (`gopulse ... | head`) is no error.
+fn print(text: &str) -> Result<(), Failure> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::error(error)),
+        _ => Ok(()),
+    }
+}
+
+fn log_to_stderr(config: &Config) -> Result<(), tracing_subscriber::filter::ParseError> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.log_level)?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log_format {
+        LogFormat::Human => builder.with_target(false).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! Every metric: its name, type, help, labels, stability and where its figure comes from. The exposition, the reference page
+//! and the tests are made from this table or held against it.
+
+/// A metric's type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Only ever grows while its series lives.
+    Counter,
+    /// Goes both ways.
+    Gauge,
+    /// Cumulative buckets, sum and count.
+    Histogram,
+}
+
+/// Whether its name and meaning can still change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stability {
+    /// Does not change within a major version.
+    Stable,
+    /// May change with a minor version.
+    Development,
+}
+
+/// One metric.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Desc {
+    /// As it is exposed in the text format.
+    pub(crate) name: &'static str,
+    /// Its type.
+    pub(crate) kind: Kind,
+    /// One sentence.
+    pub(crate) help: &'static str,
+    /// Whether it carries the target's labels.
+    pub(crate) of_target: bool,
+    /// Labels beside the target's.
+    pub(crate) labels: &'static [&'static str],
+    /// Whether it can change.
+    pub(crate) stability: Stability,
+    /// Where the figure comes from.
+    pub(crate) source: &'static str,
+}
+
+use Kind::{Counter, Gauge, Histogram};
+use Stability::{Development, Stable};
+
+macro_rules! contract {
+    ($($id:ident: $name:literal, $kind:ident, $of_target:literal, [$($label:literal),*], $stability:ident, $help:literal, $source:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub(crate) static $id: Desc = Desc {
+                name: $name,
+                kind: $kind,
+                help: $help,
+                of_target: $of_target,
+                labels: &[$($label),*],
+                stability: $stability,
+                source: $source,
+            };
+        )*
+        /// The whole contract, in the order of exposition.
+        pub(crate) static ALL: &[&Desc] = &[$(&$id),*];
+    };
+}
+
+contract! {
+    HTTP_SERVER_REQUEST_DURATION: "http_server_request_duration_seconds", Histogram, true,
+        ["http_request_method", "http_response_status_code", "http_route"], Stable,
+        "Duration of HTTP server requests, from the call of the handler to its end.",
+        "probes on net/http (OpenTelemetry semantic conventions: http.server.request.duration)";
+    HTTP_SERVER_ACTIVE_REQUESTS: "http_server_active_requests", Gauge, true, [], Development,
+        "HTTP server requests whose handler runs now; those in flight before the probes were attached are not seen.",
+        "probes on net/http (OpenTelemetry semantic conventions: http.server.active_requests)";
+    GO_TARGET_INFO: "go_target_info", Gauge, true,
+        ["go_version", "main_module", "main_version", "executable_path", "functions_from", "layouts_from"], Development,
+        "A measured process; always 1. Join it to other series by the target's labels.",
+        "the executable";
+    TARGET_PROBES: "exporter_target_probes_attached", Gauge, true, [], Development,
+        "Probe sites attached for a target.",
+        "the agent";
+    LOST: "exporter_lost_total", Counter, true, ["reason"], Development,
+        "What could not be counted as it should have been, by reason; see the reference of reasons.",
+        "the kernel side's own account";
+    BUILD_INFO: "exporter_build_info", Gauge, false, ["version", "attach_method"], Development,
+        "This agent; always 1.",
+        "the agent";
+    TARGETS: "exporter_targets", Gauge, false, ["state"], Development,
+        "Processes that were selected, by state.",
+        "the agent";
+    PROBES: "exporter_probes_attached", Gauge, false, [], Development,
+        "Probe sites attached over all executables.",
+        "the agent";
+    EVENTS: "exporter_process_events_total", Counter, false, ["event"], Development,
+        "Process events that the kernel side sent.",
+        "tracepoints";
+    MAP_ENTRIES: "exporter_map_entries", Gauge, false, ["map"], Development,
+        "Entries in a kernel map.",
+        "the kernel";
+    MAP_MAX_ENTRIES: "exporter_map_max_entries", Gauge, false, ["map"], Development,
+        "Entries that a kernel map can hold.",
+        "the kernel";
+    MAP_MEMORY: "exporter_map_memory_bytes", Gauge, false, ["map"], Development,
+        "Kernel memory reserved for a map, by formula.",
+        "size of key, value and the kernel's element header, times the capacity";
+    SCRAPES: "exporter_scrapes_total", Counter, false, [], Development,
+        "Scrapes of /metrics begun, this one included.",
+        "the agent";
+    COLLECT_DURATION: "exporter_collect_duration_seconds", Gauge, false, [], Development,
+        "Time that reading the kernel's maps took for this scrape.",
+        "the agent";
+    CPU: "exporter_cpu_seconds_total", Counter, false, [], Development,
+        "CPU time the agent has used, user and system.",
+        "/proc/self/stat";
+    RESIDENT: "exporter_resident_memory_bytes", Gauge, false, [], Development,
+        "Resident memory of the agent.",
+        "/proc/self/statm";
+}

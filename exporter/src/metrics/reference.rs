@@ -1,0 +1,55 @@
+//! The contract as a page for people.
+
+use std::fmt::Write as _;
+
+use exporter_ebpf::loss::Reason;
+
+use super::contract::{ALL, Kind, Stability};
+
+/// The reference page, as Markdown.
+pub(crate) fn reference() -> String {
+    let mut page = String::from(
+        "# Metric reference\n\nMade by `gopulse metric-reference` from the table that the exposition itself is made from.\n\n\
+         Metrics marked *target* carry `instance_pid` and `executable` in standalone mode.\n",
+    );
+    for desc in ALL {
+        let kind = match desc.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        };
+        let stability = match desc.stability {
+            Stability::Stable => "stable",
+            Stability::Development => "development",
+        };
+        let target = if desc.of_target { ", target" } else { "" };
+        let labels = if desc.labels.is_empty() {
+            String::new()
+        } else {
+            format!("\n\nLabels: `{}`.", desc.labels.join("`, `"))
+        };
+        let _ = write!(
+            page,
+            "\n## `{}`\n\n{} *({kind}{target}, {stability})*{labels}\n\nFrom: {}.\n",
+            desc.name, desc.help, desc.source
+        );
+    }
+    page.push_str("\n## Reasons of `exporter_lost_total`\n\n");
+    for reason in Reason::ALL {
+        let _ = writeln!(page, "- `{}`: {}", reason.label(), meaning(reason));
+    }
+    page
+}
+
+fn meaning(reason: Reason) -> &'static str {
+    match reason {
+        Reason::NoStart => "a request ended whose start was not seen (in flight when the probes were attached); not counted.",
+        Reason::InFlightFull => "more requests in flight than `max_in_flight`; not counted.",
+        Reason::SeriesFull => "more series than `max_series`, and no room for the target's overflow series; not counted.",
+        Reason::Unreadable => "the target's memory could not be read at a request's end; counted with what was known.",
+        Reason::PanicsFull => "more requests panicked at one time than can be kept; not counted, unless they end normally.",
+        Reason::RouteOverflow => "more routes than `max_routes`; counted under the route `_overflow`.",
+        Reason::SeriesOverflow => "more series than `max_series`; counted under one overflow series of the target.",
+        Reason::EventRing => "the event ring was full; the periodic scan of /proc makes up for it.",
+    }
+}

@@ -1,0 +1,95 @@
+//! The figures of one moment, in no format.
+
+use std::sync::Arc;
+
+use exporter_ebpf::http::SeriesValue;
+
+use crate::target::Labels;
+
+/// One HTTP server label set.
+#[derive(Clone, Debug)]
+pub(crate) struct HttpSeries {
+    /// Whose.
+    pub(crate) target: Labels,
+    /// Label value.
+    pub(crate) method: &'static str,
+    /// Status code; 0 where it was not kept.
+    pub(crate) status: u16,
+    /// The route, if there is one.
+    pub(crate) route: Option<Arc<str>>,
+    /// Counts and sum.
+    pub(crate) value: SeriesValue,
+}
+
+/// Figures of one target.
+#[derive(Clone, Debug)]
+pub(crate) struct TargetFigures {
+    /// Whose.
+    pub(crate) target: Labels,
+    /// Requests in flight.
+    pub(crate) active_requests: u64,
+    /// Sites attached.
+    pub(crate) probes: usize,
+    /// Labels of the info series.
+    pub(crate) info: [(&'static str, String); 6],
+}
+
+/// Something lost.
+#[derive(Clone, Debug)]
+pub(crate) struct Lost {
+    /// Whose; none where no target is known.
+    pub(crate) target: Option<Labels>,
+    /// Label value.
+    pub(crate) reason: &'static str,
+    /// How often.
+    pub(crate) count: u64,
+}
+
+/// A kernel map.
+#[derive(Clone, Debug)]
+pub(crate) struct MapFigures {
+    /// Its name in lower case.
+    pub(crate) name: String,
+    /// Entries.
+    pub(crate) entries: u64,
+    /// Capacity.
+    pub(crate) capacity: u64,
+    /// Reserved bytes.
+    pub(crate) bytes: u64,
+}
+
+/// The agent's own figures.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AgentFigures {
+    /// How probes are attached.
+    pub(crate) attach_method: &'static str,
+    /// Targets by state.
+    pub(crate) targets: Vec<(&'static str, u64)>,
+    /// Sites.
+    pub(crate) probes: u64,
+    /// Events by kind.
+    pub(crate) events: Vec<(&'static str, u64)>,
+    /// Scrapes begun.
+    pub(crate) scrapes: u64,
+    /// Seconds this collection took.
+    pub(crate) collect_seconds: f64,
+    /// Maps.
+    pub(crate) maps: Vec<MapFigures>,
+    /// CPU seconds, where it could be read.
+    pub(crate) cpu_seconds: Option<f64>,
+    /// Resident bytes, where it could be read.
+    pub(crate) resident_bytes: Option<u64>,
+}
+
+/// Everything.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Snapshot {
+    /// HTTP server label sets, each once.
+    pub(crate) http: Vec<HttpSeries>,
+    /// Targets.
+    pub(crate) targets: Vec<TargetFigures>,
+    /// Losses.
+    pub(crate) lost: Vec<Lost>,
+    /// The agent.
+    pub(crate) agent: AgentFigures,
+}

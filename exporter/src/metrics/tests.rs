@@ -1,0 +1,119 @@
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+
+use exporter_ebpf::{histogram::BOUNDS_NS, http::SeriesValue};
+
+use super::{contract::Kind, families::BOUNDS, *};
+use crate::{
+    process::{FileId, Process, ProcessId},
+    target::Labels,
+};
+
+fn snapshot(series: usize) -> Arc<Snapshot> {
+    let file = FileId { device: 1, inode: 2, modified_ns: 3, size: 4 };
+    let process = Process {
+        id: ProcessId { pid: 7, started: 1, file },
+        executable: PathBuf::from("/srv/a \"quoted\" \\ name\n"),
+    };
+    let target = Labels::of_process(&process);
+    let mut value = SeriesValue::ZERO;
+    value.buckets[0] = 2;
+    value.buckets[7] = 1;
+    value.buckets[20] = 1;
+    value.sum_ns = 12_000_000_000;
+    let http = (0..series)
+        .map(|i| HttpSeries {
+            target: target.clone(),
+            method: "GET",
+            status: 200,
+            route: Some(format!("/r{i}").into()),
+            value,
+        })
+        .collect();
+    let info = ["go_version", "main_module", "main_version", "executable_path", "functions_from", "layouts_from"]
+        .map(|name| (name, "x".to_owned()));
+    let figures = TargetFigures { target: target.clone(), active_requests: 3, probes: 5, info };
+    let lost = vec![Lost { target: Some(target), reason: "route_limit", count: 9 }];
+    let agent = AgentFigures {
+        attach_method: "uprobe-multi",
+        targets: vec![("measured", 1)],
+        events: vec![("exec", 4)],
+        maps: vec![MapFigures { name: "series".into(), entries: 1, capacity: 2, bytes: 3 }],
+        cpu_seconds: Some(0.5),
+        resident_bytes: Some(1),
+        ..AgentFigures::default()
+    };
+    Arc::new(Snapshot { http, targets: vec![figures], lost, agent })
+}
+
+fn written(series: usize, format: Format) -> String {
+    let mut out = Vec::new();
+    write(&snapshot(series), format, &mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn bounds_are_the_kernels() {
+    for (seconds, nanoseconds) in BOUNDS.iter().zip(BOUNDS_NS) {
+        assert!((seconds * 1e9 - nanoseconds as f64).abs() < 0.5, "{seconds} {nanoseconds}");
+    }
+}
+
+#[test]
+fn text_has_cumulative_buckets_and_escapes_labels() {
+    let text = written(1, Format::Text);
+    let labels = r#"instance_pid="7",executable="a \"quoted\" \\ name\n",http_request_method="GET",http_response_status_code="200",http_route="/r0""#;
+    for line in [
+        format!("http_server_request_duration_seconds_bucket{{{labels},le=\"0.00005\"}} 2"),
+        format!("http_server_request_duration_seconds_bucket{{{labels},le=\"0.01\"}} 3"),
+        format!("http_server_request_duration_seconds_bucket{{{labels},le=\"10\"}} 3"),
+        format!("http_server_request_duration_seconds_bucket{{{labels},le=\"+Inf\"}} 4"),
+        format!("http_server_request_duration_seconds_sum{{{labels}}} 12"),
+        format!("http_server_request_duration_seconds_count{{{labels}}} 4"),
+    ] {
+        assert!(text.lines().any(|have| have == line), "{line}\nnot in\n{text}");
+    }
+}
+
+#[test]
+fn a_family_in_pieces_has_one_header() {
+    let text = written(500, Format::Text);
+    assert_eq!(text.matches("# TYPE http_server_request_duration_seconds histogram").count(), 1);
+    assert_eq!(text.matches("le=\"+Inf\"").count(), 500);
+}
+
+#[test]
+fn openmetrics_has_the_same_samples_and_ends() {
+    let names = |text: &str| -> BTreeSet<String> {
+        text.lines()
+            .filter(|line| !line.starts_with('#'))
+            .map(|line| line.split(['{', ' ']).next().unwrap().to_owned())
+            .collect()
+    };
+    let open = written(3, Format::OpenMetrics);
+    assert!(open.ends_with("# EOF\n"));
+    assert_eq!(names(&open), names(&written(3, Format::Text)));
+    assert!(open.contains("# UNIT http_server_request_duration_seconds seconds"), "{open}");
+    assert!(open.contains(r#"executable="a \"quoted\" \\ name\n""#));
+}
+
+#[test]
+fn the_contract_is_well_formed_and_all_of_it_is_exposed() {
+    let text = written(1, Format::Text);
+    let mut names = BTreeSet::new();
+    for desc in contract::ALL {
+        assert!(names.insert(desc.name), "{} stands twice", desc.name);
+        assert_eq!(desc.kind == Kind::Counter, desc.name.ends_with("_total"), "{}", desc.name);
+        assert!(desc.help.ends_with('.') && !desc.source.is_empty(), "{}", desc.name);
+        assert!(text.contains(&format!("# TYPE {} ", desc.name)), "{} is not exposed", desc.name);
+        for label in desc.labels {
+            let exposed = text.lines().filter(|line| line.starts_with(desc.name)).any(|line| line.contains(&format!("{label}=\"")));
+            assert!(exposed, "{} has no label {label}", desc.name);
+        }
+    }
+}
+
+#[test]
+fn the_reference_names_every_metric() {
+    let page = reference();
+    assert!(contract::ALL.iter().all(|desc| page.contains(&format!("## `{}`", desc.name))));
+}

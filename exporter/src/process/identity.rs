@@ -1,0 +1,132 @@
+//! Telling one process, and one executable, from another: ids are reused, files are replaced, processes exec in place.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+
+/// One executable file as it is mapped, also when its name has been removed or given to another file since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub(crate) struct FileId {
+    /// Device, as `stat` says it. Two overlay mounts show one underlying file with two of them.
+    pub(crate) device: u64,
+    /// Inode number.
+    pub(crate) inode: u64,
+    /// Modification time, nanoseconds: a file written in place is another file to us.
+    pub(crate) modified_ns: i128,
+    /// Size in bytes.
+    pub(crate) size: u64,
+}
+
+impl FileId {
+    /// The identity of an open file.
+    pub(crate) fn of(file: &File) -> io::Result<Self> {
+        let meta = file.metadata()?;
+        Ok(Self {
+            device: meta.dev(),
+            inode: meta.ino(),
+            modified_ns: i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec()),
+            size: meta.size(),
+        })
+    }
+}
+
+/// One image of one process: a new one after `execve`, and after the id is given to another process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ProcessId {
+    /// Process id in the PID namespace of /proc.
+    pub(crate) pid: u32,
+    /// Start time in clock ticks since boot (proc(5), `starttime`).
+    pub(crate) started: u64,
+    /// What it runs.
+    pub(crate) file: FileId,
+}
+
+/// A process with what names it.
+#[derive(Clone, Debug)]
+pub(crate) struct Process {
+    /// Its identity.
+    pub(crate) id: ProcessId,
+    /// Where its executable was when it was started, without the kernel's " (deleted)".
+    pub(crate) executable: PathBuf,
+}
+
+impl Process {
+    /// Looks a process up. Kernel threads have no executable: `NotFound`, as for a process that is gone.
+    pub(crate) fn find(pid: u32) -> io::Result<Self> {
+        let started = start_time(pid)?;
+        let link = exe_path(pid);
+        let executable = fs::read_link(&link)?;
+        let file = FileId::of(&File::open(&link)?)?;
+        // The same process still, or the two halves would describe two.
+        if start_time(pid)? != started {
+            return Err(io::Error::from(io::ErrorKind::NotFound));
+        }
+        Ok(Self { id: ProcessId { pid, started, file }, executable: without_deleted(executable) })
+    }
+
+    /// Opens the executable, checking that it is still the one that was found.
+    pub(crate) fn open(&self) -> io::Result<File> {
+        let file = File::open(exe_path(self.id.pid))?;
+        if FileId::of(&file)? == self.id.file {
+            Ok(file)
+        } else {
+            Err(io::Error::other("the process runs another executable now"))
+        }
+    }
+
+    /// The path through which the kernel finds the executable's inode, whatever has become of its name.
+    pub(crate) fn exe(&self) -> PathBuf {
+        exe_path(self.id.pid)
+    }
+}
+
+/// `/proc/PID/exe`.
+fn exe_path(pid: u32) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}/exe"))
+}
+
+fn without_deleted(path: PathBuf) -> PathBuf {
+    match path.to_str().and_then(|text| text.strip_suffix(" (deleted)")) {
+        Some(text) => Path::new(text).to_path_buf(),
+        None => path,
+    }
+}
+
+/// A process's start time. A zombie is gone for our purposes.
+fn start_time(pid: u32) -> io::Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name in parentheses may hold anything, also ") ".
+    let (_, fields) = stat.rsplit_once(") ").ok_or(io::ErrorKind::InvalidData)?;
+    let mut fields = fields.split(' ');
+    match fields.next() {
+        Some("Z" | "X" | "x") | None => return Err(io::ErrorKind::NotFound.into()),
+        Some(_) => {}
+    }
+    // starttime is field 22; the state, just taken, is field 3.
+    fields.nth(22 - 4).and_then(|text| text.parse().ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_this_process_and_nothing_for_one_that_is_not() {
+        let me = Process::find(std::process::id()).unwrap();
+        assert_eq!(me.id.pid, std::process::id());
+        assert!(me.id.started > 0 && me.id.file.inode > 0);
+        assert_eq!(me.executable, std::env::current_exe().unwrap());
+        assert_eq!(Process::find(u32::MAX).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_removed_executable_keeps_its_name() {
+        assert_eq!(without_deleted("/srv/app (deleted)".into()), PathBuf::from("/srv/app"));
+        assert_eq!(without_deleted("/srv/app".into()), PathBuf::from("/srv/app"));
+    }
+}

@@ -1,0 +1,166 @@
+//! HTTP: /metrics, /healthz, /readyz, /targets. Knows how to answer, not what: the agent is asked for figures. Slow, large and
+//! many clients are bounded here.
+
+mod accept;
+mod body;
+
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, combinators::BoxBody};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tracing::debug;
+
+use crate::{agent::Agent, metrics};
+
+/// Connections served at one time; more wait in the kernel's queue.
+const CONNECTIONS: usize = 64;
+/// Request line and headers together, bytes.
+const MAX_HEAD: usize = 16 * 1024;
+/// How long a client may take to send its request's head, also on a connection kept alive.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long one request may take in all, a slow reader included.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+
+type Body = BoxBody<Bytes, io::Error>;
+
+/// Listens; the error names the address and what to do.
+pub(crate) fn bind(address: SocketAddr) -> Result<std::net::TcpListener, String> {
+    let listener = std::net::TcpListener::bind(address).map_err(|error| {
+        let advice = match error.kind() {
+            io::ErrorKind::AddrInUse => "something else, perhaps another gopulse, listens there: choose another with --metrics-address",
+            io::ErrorKind::PermissionDenied => "ports below 1024 need root: choose another with --metrics-address",
+            io::ErrorKind::AddrNotAvailable => "this machine has no such address: choose another with --metrics-address",
+            _ => "choose another with --metrics-address",
+        };
+        format!("cannot listen on {address}: {error}; {advice}")
+    })?;
+    listener.set_nonblocking(true).map_err(|error| format!("cannot listen on {address}: {error}"))?;
+    Ok(listener)
+}
+
+/// Serves until it is dropped.
+pub(crate) async fn serve(listener: std::net::TcpListener, agent: Agent) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    let server = Arc::new(Server { agent, rendering: Arc::new(Semaphore::new(1)) });
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors, or the client is gone already: neither ends the server.
+                debug!(%error, "accept");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let server = Arc::clone(&server);
+        tokio::spawn(async move {
+            if let Err(error) = connection(stream, server).await {
+                debug!(%error, "connection");
+            }
+            drop(place);
+        });
+    }
+}
+
+async fn connection(stream: TcpStream, server: Arc<Server>) -> hyper::Result<()> {
+    let service = service_fn(move |request| {
+        let server = Arc::clone(&server);
+        async move { Ok::<_, Infallible>(server.answer(request).await) }
+    });
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD)
+        .serve_connection(TokioIo::new(stream), service)
+        .await
+}
+
+struct Server {
+    agent: Agent,
+    /// One scrape is rendered at a time, so that many do not multiply its memory.
+    rendering: Arc<Semaphore>,
+}
+
+impl Server {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are served here\n");
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+        match request.uri().path() {
+            "/metrics" => self.metrics(&request).await,
+            "/targets" => self.targets().await,
+            "/healthz" => plain(StatusCode::OK, "ok\n"),
+            "/readyz" if self.agent.is_ready() => plain(StatusCode::OK, "ready\n"),
+            "/readyz" => plain(StatusCode::SERVICE_UNAVAILABLE, "the first scan of /proc is not over\n"),
+            "/" => plain(StatusCode::OK, "gopulse: see /metrics, /targets, /healthz, /readyz\n"),
+            _ => plain(StatusCode::NOT_FOUND, "not found: see /metrics, /targets, /healthz, /readyz\n"),
+        }
+    }
+
+    async fn metrics(&self, request: &Request<Incoming>) -> Response<Body> {
+        let format = accept::format(request.headers());
+        let gzip = accept::gzip(request.headers());
+        let Ok(permit) = Arc::clone(&self.rendering).acquire_owned().await else {
+            return plain(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n");
+        };
+        let agent = self.agent.clone();
+        let (sink, body) = body::channel(REQUEST_TIMEOUT);
+        tokio::task::spawn_blocking(move || {
+            let snapshot = Arc::new(agent.snapshot());
+            if let Err(error) = body::write(sink, gzip, |out| metrics::write(&snapshot, format, out)) {
+                debug!(%error, "a scrape was not read to its end");
+            }
+            drop(permit);
+        });
+        let mut response = Response::new(body.boxed());
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+        headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+        if gzip {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        response
+    }
+
+    async fn targets(&self) -> Response<Body> {
+        let agent = self.agent.clone();
+        let json = tokio::task::spawn_blocking(move || serde_json::to_vec_pretty(&agent.targets())).await;
+        match json {
+            Ok(Ok(mut json)) => {
+                json.push(b'\n');
+                let mut response = whole(StatusCode::OK, json.into());
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                response
+            }
+            _ => plain(StatusCode::INTERNAL_SERVER_ERROR, "the list of targets could not be made\n"),
+        }
+    }
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = whole(status, Bytes::from_static(text.as_bytes()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+fn whole(status: StatusCode, bytes: Bytes) -> Response<Body> {
+    let mut response = Response::new(Full::new(bytes).map_err(|never| match never {}).boxed());
+    *response.status_mut() = status;
+    response
+}

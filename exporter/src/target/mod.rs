@@ -1,0 +1,10 @@
+//! Process + Go binary (+ pod) = target: what of it can be measured, and by which labels it is known. Knows nothing of how
+//! probes are attached or metrics written.
+
+mod plan;
+mod labels;
+
+pub(crate) use self::{
+    labels::Labels,
+    plan::{Disabled, Inspection, PlannedProbe, inspect},
+};

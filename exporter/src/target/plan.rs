@@ -1,0 +1,334 @@
+//! What can be measured in a Go binary: which functions are probed where, which offsets that needs, and what is off and why.
+//! This table is where a new probe is added.
+
+use std::{fmt, time::Instant};
+
+use exporter_ebpf::target::{Http2Offsets, NONE, TargetConfig};
+use gobinary::{GoBinary, Source};
+use serde::Serialize;
+
+use crate::kernel::Probe;
+
+/// What a target can give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Feature {
+    /// HTTP/1 server requests.
+    Http1Server,
+    /// HTTP/2 server requests of net/http.
+    Http2Server,
+    /// HTTP/2 server requests of golang.org/x/net/http2.
+    XnetHttp2Server,
+    /// Routes as ServeMux patterns (Go 1.22 on); without it they are folded from paths.
+    RoutePattern,
+    /// Hijacked connections.
+    Hijack,
+    /// Requests that end in a panic.
+    Panic,
+}
+
+/// One site of one probe.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct PlannedProbe {
+    /// Which program.
+    pub(crate) probe: Probe,
+    /// The function probed.
+    pub(crate) function: String,
+    /// The instruction under the probe.
+    pub(crate) instruction: String,
+    /// Its distance from the function's start, bytes.
+    pub(crate) function_offset: u32,
+    /// Where it is in the file, bytes: what the kernel is given.
+    pub(crate) file_offset: u64,
+    /// What the kernel does there.
+    pub(crate) cost: String,
+    /// Attached only when it is needed.
+    pub(crate) on_demand: bool,
+}
+
+/// Something that is off.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Disabled {
+    /// What.
+    pub(crate) feature: Feature,
+    /// Why, for a person.
+    pub(crate) reason: String,
+}
+
+/// What inspecting an executable gave.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Inspection {
+    /// As Go writes it: "go1.22.10".
+    pub(crate) go_version: String,
+    /// Main module's path, or the main package's without modules.
+    pub(crate) main_module: String,
+    /// Its version.
+    pub(crate) main_version: String,
+    /// Where function addresses are from.
+    pub(crate) functions_from: String,
+    /// Where struct offsets are from.
+    pub(crate) layouts_from: String,
+    /// Sites.
+    pub(crate) probes: Vec<PlannedProbe>,
+    /// What is off.
+    pub(crate) disabled: Vec<Disabled>,
+    /// How long it took, seconds.
+    pub(crate) seconds: f64,
+    /// What the kernel side is told; the target's id and limits are still to be set.
+    #[serde(skip)]
+    pub(crate) config: TargetConfig,
+    /// Offset of `runtime.g.atomicstatus`.
+    #[serde(skip)]
+    pub(crate) g_status: u16,
+}
+
+impl Inspection {
+    /// Whether anything can be measured.
+    pub(crate) fn measures_something(&self) -> bool {
+        [Feature::Http1Server, Feature::Http2Server, Feature::XnetHttp2Server]
+            .iter()
+            .any(|feature| !self.disabled.iter().any(|off| off.feature == *feature))
+    }
+
+    /// Why nothing can.
+    pub(crate) fn why_nothing(&self) -> String {
+        self.disabled.first().map_or_else(String::new, |off| off.reason.clone())
+    }
+}
+
+impl fmt::Display for Inspection {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(out, "Go version      {}", self.go_version)?;
+        writeln!(out, "main module     {} {}", self.main_module, self.main_version)?;
+        writeln!(out, "functions from  {}", self.functions_from)?;
+        writeln!(out, "layouts from    {}", self.layouts_from)?;
+        writeln!(out, "probe sites")?;
+        for it in &self.probes {
+            let when = if it.on_demand { ", on demand" } else { "" };
+            writeln!(
+                out,
+                "  {:<12} {}+{:#x}: {} ({}{when})",
+                format!("{:?}", it.probe),
+                it.function,
+                it.function_offset,
+                it.instruction,
+                it.cost
+            )?;
+        }
+        for off in &self.disabled {
+            writeln!(out, "off  {:?}: {}", off.feature, off.reason)?;
+        }
+        Ok(())
+    }
+}
+
+const SERVE_HTTP: &str = "net/http.serverHandler.ServeHTTP";
+const FINISH_REQUEST: &str = "net/http.(*response).finishRequest";
+const HIJACK: &str = "net/http.(*response).Hijack";
+const MUX: &str = "net/http.(*ServeMux).ServeHTTP";
+/// Go 1.17 to 1.26, then 1.27.
+const HANDLER_DONE: [&str; 2] =
+    ["net/http.(*http2responseWriter).handlerDone", "net/http/internal/http2.(*responseWriter).handlerDone"];
+const XNET_RUN_HANDLER: &str = "golang.org/x/net/http2.(*serverConn).runHandler";
+const XNET_HANDLER_DONE: &str = "golang.org/x/net/http2.(*responseWriter).handlerDone";
+const PANICS: [&str; 2] = ["runtime.gopanic", "runtime.Goexit"];
+
+const FUNCTIONS: [&str; 10] = [
+    SERVE_HTTP, FINISH_REQUEST, HIJACK, MUX, HANDLER_DONE[0], HANDLER_DONE[1], XNET_RUN_HANDLER, XNET_HANDLER_DONE, PANICS[0],
+    PANICS[1],
+];
+
+const LAYOUTS: [(&str, &[&str]); 13] = [
+    ("runtime.g", &["goid", "atomicstatus"]),
+    ("net/http.response", &["req", "status"]),
+    ("net/http.Request", &["Method", "URL", "Pattern", "pat"]),
+    ("net/http.pattern", &["str"]),
+    ("net/url.URL", &["Path"]),
+    ("net/http.http2responseWriter", &["rws"]),
+    ("net/http.http2responseWriterState", &["status", "req"]),
+    ("net/http/internal/http2.responseWriter", &["rws"]),
+    ("net/http/internal/http2.responseWriterState", &["status", "req"]),
+    ("net/http/internal/http2.ServerRequest", &["Method"]),
+    ("golang.org/x/net/http2.responseWriter", &["rws"]),
+    ("golang.org/x/net/http2.responseWriterState", &["status", "req"]),
+    ("golang.org/x/net/http2.ServerRequest", &["Method"]),
+];
+
+/// Inspects an executable.
+pub(crate) fn inspect<S: Source>(source: S) -> Result<Inspection, gobinary::Error> {
+    let started = Instant::now();
+    let binary = GoBinary::parse(source, &FUNCTIONS, &LAYOUTS)?;
+    let mut plan = Plan { binary: &binary, probes: Vec::new(), disabled: Vec::new() };
+    let config = plan.http();
+    let g_status = plan.offset("runtime.g", "atomicstatus");
+    let Plan { probes, disabled, .. } = plan;
+    let info = &binary.build_info;
+    let (main_module, main_version) =
+        info.main.as_ref().map_or((info.path.clone(), String::new()), |main| (main.path.clone(), main.version.clone()));
+    Ok(Inspection {
+        go_version: info.go_version.to_string(),
+        main_module,
+        main_version,
+        functions_from: binary.functions_from.as_str().to_owned(),
+        layouts_from: binary.layouts().source().as_str().to_owned(),
+        probes,
+        disabled,
+        seconds: started.elapsed().as_secs_f64(),
+        config,
+        g_status,
+    })
+}
+
+struct Plan<'b> {
+    binary: &'b GoBinary,
+    probes: Vec<PlannedProbe>,
+    disabled: Vec<Disabled>,
+}
+
+impl Plan<'_> {
+    fn offset(&self, ty: &str, field: &str) -> u16 {
+        self.binary.layouts().offset(ty, field).and_then(|offset| u16::try_from(offset).ok()).unwrap_or(NONE)
+    }
+
+    fn off(&mut self, feature: Feature, reason: impl Into<String>) {
+        self.disabled.push(Disabled { feature, reason: reason.into() });
+    }
+
+    /// Plans a probe at a function's start; why not, if it cannot be.
+    fn probe(&mut self, probe: Probe, function: &str, on_demand: bool) -> Result<(), String> {
+        let found = self.binary.function(function).ok_or_else(|| format!("{function} is not in the binary"))?;
+        let site = self.binary.entry_site(found).map_err(|error| format!("{function}: {error}"))?;
+        self.probes.push(PlannedProbe {
+            probe,
+            function: function.to_owned(),
+            instruction: site.instruction,
+            function_offset: site.function_offset,
+            file_offset: site.file_offset,
+            cost: site.cost.as_str().to_owned(),
+            on_demand,
+        });
+        Ok(())
+    }
+
+    fn http(&mut self) -> TargetConfig {
+        let mut config = TargetConfig {
+            id: 0,
+            max_routes: 0,
+            g_goid: self.offset("runtime.g", "goid"),
+            response_req: self.offset("net/http.response", "req"),
+            response_status: self.offset("net/http.response", "status"),
+            request_method: self.offset("net/http.Request", "Method"),
+            request_url: self.offset("net/http.Request", "URL"),
+            request_pattern: self.offset("net/http.Request", "Pattern"),
+            request_pat: self.offset("net/http.Request", "pat"),
+            pattern_str: self.offset("net/http.pattern", "str"),
+            url_path: self.offset("net/url.URL", "Path"),
+            h2: Http2Offsets::ABSENT,
+            xnet: Http2Offsets::ABSENT,
+            reserved: [0; 3],
+            zero: 0,
+        };
+        let request_is_known = config.request_method != NONE && config.request_url != NONE && config.url_path != NONE;
+        let all = [Feature::Http1Server, Feature::Http2Server, Feature::XnetHttp2Server];
+        if !request_is_known || config.response_status == NONE || config.response_req == NONE {
+            let reason = format!("no struct layouts of net/http for {}", self.binary.build_info.go_version);
+            all.into_iter().for_each(|feature| self.off(feature, reason.clone()));
+            return config;
+        }
+
+        let start = self.probe(Probe::HttpStart, SERVE_HTTP, false);
+        let http1 = start.clone().and_then(|()| self.probe(Probe::Http1End, FINISH_REQUEST, false));
+        if let Err(reason) = http1 {
+            self.off(Feature::Http1Server, reason);
+        }
+        if let Err(reason) = start.and_then(|()| self.http2(&mut config)) {
+            self.off(Feature::Http2Server, reason);
+        }
+        if let Err(reason) = self.xnet(&mut config) {
+            self.off(Feature::XnetHttp2Server, reason);
+        }
+        if self.probes.is_empty() {
+            return config;
+        }
+        if let Err(reason) = self.probe(Probe::HttpHijack, HIJACK, false) {
+            self.off(Feature::Hijack, reason);
+        }
+        if config.g_goid == NONE || self.offset("runtime.g", "atomicstatus") == NONE {
+            self.off(Feature::Panic, "the offsets of runtime.g are not known");
+        } else {
+            // Goexit is there only where something calls it.
+            let [gopanic, goexit] = PANICS;
+            if let Err(reason) = self.probe(Probe::HttpPanic, gopanic, false) {
+                self.off(Feature::Panic, reason);
+            }
+            let _ = self.probe(Probe::HttpPanic, goexit, false);
+        }
+        if config.request_pat == NONE || config.pattern_str == NONE {
+            config.request_pat = NONE;
+            let version = &self.binary.build_info.go_version;
+            self.off(Feature::RoutePattern, format!("{version} keeps no pattern in the request: routes are folded from paths"));
+        } else if self.uses_old_mux() {
+            self.off(
+                Feature::RoutePattern,
+                "built with GODEBUG httpmuxgo121=1 (go.mod says go 1.21 or lower): routes are folded from paths",
+            );
+        } else {
+            let _ = self.probe(Probe::HttpMux, MUX, true);
+        }
+        config
+    }
+
+    fn http2(&mut self, config: &mut TargetConfig) -> Result<(), String> {
+        let [until_1_26, from_1_27] = HANDLER_DONE;
+        let (function, package, prefix) = if self.binary.function(from_1_27).is_some() {
+            (from_1_27, "net/http/internal/http2.", "")
+        } else {
+            (until_1_26, "net/http.", "http2")
+        };
+        let offsets = self.http2_offsets(&format!("{package}{prefix}"));
+        if self.binary.function(function).is_some() && offsets.rws_status == NONE {
+            return Err("no struct layouts of the HTTP/2 server".into());
+        }
+        self.probe(Probe::Http2End, function, false)?;
+        config.h2 = offsets;
+        Ok(())
+    }
+
+    fn xnet(&mut self, config: &mut TargetConfig) -> Result<(), String> {
+        let offsets = self.http2_offsets("golang.org/x/net/http2.");
+        for function in [XNET_RUN_HANDLER, XNET_HANDLER_DONE] {
+            if self.binary.function(function).is_none() {
+                return Err(format!("{function} is not in the binary"));
+            }
+        }
+        if offsets.writer_rws == NONE || offsets.rws_status == NONE {
+            return Err("no struct layouts for this version of golang.org/x/net/http2".into());
+        }
+        self.probe(Probe::XnetStart, XNET_RUN_HANDLER, false)?;
+        self.probe(Probe::XnetEnd, XNET_HANDLER_DONE, false)?;
+        config.xnet = offsets;
+        Ok(())
+    }
+
+    fn http2_offsets(&self, prefix: &str) -> Http2Offsets {
+        Http2Offsets {
+            writer_rws: self.offset(&format!("{prefix}responseWriter"), "rws"),
+            rws_status: self.offset(&format!("{prefix}responseWriterState"), "status"),
+            rws_req: self.offset(&format!("{prefix}responseWriterState"), "req"),
+            server_request_method: if prefix.starts_with("net/http.http2") {
+                NONE
+            } else {
+                self.offset(&format!("{prefix}ServerRequest"), "Method")
+            },
+        }
+    }
+
+    /// Go sets the option itself when the main module asks for Go 1.21 or older (go.dev/doc/godebug).
+    fn uses_old_mux(&self) -> bool {
+        self.binary
+            .build_info
+            .settings
+            .iter()
+            .any(|(key, value)| key == "DefaultGODEBUG" && value.split(',').any(|one| one == "httpmuxgo121=1"))
+    }
+}

@@ -1,0 +1,3 @@
+module sample/demo
+
+go 1.22

@@ -1,0 +1,3 @@
+module sample/hello
+
+go 1.17

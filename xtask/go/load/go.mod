@@ -1,0 +1,3 @@
+module sample/load
+
+go 1.24

@@ -1,0 +1,3 @@
+module sample/self
+
+go 1.17

