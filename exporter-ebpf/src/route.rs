@@ -12,25 +12,50 @@ const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
 const ID: u64 = 0x9e37_79b9_7f4a_7c15;
 const DEEP: u64 = 0xc2b2_ae3d_27d4_eb4f;
 
+/// What each byte adds to a segment's counts, which are lanes of one word: length, digits, letters beyond `f` (a segment with
+/// none of them may be hexadecimal), and marks (`-`, `_`, `.`, every byte that is not ASCII alphanumeric). The top bit is the
+/// slash.
+static CLASS: [u64; 256] = {
+    let mut class = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        class[byte] = match byte as u8 {
+            b'/' => 1 << 63,
+            b'0'..=b'9' => LENGTH | DIGIT,
+            b'a'..=b'f' | b'A'..=b'F' => LENGTH,
+            b'g'..=b'z' | b'G'..=b'Z' => LENGTH | OTHER,
+            _ => LENGTH | MARK,
+        };
+        byte += 1;
+    }
+    class
+};
+const LENGTH: u64 = 1;
+const DIGIT: u64 = 1 << 16;
+const OTHER: u64 = 1 << 32;
+const MARK: u64 = 1 << 48;
+
 /// The machine. Feed it a path's bytes, then ask for the hash.
 ///
-/// It branches on nothing but the slash: counts are added and compared by arithmetic on sign bits. With branches on counts the
-/// verifier follows every combination of them over 127 bytes and gives up at a million instructions.
+/// It has no branches: what a slash does is done at every byte and kept or not by masks. The verifier follows both ways of a
+/// branch, and a branch on each of 127 bytes is more than it takes (measured: 447,000 instructions with one branch a byte,
+/// past the limit of a million with more; 20,000 with none).
 #[derive(Clone, Copy, Debug)]
 pub struct Folder {
     hash: u64,
     segment: u64,
-    length: i64,
-    digits: i64,
-    /// Letters beyond `f`: a segment with none of them may be hexadecimal.
-    others: i64,
-    /// `-`, `_`, `.`, `:`, `~`, and every byte that is not ASCII alphanumeric.
-    marks: i64,
+    counts: u64,
     segments: i64,
-    zero: i64,
 }
 
-/// Hides from the compiler that a value is all ones or zero: it would turn the arithmetic on it back into branches.
+impl Default for Folder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Hides from the compiler what is known of a value: of a difference its range, of a mask that it is all ones or zero. With that
+/// it would turn the arithmetic back into branches.
 #[inline(always)]
 fn opaque(value: i64) -> i64 {
     #[cfg(target_arch = "bpf")]
@@ -48,77 +73,54 @@ fn opaque(value: i64) -> i64 {
 /// All ones where `a >= b`, else zero.
 #[inline(always)]
 fn at_least(a: i64, b: i64) -> i64 {
-    !opaque(a.wrapping_sub(b) >> 63)
+    !opaque(opaque(a.wrapping_sub(b)) >> 63)
 }
 
-/// All ones where `low <= value <= high`, else zero.
+/// `yes` where the mask is all ones, `no` where it is zero.
 #[inline(always)]
-fn within(value: i64, low: i64, high: i64) -> i64 {
-    !opaque((value.wrapping_sub(low) | high.wrapping_sub(value)) >> 63)
+fn choose(mask: i64, yes: u64, no: u64) -> u64 {
+    no ^ ((yes ^ no) & mask as u64)
 }
 
 impl Folder {
-    /// Before the first byte. `zero` is 0; the kernel side passes one from a map. The verifier follows both ways of each byte,
-    /// slash or not, and joins them only where it knows the same of all values in both; a counter it knows to be the
-    /// constant 0 on one way and not on the other would keep them apart for ever.
+    /// Before the first byte.
     #[inline(always)]
-    pub const fn new(zero: u64) -> Self {
-        let none = zero as i64;
-        let hash = FNV_OFFSET ^ zero;
-        Self { hash, segment: hash, length: none, digits: none, others: none, marks: none, segments: none, zero: none }
+    pub const fn new() -> Self {
+        Self { hash: FNV_OFFSET, segment: FNV_OFFSET, counts: 0, segments: 0 }
     }
 
     /// Takes the next byte.
     #[inline(always)]
     pub fn push(&mut self, byte: u8) {
-        if byte == b'/' {
-            self.close();
-            return;
-        }
-        self.segment = (self.segment ^ u64::from(byte)).wrapping_mul(FNV_PRIME);
-        let byte = i64::from(byte);
-        let digit = within(byte, 0x30, 0x39);
-        let hex = within(byte | 0x20, 0x61, 0x66);
-        let other = within(byte | 0x20, 0x67, 0x7a);
-        // Each is -1 where it holds.
-        self.length += 1;
-        self.digits -= digit;
-        self.others -= other;
-        self.marks += 1 + digit + hex + other;
+        let class = CLASS[usize::from(byte)];
+        let slash = opaque(opaque(class as i64) >> 63);
+        let closed = self.closed();
+        self.hash = choose(slash, closed, self.hash);
+        let segment = (self.segment ^ u64::from(byte)).wrapping_mul(FNV_PRIME);
+        self.segment = choose(slash, FNV_OFFSET, segment);
+        self.counts = self.counts.wrapping_add(class) & !(slash as u64);
+        self.segments -= slash;
     }
 
     /// The template's hash. `whole` says whether the path ended within [`MAX_PATH`].
     #[inline(always)]
-    pub fn finish(mut self, whole: bool) -> u64 {
-        if whole {
-            self.close();
-        } else {
-            self.end_deep(-1);
-        }
+    pub fn finish(self, whole: bool) -> u64 {
+        let hash = if whole { self.closed() } else { self.cut() };
         // 0 means "no route".
-        self.hash | 1
+        hash | 1
     }
 
+    /// The hash with the current segment taken in: as it is, as an identifier, or not at all where it lies too deep.
     #[inline(always)]
-    fn close(&mut self) {
-        let id = self.id() as u64;
-        let token = (ID & id) | (self.segment & !id);
-        let kept = !at_least(self.segments, i64::from(MAX_SEGMENTS)) as u64;
-        self.hash = (mix(self.hash, token) & kept) | (self.hash & !kept);
-        self.end_deep(!kept as i64);
-        self.segments += 1;
-        self.segment = FNV_OFFSET ^ self.zero as u64;
-        self.length = self.zero;
-        self.digits = self.zero;
-        self.others = self.zero;
-        self.marks = self.zero;
+    fn closed(&self) -> u64 {
+        let token = choose(self.id(), ID, self.segment);
+        choose(at_least(self.segments, i64::from(MAX_SEGMENTS)), self.cut(), mix(self.hash, token))
     }
 
-    /// Where `cut` is all ones: mixes in that something deeper was left out, once.
+    /// The hash with a mark that something was left out; one mark is enough.
     #[inline(always)]
-    fn end_deep(&mut self, cut: i64) {
-        let first = (cut & !at_least(self.segments, i64::from(MAX_SEGMENTS) + 1)) as u64;
-        self.hash = (mix(self.hash, DEEP) & first) | (self.hash & !first);
+    fn cut(&self) -> u64 {
+        choose(at_least(self.segments, i64::from(MAX_SEGMENTS) + 1), self.hash, mix(self.hash, DEEP))
     }
 
     /// All ones where the segment so far reads as an identifier:
@@ -128,13 +130,15 @@ impl Folder {
     /// - 20 characters or more with 2 digits (ULIDs, nanoids, base64 ids).
     #[inline(always)]
     fn id(&self) -> i64 {
-        let digit = at_least(self.digits, 1);
-        let no_other = at_least(0, self.others);
-        let numeric = digit & at_least(self.digits + self.marks, self.length);
-        let hex = digit & no_other & at_least(self.length, 8);
-        let serial = at_least(self.digits, 4);
-        let token = at_least(self.digits, 2) & at_least(self.length, 20);
-        let hash = !digit & no_other & at_least(self.length, 32) & at_least(5, self.marks);
+        let lane = |unit: u64| ((self.counts / unit) & 0x7fff) as i64;
+        let (length, digits, others, marks) = (lane(LENGTH), lane(DIGIT), lane(OTHER), lane(MARK));
+        let digit = at_least(digits, 1);
+        let no_other = at_least(0, others);
+        let numeric = digit & at_least(digits + marks, length);
+        let hex = digit & no_other & at_least(length, 8);
+        let serial = at_least(digits, 4);
+        let token = at_least(digits, 2) & at_least(length, 20);
+        let hash = !digit & no_other & at_least(length, 32) & at_least(5, marks);
         numeric | hex | serial | token | hash
     }
 
@@ -151,7 +155,7 @@ fn mix(hash: u64, token: u64) -> u64 {
 
 /// The hash of a whole path, as the kernel side computes it from its first [`MAX_PATH`] bytes.
 pub fn hash(path: &[u8]) -> u64 {
-    let mut folder = Folder::new(0);
+    let mut folder = Folder::new();
     for &byte in &path[..path.len().min(MAX_PATH)] {
         folder.push(byte);
     }
@@ -181,7 +185,7 @@ pub fn template<'out>(path: &[u8], whole: bool, out: &'out mut [u8]) -> &'out [u
             put(b"**");
             break;
         }
-        let mut folder = Folder::new(0);
+        let mut folder = Folder::new();
         segment.iter().for_each(|&byte| folder.push(byte));
         put(if folder.is_id() { b"{id}" } else { segment });
     }

@@ -11,8 +11,6 @@ pub const NONE: u16 = u16::MAX;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TargetConfig {
-    /// Always zero, which the verifier cannot know: see [`crate::route::Folder::new`].
-    pub zero: u64,
     /// The target's id, 1 to [`MAX_TARGETS`].
     pub id: u32,
     /// Most distinct routes; past it requests are counted under the overflow route.
@@ -40,7 +38,7 @@ pub struct TargetConfig {
     /// `golang.org/x/net/http2`, where the program carries its own.
     pub xnet: Http2Offsets,
     /// Keeps the size a multiple of the alignment, explicitly.
-    pub reserved: [u16; 3],
+    pub reserved: u16,
 }
 
 /// Offsets in the response writer of one HTTP/2 server.
@@ -63,4 +61,4 @@ impl Http2Offsets {
         Self { writer_rws: NONE, rws_status: NONE, rws_req: NONE, server_request_method: NONE };
 }
 
-const _: () = assert!(size_of::<TargetConfig>() == 8 + 8 + 9 * 2 + 2 * 8 + 3 * 2);
+const _: () = assert!(size_of::<TargetConfig>() == 8 + 9 * 2 + 2 * 8 + 2);

@@ -2,6 +2,7 @@
 
 mod agent;
 mod config;
+mod heap;
 mod kernel;
 mod metrics;
 mod process;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &RunArgs) -> Result<(), Failure> {
+    heap::keep_one_arena();
     let config = Config::load(args).map_err(Failure::usage)?;
     if args.check {
         return print(&serde_norway::to_string(&config).map_err(Failure::error)?);
@@ -62,6 +64,7 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
     let options =
         Options { method: config.attach, max_series: config.max_series, max_in_flight: config.max_in_flight };
     let (kernel, events) = Kernel::load(&options).map_err(Failure::error)?;
+    heap::give_back();
     let address = listener.local_addr().map_err(Failure::error)?;
     info!(version = env!("CARGO_PKG_VERSION"), attach = ?kernel.method(), metrics = %format!("http://{address}/metrics"), "ready");
     let (agent, inbox) = Agent::new(config, kernel, globs);
@@ -86,7 +89,7 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
 fn inspect(file: &std::path::Path, json: bool) -> Result<(), Failure> {
     let shown = file.display();
     let opened = std::fs::File::open(file).map_err(|error| Failure::error(format!("cannot open {shown}: {error}")))?;
-    let inspection = target::inspect(opened).map_err(|error| Failure::error(format!("{shown}: {error}")))?;
+    let inspection = target::inspect(opened, target::Sites::Chosen).map_err(|error| Failure::error(format!("{shown}: {error}")))?;
     if json {
         print(&(serde_json::to_string_pretty(&inspection).map_err(Failure::error)? + "\n"))
     } else {

@@ -94,7 +94,18 @@ fn environment() -> Result<Vec<(&'static str, String)>> {
         (build::BPF_DIR, build::bpf_directory().display().to_string()),
         ("GOPULSE_ROOT", util::root().display().to_string()),
     ];
-    for name in ["PATH", "HOME", "GOPROXY", "GOSUMDB", "GONOSUMDB", "GOFLAGS", "HTTPS_PROXY", "SSL_CERT_FILE"] {
+    for name in [
+        "PATH",
+        "HOME",
+        "GOPROXY",
+        "GOSUMDB",
+        "GONOSUMDB",
+        "GOFLAGS",
+        "HTTPS_PROXY",
+        "SSL_CERT_FILE",
+        "GOPULSE_MATRIX",
+        "GOPULSE_SOAK_SECONDS",
+    ] {
         if let Ok(value) = std::env::var(name) {
             environment.push((name, value));
         }

@@ -344,31 +344,17 @@ fn by_text(target: &TargetConfig, text: &GoString, kind: u8) -> u64 {
         lost(target.id, Reason::Unreadable);
         return 0;
     };
-    let mut folder = Folder::new(target.zero);
-    let mut plain = text.len ^ target.zero;
-    'bytes: {
-        macro_rules! step {
-            ($($i:expr),*) => {$(
-                if $i >= len as usize {
-                    break 'bytes;
-                }
-                let byte = path[$i];
-                folder.push(byte);
-                plain = (plain ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-            )*};
+    let mut folder = Folder::new();
+    let mut plain = text.len;
+    let mut i = 0;
+    while i < MAX_PATH {
+        if i >= len as usize {
+            break;
         }
-        // Unrolled by hand: in a loop the verifier compares each round's states with all earlier rounds', drops those that
-        // miss too often, and then explores both ways of every round anew.
-        macro_rules! steps {
-            ($($base:expr),*) => {$(
-                step!(
-                    $base, $base + 1, $base + 2, $base + 3, $base + 4, $base + 5, $base + 6, $base + 7, $base + 8, $base + 9,
-                    $base + 10, $base + 11, $base + 12, $base + 13, $base + 14, $base + 15
-                );
-            )*};
-        }
-        steps!(0, 16, 32, 48, 64, 80, 96);
-        step!(112, 113, 114, 115, 116, 117, 118, 119, 120, 121, 122, 123, 124, 125, 126);
+        let byte = path[i];
+        folder.push(byte);
+        plain = (plain ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        i += 1;
     }
     if kind == route_kind::PATH { folder.finish(text.len <= MAX_PATH as u64) } else { plain | 1 }
 }
@@ -380,8 +366,8 @@ fn new_series(ctx: &ProbeContext, target: &TargetConfig, series: &mut SeriesKey,
     if ROUTES.get_ptr(&key).is_some() {
         return;
     }
-    if series.route_kind == route_kind::PATH && series.status == 404 {
-        // A path that nothing answers to is no route: scanners would fill the table with them.
+    if series.route_kind == route_kind::PATH && (series.status == 404 || series.status == 405) {
+        // A path that nothing answers to, or not by this method, is no route: scanners would fill the table with them.
         series.route = 0;
         series.route_kind = route_kind::NONE;
         return;
@@ -454,5 +440,5 @@ fn count_first(key: &SeriesKey, duration_ns: u64) {
     }
 }
 
-const _: () = assert!(ROUTE_TEXT == MAX_PATH + 1 && MAX_PATH == 127, "both buffers are read with one mask, and the steps are 127");
+const _: () = assert!(ROUTE_TEXT == MAX_PATH + 1, "both buffers are read with one mask");
 

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     kernel::{AttachError, Kernel, Link, Probe, Scope},
     process::{FileId, Process, ProcessId},
-    target::{Inspection, PlannedProbe, inspect},
+    target::{Inspection, PlannedProbe, Sites, inspect},
 };
 
 /// What a group of links is attached to: a file, and one process of it or all.
@@ -69,9 +69,10 @@ impl Agent {
     pub(super) fn prepare(&self, id: u32, process: Process, known: Option<Verdict>, key: GroupKey, have_group: bool) {
         let agent = self.clone();
         let max_routes = self.inner.config.max_routes;
+        let sites = self.inner.config.bench_sites;
         tokio::task::spawn_blocking(move || {
             let kernel = &agent.inner.kernel;
-            let verdict = known.unwrap_or_else(|| look_inside(&process));
+            let verdict = known.unwrap_or_else(|| look_inside(&process, sites));
             let attached = match &verdict {
                 Ok(inspection) if inspection.measures_something() => {
                     let mut config = inspection.config;
@@ -90,6 +91,7 @@ impl Agent {
                 }
                 _ => Ok(None),
             };
+            crate::heap::give_back();
             let outcome = Outcome { id, process: process.id, verdict, attached };
             if agent.inner.messages.send(Message::Attached(Box::new(outcome))).is_err() {
                 debug!("the agent ended while a target was prepared");
@@ -215,9 +217,9 @@ impl Agent {
     }
 }
 
-fn look_inside(process: &Process) -> Verdict {
+fn look_inside(process: &Process, sites: Sites) -> Verdict {
     let file = process.open().map_err(|error| format!("cannot read the executable: {error}"))?;
-    inspect(file).map(std::sync::Arc::new).map_err(|error| error.to_string())
+    inspect(file, sites).map(std::sync::Arc::new).map_err(|error| error.to_string())
 }
 
 fn attach_all(

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     config::Selection,
     process::{self, Process},
-    target::{Labels, inspect},
+    target::{Labels, Sites, inspect},
 };
 
 /// How long a target's series stay after its end, so that one more scrape sees its last figures.
@@ -241,6 +241,6 @@ pub(crate) fn check_pids(select: &Selection) -> Result<(), String> {
 fn measurable_process(pid: u32) -> Result<(), String> {
     let process = Process::find(pid).map_err(|error| format!("its executable cannot be found: {error}"))?;
     let file = process.open().map_err(|error| format!("its executable cannot be read: {error}"))?;
-    let inspection = inspect(file).map_err(|error| error.to_string())?;
+    let inspection = inspect(file, Sites::Chosen).map_err(|error| error.to_string())?;
     if inspection.measures_something() { Ok(()) } else { Err(inspection.why_nothing()) }
 }

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use super::Config;
-use crate::kernel::Method;
+use crate::{kernel::Method, target::Sites};
 
 /// Measures unmodified Go programs with eBPF and serves what it sees to Prometheus.
 #[derive(Debug, Parser)]
@@ -80,6 +80,10 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "N", help_heading = "Limits")]
     pub(crate) max_in_flight: Option<u32>,
 
+    /// Where probes go in a function; the dear way is for `cargo xtask bench overhead` to measure.
+    #[arg(long, value_enum, value_name = "SITES", hide = true)]
+    pub(crate) bench_sites: Option<Sites>,
+
     /// Log format [default: human]
     #[arg(long, value_enum, value_name = "FORMAT", help_heading = "Logging")]
     pub(crate) log_format: Option<LogFormat>,
@@ -110,6 +114,7 @@ impl RunArgs {
         set(&mut config.max_routes, self.max_routes.as_ref());
         set(&mut config.max_series, self.max_series.as_ref());
         set(&mut config.max_in_flight, self.max_in_flight.as_ref());
+        set(&mut config.bench_sites, self.bench_sites.as_ref());
         set(&mut config.log_format, self.log_format.as_ref());
         set(&mut config.log_level, self.log_level.as_ref());
     }

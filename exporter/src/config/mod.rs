@@ -13,7 +13,7 @@ use std::{fs, net::SocketAddr, path::Path};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::kernel::Method;
+use crate::{kernel::Method, target::Sites};
 
 /// The effective configuration. The YAML file has the same keys.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,6 +33,9 @@ pub(crate) struct Config {
     pub(crate) max_in_flight: u32,
     /// Seconds between scans of /proc, the net beneath the process events.
     pub(crate) scan_interval_seconds: f64,
+    /// Where probes go in a function. No setting: only the benchmark's hidden flag changes it.
+    #[serde(skip)]
+    pub(crate) bench_sites: Sites,
     /// Human or JSON.
     pub(crate) log_format: LogFormat,
     /// What is logged: error, warn, info, debug, trace, or a filter as `gopulse=debug`.
@@ -49,6 +52,7 @@ impl Default for Config {
             max_series: exporter_ebpf::http::MAX_SERIES,
             max_in_flight: exporter_ebpf::http::MAX_IN_FLIGHT,
             scan_interval_seconds: 2.0,
+            bench_sites: Sites::Chosen,
             log_format: LogFormat::Human,
             log_level: "info".to_owned(),
         }

@@ -10,6 +10,7 @@ use aya::{
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use tracing::debug;
 
 use super::{attach::Probe, events::Events, maps::Maps};
 
@@ -92,7 +93,10 @@ impl Kernel {
                 permission_in(error)
                     .map_or_else(|| LoadError::Program { program: name, reason: chain(error) }, LoadError::Permission)
             };
-            program::<UProbe>(&mut ebpf, name)?.load().map_err(|error| refused(&error))?;
+            let loaded = program::<UProbe>(&mut ebpf, name)?;
+            loaded.load().map_err(|error| refused(&error))?;
+            let verified = loaded.info().ok().and_then(|info| info.verified_instruction_count());
+            debug!(program = name, verified_instructions = verified, "loaded");
         }
         for (name, tracepoint) in
             [("process_exec", "sched_process_exec"), ("process_exit", "sched_process_exit")]

@@ -6,5 +6,5 @@ mod labels;
 
 pub(crate) use self::{
     labels::Labels,
-    plan::{Disabled, Inspection, PlannedProbe, inspect},
+    plan::{Disabled, Inspection, PlannedProbe, Sites, inspect},
 };

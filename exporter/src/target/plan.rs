@@ -3,8 +3,9 @@
 
 use std::{fmt, time::Instant};
 
+use clap::ValueEnum;
 use exporter_ebpf::target::{Http2Offsets, NONE, TargetConfig};
-use gobinary::{GoBinary, Source};
+use gobinary::{Cost, Function, GoBinary, Instruction, Site, SiteError, Source};
 use serde::Serialize;
 
 use crate::kernel::Probe;
@@ -25,6 +26,17 @@ pub(crate) enum Feature {
     Hijack,
     /// Requests that end in a panic.
     Panic,
+}
+
+/// Where probes go in a function.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Sites {
+    /// At the cheapest site that means the same.
+    #[default]
+    Chosen,
+    /// A request's probes as tracers commonly place them, for comparison: at the first byte of the function that calls the
+    /// handler, and at each of its RETs, where the end's program finds no response writer and counts nothing.
+    EntryRet,
 }
 
 /// One site of one probe.
@@ -155,10 +167,10 @@ const LAYOUTS: [(&str, &[&str]); 13] = [
 ];
 
 /// Inspects an executable.
-pub(crate) fn inspect<S: Source>(source: S) -> Result<Inspection, gobinary::Error> {
+pub(crate) fn inspect<S: Source>(source: S, sites: Sites) -> Result<Inspection, gobinary::Error> {
     let started = Instant::now();
     let binary = GoBinary::parse(source, &FUNCTIONS, &LAYOUTS)?;
-    let mut plan = Plan { binary: &binary, probes: Vec::new(), disabled: Vec::new() };
+    let mut plan = Plan { binary: &binary, sites, probes: Vec::new(), disabled: Vec::new() };
     let config = plan.http();
     let g_status = plan.offset("runtime.g", "atomicstatus");
     let Plan { probes, disabled, .. } = plan;
@@ -179,8 +191,21 @@ pub(crate) fn inspect<S: Source>(source: S) -> Result<Inspection, gobinary::Erro
     })
 }
 
+/// The first byte of the function that a site is in. Go's stack check begins with a `cmp`, which kernels single-step.
+fn first_byte(site: Site) -> Site {
+    Site {
+        vaddr: site.vaddr - u64::from(site.function_offset),
+        file_offset: site.file_offset - u64::from(site.function_offset),
+        function_offset: 0,
+        instruction: "the first byte".to_owned(),
+        cost: Cost::SingleStepped,
+        kind: Instruction::Other,
+    }
+}
+
 struct Plan<'b> {
     binary: &'b GoBinary,
+    sites: Sites,
     probes: Vec<PlannedProbe>,
     disabled: Vec<Disabled>,
 }
@@ -197,8 +222,8 @@ impl Plan<'_> {
     /// Plans a probe at a function's start; why not, if it cannot be.
     fn probe(&mut self, probe: Probe, function: &str, on_demand: bool) -> Result<(), String> {
         let found = self.binary.function(function).ok_or_else(|| format!("{function} is not in the binary"))?;
-        let site = self.binary.entry_site(found).map_err(|error| format!("{function}: {error}"))?;
-        self.probes.push(PlannedProbe {
+        let sites = self.sites_of(probe, found).map_err(|error| format!("{function}: {error}"))?;
+        self.probes.extend(sites.into_iter().map(|site| PlannedProbe {
             probe,
             function: function.to_owned(),
             instruction: site.instruction,
@@ -206,8 +231,17 @@ impl Plan<'_> {
             file_offset: site.file_offset,
             cost: site.cost.as_str().to_owned(),
             on_demand,
-        });
+        }));
         Ok(())
+    }
+
+    fn sites_of(&self, probe: Probe, function: &Function) -> Result<Vec<Site>, SiteError> {
+        let entry = self.binary.entry_site(function);
+        match (self.sites, probe) {
+            (Sites::EntryRet, Probe::HttpStart) => entry.map(|site| vec![first_byte(site)]),
+            (Sites::EntryRet, Probe::Http1End) => self.binary.return_sites(function),
+            _ => entry.map(|site| vec![site]),
+        }
     }
 
     fn http(&mut self) -> TargetConfig {
@@ -225,8 +259,7 @@ impl Plan<'_> {
             url_path: self.offset("net/url.URL", "Path"),
             h2: Http2Offsets::ABSENT,
             xnet: Http2Offsets::ABSENT,
-            reserved: [0; 3],
-            zero: 0,
+            reserved: 0,
         };
         let request_is_known = config.request_method != NONE && config.request_url != NONE && config.url_path != NONE;
         let all = [Feature::Http1Server, Feature::Http2Server, Feature::XnetHttp2Server];
@@ -237,7 +270,8 @@ impl Plan<'_> {
         }
 
         let start = self.probe(Probe::HttpStart, SERVE_HTTP, false);
-        let http1 = start.clone().and_then(|()| self.probe(Probe::Http1End, FINISH_REQUEST, false));
+        let end = if self.sites == Sites::EntryRet { SERVE_HTTP } else { FINISH_REQUEST };
+        let http1 = start.clone().and_then(|()| self.probe(Probe::Http1End, end, false));
         if let Err(reason) = http1 {
             self.off(Feature::Http1Server, reason);
         }

@@ -1,0 +1,21 @@
+//! The C library's allocator, told to keep little: the agent allocates much at start and when it reads an executable, and next
+//! to nothing between. `unsafe` is allowed for the two calls.
+#![allow(unsafe_code)]
+
+/// One arena for all threads: work in the background is rare, and each further arena keeps what it once had.
+pub(crate) fn keep_one_arena() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: a setting without preconditions, made before there is a second thread.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
+/// Gives memory that is free back to the kernel.
+pub(crate) fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no preconditions; thread safe.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

@@ -1,0 +1,101 @@
+//! What the end-to-end tests share: the agent as a user starts it, what it serves, and plain HTTP by hand. Everything is
+//! real: the kernel, the services, the probes. Each test takes only what it needs of this.
+#![allow(dead_code, reason = "every test file compiles this module, and none uses all of it")]
+
+pub(crate) mod agent;
+pub(crate) mod http;
+pub(crate) mod memory;
+
+use std::{
+    fmt::Debug,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use xtask::{
+    go::{self, Service, Variant},
+    service::{self, LoadReport, Running},
+};
+
+pub(crate) use self::agent::{Agent, Counts, Scrape};
+
+/// How long to wait for what should come within moments, on a machine that others use too.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Asks until there is an answer.
+pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Asks until the answer is the wanted one, and asserts that it is.
+pub(crate) fn settles<T: PartialEq + Debug>(what: &str, wanted: &T, mut ask: impl FnMut() -> T) {
+    let start = Instant::now();
+    loop {
+        let answer = ask();
+        if answer == *wanted {
+            return;
+        }
+        if start.elapsed() > Duration::from_secs(10) {
+            assert_eq!(answer, *wanted, "{what}");
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The tests attach probes: without root there is nothing to test, and that is a failure.
+pub(crate) fn must_be_root() {
+    assert!(xtask::util::is_root(), "the end-to-end tests need root: run them by `cargo xtask test --e2e`");
+}
+
+/// A sample service's binary, built by the machine's own Go.
+pub(crate) fn service(name: &str) -> PathBuf {
+    go::build(&Service::local(name)).unwrap_or_else(|error| panic!("{name} does not build: {error:#}"))
+}
+
+/// A sample service's binary of one Go version and variant.
+pub(crate) fn service_of(name: &str, go: &str, variant: Variant) -> PathBuf {
+    let service = Service { name: name.to_owned(), go: go.to_owned(), variant };
+    go::build(&service).unwrap_or_else(|error| panic!("{name} {go} {variant} does not build: {error:#}"))
+}
+
+/// Starts a service.
+pub(crate) fn start(binary: &Path, arguments: &[&str]) -> Running {
+    Running::start(binary, arguments).unwrap_or_else(|error| panic!("{} does not start: {error:#}", binary.display()))
+}
+
+/// The executable's file name, as a glob for `--executable`.
+pub(crate) fn glob(binary: &Path) -> String {
+    binary.file_name().expect("a file").to_string_lossy().into_owned()
+}
+
+/// Sends what the mix says, and expects every answer to be the one it names.
+pub(crate) fn load(arguments: &[&str], mix: &[&str]) -> LoadReport {
+    let report = load_with_errors(arguments, mix);
+    assert_eq!(report.errors, 0, "wrong answers: {:?}", report.error_samples);
+    report
+}
+
+/// Sends what the mix says.
+pub(crate) fn load_with_errors(arguments: &[&str], mix: &[&str]) -> LoadReport {
+    let mut all = arguments.to_vec();
+    for line in mix {
+        all.extend(["-mix", line]);
+    }
+    service::load(&service("load"), &all).unwrap_or_else(|error| panic!("the load generator failed: {error:#}"))
+}
+
+/// A directory of this test's own below cargo's for tests, empty.
+pub(crate) fn scratch(name: &str) -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = std::fs::remove_dir_all(&directory);
+    std::fs::create_dir_all(&directory).expect("cargo's directory for tests is writable");
+    directory
+}

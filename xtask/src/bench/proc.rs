@@ -1,0 +1,68 @@
+//! What the kernel says of a process: CPU time, memory, descriptors.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// CPU time of all its threads so far, nanoseconds: user, system and the probes' programs and traps, which run in its name
+/// (Documentation/scheduler/sched-stats.rst: the first field of schedstat).
+pub(super) fn cpu_ns(pid: u32) -> Result<u64> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("process {pid} is gone"))?;
+    let mut sum = 0;
+    for task in tasks {
+        // A thread that ends meanwhile takes its time with it; Go keeps its threads.
+        let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
+        sum += text.split(' ').next().and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+    }
+    Ok(sum)
+}
+
+/// A field of /proc/PID/status in MiB: `VmRSS`, `VmHWM`, `RssAnon`.
+pub(super) fn memory_mib(pid: u32, field: &str) -> Result<f64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("process {pid} is gone"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+    Ok(kib.with_context(|| format!("no {field} in the status of process {pid}"))? / 1024.0)
+}
+
+/// Sets `VmHWM` to what is resident now (proc(5), clear_refs).
+pub(super) fn reset_peak(pid: u32) -> Result<()> {
+    fs::write(format!("/proc/{pid}/clear_refs"), "5").context("cannot reset the peak of memory")
+}
+
+/// Descriptors of links or perf events that it has open.
+pub(super) fn probe_descriptors(pid: u32) -> Result<usize> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).with_context(|| format!("process {pid} is gone"))?;
+    let names = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    Ok(names.filter(|name| name.to_string_lossy().contains("bpf_link") || name.to_string_lossy().contains("perf_event")).count())
+}
+
+/// Ids of the eBPF programs that it has open.
+pub(super) fn program_ids(pid: u32) -> Result<Vec<u32>> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fdinfo")).with_context(|| format!("process {pid} is gone"))?;
+    let texts = entries.filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok()).filter(|text| text.contains("prog_tag"));
+    let id = |text: String| text.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok());
+    Ok(texts.filter_map(id).collect())
+}
+
+/// Processes of that name, this one apart.
+pub(super) fn named(name: &str) -> Vec<u32> {
+    let pids = fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| {
+        let exe: Option<PathBuf> = fs::read_link(format!("/proc/{pid}/exe")).ok();
+        exe.is_some_and(|exe| exe.file_name().is_some_and(|file| file == name))
+    })
+    .collect()
+}
+
+/// As many open files as are allowed, for itself and what it starts.
+pub(super) fn raise_open_files() -> Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    // Root may raise the hard limit too; where it may not, the old one has to do.
+    if setrlimit(Resource::RLIMIT_NOFILE, hard.max(65_536), hard.max(65_536)).is_err() {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("cannot raise the limit of open files")?;
+    }
+    Ok(())
+}
