@@ -224,8 +224,20 @@ mod tests {
     #[test]
     fn words_and_versions_stay() {
         for path in [
-            "/api/v1/users", "/v2/oauth2/token", "/sha256", "/x509/ca", "/facade", "/accede", "/s3/bucket-a", "/hello/alice",
-            "/.well-known/openid-configuration", "/healthz", "/a//b", "/index.html", "/static/app.min.js", "/beef",
+            "/api/v1/users",
+            "/v2/oauth2/token",
+            "/sha256",
+            "/x509/ca",
+            "/facade",
+            "/accede",
+            "/s3/bucket-a",
+            "/hello/alice",
+            "/.well-known/openid-configuration",
+            "/healthz",
+            "/a//b",
+            "/index.html",
+            "/static/app.min.js",
+            "/beef",
         ] {
             assert_eq!(folded(path), path);
         }
@@ -250,7 +262,18 @@ mod tests {
             seed ^= seed << 17;
             seed % bound
         };
-        let words = ["a", "orders", "42", "9001", "deadbeef01", "v1", "", "x-1", "550e8400-e29b-41d4-a716-446655440000", "{id}"];
+        let words = [
+            "a",
+            "orders",
+            "42",
+            "9001",
+            "deadbeef01",
+            "v1",
+            "",
+            "x-1",
+            "550e8400-e29b-41d4-a716-446655440000",
+            "{id}",
+        ];
         let mut seen = std::collections::HashMap::new();
         for _ in 0..20_000 {
             let mut path = String::new();

@@ -57,8 +57,7 @@ pub struct Http2Offsets {
 
 impl Http2Offsets {
     /// A program without this server.
-    pub const ABSENT: Self =
-        Self { writer_rws: NONE, rws_status: NONE, rws_req: NONE, server_request_method: NONE };
+    pub const ABSENT: Self = Self { writer_rws: NONE, rws_status: NONE, rws_req: NONE, server_request_method: NONE };
 }
 
 const _: () = assert!(size_of::<TargetConfig>() == 8 + 9 * 2 + 2 * 8 + 2);

@@ -27,12 +27,12 @@ struct Failure {
 }
 
 impl Failure {
-    fn error(message: impl ToString) -> Self {
-        Self { message: message.to_string(), status: 1 }
+    fn error(message: impl Into<Box<dyn std::error::Error>>) -> Self {
+        Self { message: message.into().to_string(), status: 1 }
     }
 
-    fn usage(message: impl ToString) -> Self {
-        Self { message: message.to_string(), status: 2 }
+    fn usage(message: impl Into<Box<dyn std::error::Error>>) -> Self {
+        Self { message: message.into().to_string(), status: 2 }
     }
 }
 
@@ -61,9 +61,8 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
     let globs = config.select.matcher().map_err(|(glob, error)| Failure::usage(format!("{glob}: {error}")))?;
     agent::check_pids(&config.select).map_err(Failure::error)?;
     let listener = serve::bind(config.metrics_address).map_err(Failure::error)?;
-    let options =
-        Options { method: config.attach, max_series: config.max_series, max_in_flight: config.max_in_flight };
-    let (kernel, events) = Kernel::load(&options).map_err(Failure::error)?;
+    let options = Options { method: config.attach, max_series: config.max_series, max_in_flight: config.max_in_flight };
+    let (kernel, events, kernel_log) = Kernel::load(&options).map_err(Failure::error)?;
     heap::give_back();
     let address = listener.local_addr().map_err(Failure::error)?;
     info!(version = env!("CARGO_PKG_VERSION"), attach = ?kernel.method(), metrics = %format!("http://{address}/metrics"), "ready");
@@ -74,6 +73,7 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
             tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(Failure::error)?;
         tokio::select! {
             result = agent.run(events, inbox) => result.map_err(Failure::error),
+            result = kernel_log.run() => result.map_err(Failure::error),
             result = serve::serve(listener, agent.clone()) => result.map_err(Failure::error),
             _ = tokio::signal::ctrl_c() => Ok(()),
             _ = terminate.recv() => Ok(()),
@@ -89,7 +89,8 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
 fn inspect(file: &std::path::Path, json: bool) -> Result<(), Failure> {
     let shown = file.display();
     let opened = std::fs::File::open(file).map_err(|error| Failure::error(format!("cannot open {shown}: {error}")))?;
-    let inspection = target::inspect(opened, target::Sites::Chosen).map_err(|error| Failure::error(format!("{shown}: {error}")))?;
+    let inspection =
+        target::inspect(opened, target::Sites::Chosen).map_err(|error| Failure::error(format!("{shown}: {error}")))?;
     if json {
         print(&(serde_json::to_string_pretty(&inspection).map_err(Failure::error)? + "\n"))
     } else {

@@ -5,7 +5,9 @@ mod support;
 use std::collections::BTreeMap;
 
 use support::{
-    Agent, Counts, agent::counted_by_load, agent::method, glob, load, must_be_root, service, settles, start,
+    Agent,
+    agent::{Counts, counted_by_load, method},
+    glob, load, must_be_root, service, settles, start,
 };
 use xtask::{
     exposition::{self, Sample},
@@ -160,7 +162,8 @@ fn two_processes_of_one_binary() {
             let wanted = counted_by_load(report);
             settles("each process's own requests", &wanted, || agent.scrape().counts(running.pid()));
             let after = promhttp(running).counts;
-            let new = after.into_iter().map(|(key, count)| (key.clone(), count - before.get(&key).copied().unwrap_or(0)));
+            let new =
+                after.into_iter().map(|(key, count)| (key.clone(), count - before.get(&key).copied().unwrap_or(0)));
             assert_eq!(new.collect::<Counts>(), wanted);
         }
         assert_eq!(agent.scrape().lost(), Vec::<String>::new());

@@ -1,6 +1,7 @@
 //! Every habit of the project as a command. The commands are modules of this library, so that the end-to-end tests of
 //! `exporter` can build and start the same sample services that the commands use.
 
+pub mod bench;
 pub mod build;
 pub mod check;
 pub mod demo;

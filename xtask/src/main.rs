@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::go::{self, Service, Variant};
-use xtask::{build, check, demo, offsets, setup, test};
+use xtask::{bench, build, check, demo, offsets, setup, test};
 
 /// Every habit of the project as a command.
 #[derive(Parser)]
@@ -25,6 +25,8 @@ enum Command {
     Demo(demo::Options),
     /// Run every check and every test; the end-to-end tests run as root
     Test(test::Options),
+    /// Measure what gopulse costs; `bench all` writes docs/performance.md and docs/performance.json
+    Bench(bench::Options),
     /// Formatting, lints, licences and sources of dependencies, Go vet, and the book
     Check {
         /// Only these; without any, all
@@ -76,6 +78,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Build => build::run().map(drop),
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
+        Command::Bench(options) => bench::run(&options),
         Command::Check { checks } => check::run(&checks),
         Command::Offsets { arguments } => offsets::run(&arguments),
         Command::Go(GoCommand::Build { name, go, variant }) => {

@@ -11,9 +11,7 @@ use aya_log_ebpf::debug;
 use exporter_ebpf::{
     event,
     histogram::bucket,
-    http::{
-        InFlight, Panicked, ROUTE_TEXT, RouteKey, RouteText, SeriesKey, SeriesValue, goroutine_key, route_kind,
-    },
+    http::{InFlight, Panicked, ROUTE_TEXT, RouteKey, RouteText, SeriesKey, SeriesValue, goroutine_key, route_kind},
     loss::Reason,
     method,
     route::{Folder, MAX_PATH},
@@ -178,7 +176,8 @@ fn http2_state(target: &TargetConfig, server: &Http2Offsets, entry: &InFlight) -
     if server.server_request_method == NONE {
         return (status, entry.request);
     }
-    let theirs = read::<u64>(rws, server.rws_req).and_then(|request| read::<u64>(request, server.server_request_method));
+    let theirs =
+        read::<u64>(rws, server.rws_req).and_then(|request| read::<u64>(request, server.server_request_method));
     let ours = read::<u64>(entry.request, target.request_method);
     let whole = theirs.is_some() && theirs == ours;
     (status, if whole { entry.request } else { 0 })
@@ -232,7 +231,10 @@ fn panic_at(ctx: &ProbeContext) {
         UNREADABLE
     };
     // Nothing was written yet: the client gets no answer at all, which is the server's failure.
-    let series = series(ctx, target, entry.request, entry.routed, status_code(status, 500));
+    let (mut series, text) = series(target, entry.request, entry.routed, status_code(status, 500));
+    if SERIES.get_ptr(&series).is_none() {
+        new_route(ctx, target, &mut series, text);
+    }
     let panicked = Panicked {
         series,
         start_ns: entry.start_ns,
@@ -260,20 +262,25 @@ fn end(ctx: &ProbeContext, target: &TargetConfig, entry: &InFlight, request: u64
     if status == UNREADABLE {
         lost(target.id, Reason::Unreadable);
     }
-    let mut series = series(ctx, target, request, entry.routed, status_code(status, unwritten));
+    let (mut series, text) = series(target, request, entry.routed, status_code(status, unwritten));
     if series.status == 101 && series.method == method::CONNECT {
         series.status = 200;
     }
+    if let Some(value) = SERIES.get_ptr_mut(&series) {
+        record(value, duration_ns);
+        return;
+    }
+    new_route(ctx, target, &mut series, text);
     count(&series, duration_ns);
 }
 
-/// The series that a request belongs to. Nothing is copied for a route known by address.
+/// The series that a request belongs to, and where its route's text is. Nothing is copied for a route known by address.
 #[inline(always)]
-fn series(ctx: &ProbeContext, target: &TargetConfig, request: u64, routed: u64, status: u16) -> SeriesKey {
+fn series(target: &TargetConfig, request: u64, routed: u64, status: u16) -> (SeriesKey, GoString) {
     let mut series = SeriesKey { route: 0, target: target.id, status, method: 0, route_kind: route_kind::NONE };
     let Some(name) = (if request == 0 { None } else { read::<GoString>(request, target.request_method) }) else {
         lost(target.id, Reason::Unreadable);
-        return series;
+        return (series, GoString { ptr: 0, len: 0 });
     };
     series.method = method_id(name);
     // The copy is held by nothing once the handler has returned; it is whole as long as it shares the method's string.
@@ -282,11 +289,7 @@ fn series(ctx: &ProbeContext, target: &TargetConfig, request: u64, routed: u64, 
         routed_request = routed;
     }
     let text = route(target, &mut series, routed_request);
-    // Nothing more to do for a series that exists.
-    if series.route_kind != route_kind::NONE && SERIES.get_ptr(&series).is_none() {
-        new_series(ctx, target, &mut series, text);
-    }
-    series
+    (series, text)
 }
 
 /// Finds the route and where its text is.
@@ -313,8 +316,11 @@ fn route(target: &TargetConfig, series: &mut SeriesKey, request: u64) -> GoStrin
         kind = route_kind::PATH;
     }
     if text.len != 0 {
-        series.route = by_text(target, &text, kind);
+        series.route = text_route(text.ptr, text.len, u64::from(kind == route_kind::PATH));
         series.route_kind = if series.route == 0 { route_kind::NONE } else { kind };
+        if series.route == 0 {
+            lost(target.id, Reason::Unreadable);
+        }
     }
     text
 }
@@ -336,19 +342,19 @@ fn method_id(name: GoString) -> u8 {
     }
 }
 
-/// The route of a text: hashed as it is, or folded; 0 if it cannot be read.
+/// The route of a text: folded as a path where `fold` is not 0, else hashed as it is; 0 if it cannot be read. Global and with
+/// plain numbers for arguments, so that the verifier takes it once, by itself, and knows nothing of its result: otherwise
+/// each of the loop's 128 ways out is followed through all that comes after.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn by_text(target: &TargetConfig, text: &GoString, kind: u8) -> u64 {
+extern "C" fn text_route(ptr: u64, len: u64, fold: u64) -> u64 {
     let mut path = [0_u8; MAX_PATH + 1];
-    let Some(len) = read_bytes(text.ptr, text.len, &mut path) else {
-        lost(target.id, Reason::Unreadable);
-        return 0;
-    };
+    let Some(read) = read_bytes(ptr, len, &mut path) else { return 0 };
     let mut folder = Folder::new();
-    let mut plain = text.len;
+    let mut plain = len;
     let mut i = 0;
     while i < MAX_PATH {
-        if i >= len as usize {
+        if i >= read as usize {
             break;
         }
         let byte = path[i];
@@ -356,12 +362,15 @@ fn by_text(target: &TargetConfig, text: &GoString, kind: u8) -> u64 {
         plain = (plain ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
         i += 1;
     }
-    if kind == route_kind::PATH { folder.finish(text.len <= MAX_PATH as u64) } else { plain | 1 }
+    if fold == 0 { plain | 1 } else { folder.finish(len <= MAX_PATH as u64) }
 }
 
 /// Makes sure that a new series' route is one of the target's; past the limit it becomes the overflow route.
 #[inline(never)]
-fn new_series(ctx: &ProbeContext, target: &TargetConfig, series: &mut SeriesKey, text: GoString) {
+fn new_route(ctx: &ProbeContext, target: &TargetConfig, series: &mut SeriesKey, text: GoString) {
+    if series.route_kind == route_kind::NONE {
+        return;
+    }
     let key = RouteKey { route: series.route, target: target.id, route_kind: u32::from(series.route_kind) };
     if ROUTES.get_ptr(&key).is_some() {
         return;
@@ -429,7 +438,8 @@ fn count_first(key: &SeriesKey, duration_ns: u64) {
         record(value, duration_ns);
         return;
     }
-    let overflow = SeriesKey { route: 0, target: key.target, status: 0, method: 0, route_kind: route_kind::SERIES_OVERFLOW };
+    let overflow =
+        SeriesKey { route: 0, target: key.target, status: 0, method: 0, route_kind: route_kind::SERIES_OVERFLOW };
     let _ = SERIES.insert(&overflow, &SeriesValue::ZERO, BPF_NOEXIST);
     match SERIES.get_ptr_mut(&overflow) {
         Some(value) => {
@@ -441,4 +451,3 @@ fn count_first(key: &SeriesKey, duration_ns: u64) {
 }
 
 const _: () = assert!(ROUTE_TEXT == MAX_PATH + 1, "both buffers are read with one mask");
-

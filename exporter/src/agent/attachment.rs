@@ -28,10 +28,13 @@ impl GroupKey {
     }
 }
 
+/// Attached sites: which program, at which file offset.
+type Links = Vec<(Probe, u64, Link)>;
+
 /// Links that live and die together.
 #[derive(Default)]
 pub(super) struct Group {
-    links: Vec<(Probe, u64, Link)>,
+    links: Links,
     /// Ids of the targets that use it.
     pub(super) users: HashSet<u32>,
 }
@@ -54,7 +57,7 @@ pub(super) struct Outcome {
     pub(super) process: ProcessId,
     pub(super) verdict: Verdict,
     /// The group and links, if anything was to be attached.
-    pub(super) attached: Result<Option<(GroupKey, Vec<(Probe, u64, Link)>)>, AttachError>,
+    pub(super) attached: Result<Option<(GroupKey, Links)>, AttachError>,
 }
 
 impl std::fmt::Debug for Outcome {
@@ -84,9 +87,8 @@ impl Agent {
                             reason: format!("the map of targets: {error}"),
                         }),
                         Ok(()) if have_group => Ok(None),
-                        Ok(()) => {
-                            attach_all(kernel, inspection, &process.exe(), key.scope(), false).map(|links| Some((key, links)))
-                        }
+                        Ok(()) => attach_all(kernel, inspection, &process.exe(), key.scope(), false)
+                            .map(|links| Some((key, links))),
                     }
                 }
                 _ => Ok(None),
@@ -104,9 +106,10 @@ impl Agent {
         let mut guard = self.state();
         let state = &mut *guard;
         state.remember(outcome.process.file, outcome.verdict.clone());
-        let still = state.targets.get_mut(&outcome.id).filter(|target| {
-            target.process.id == outcome.process && matches!(target.stage, Stage::Preparing)
-        });
+        let still = state
+            .targets
+            .get_mut(&outcome.id)
+            .filter(|target| target.process.id == outcome.process && matches!(target.stage, Stage::Preparing));
         let Some(target) = still else {
             // It ended meanwhile: what was attached is let go.
             drop(guard);
@@ -184,7 +187,9 @@ impl Agent {
                     info!(function = planned.function, "attached: requests are copied before they are routed");
                     let mut state = agent.state();
                     match state.groups.get_mut(&key) {
-                        Some(group) if !group.has(&planned) => group.links.push((planned.probe, planned.file_offset, link)),
+                        Some(group) if !group.has(&planned) => {
+                            group.links.push((planned.probe, planned.file_offset, link));
+                        }
                         _ => drop(link),
                     }
                 }
@@ -219,7 +224,11 @@ impl Agent {
 
 fn look_inside(process: &Process, sites: Sites) -> Verdict {
     let file = process.open().map_err(|error| format!("cannot read the executable: {error}"))?;
-    inspect(file, sites).map(std::sync::Arc::new).map_err(|error| error.to_string())
+    let mut inspection = inspect(file, sites).map_err(|error| error.to_string())?;
+    // These are for people; kept for many executables they would be most of the agent's memory.
+    inspection.modules = Vec::new();
+    inspection.settings = Vec::new();
+    Ok(std::sync::Arc::new(inspection))
 }
 
 fn attach_all(
@@ -228,7 +237,7 @@ fn attach_all(
     exe: &Path,
     scope: Scope,
     on_demand: bool,
-) -> Result<Vec<(Probe, u64, Link)>, AttachError> {
+) -> Result<Links, AttachError> {
     let mut links = Vec::new();
     // Ends before starts: a start without its end would be in flight for ever.
     let mut planned: Vec<_> = inspection.probes.iter().filter(|it| it.on_demand == on_demand).collect();
@@ -246,7 +255,7 @@ fn attach_all(
 }
 
 /// Detaching blocks: it is done on a thread of its own.
-fn detach_elsewhere(links: Vec<(Probe, u64, Link)>) {
+fn detach_elsewhere(links: Links) {
     if !links.is_empty() {
         thread::spawn(move || drop(links));
     }

@@ -98,7 +98,9 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
     let probes = state.groups.values().map(super::attachment::Group::sites).sum::<usize>() as u64;
     usage.push(maps.targets.usage(by_stage.get("measured").copied().unwrap_or(0)));
     drop(guard);
-    wants_mux.into_iter().for_each(|id| agent.attach_mux(id));
+    for id in wants_mux {
+        agent.attach_mux(id);
+    }
 
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let (cpu_seconds, resident_bytes) = own_usage();
@@ -107,7 +109,11 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
         targets,
         lost,
         agent: AgentFigures {
-            attach_method: if inner.kernel.method() == crate::kernel::Method::PerfEvent { "perf-event" } else { "uprobe-multi" },
+            attach_method: if inner.kernel.method() == crate::kernel::Method::PerfEvent {
+                "perf-event"
+            } else {
+                "uprobe-multi"
+            },
             targets: by_stage.into_iter().collect(),
             probes,
             events: vec![
@@ -138,10 +144,7 @@ fn target_figures(state: &State, active: &HashMap<u32, u64>) -> Vec<TargetFigure
         .map(|(target, inspection)| TargetFigures {
             target: target.labels.clone(),
             active_requests: active.get(&target.id).copied().unwrap_or(0),
-            probes: target
-                .group
-                .and_then(|key| state.groups.get(&key))
-                .map_or(0, super::attachment::Group::sites),
+            probes: target.group.and_then(|key| state.groups.get(&key)).map_or(0, super::attachment::Group::sites),
             info: [
                 ("go_version", inspection.go_version.clone()),
                 ("main_module", inspection.main_module.clone()),
@@ -220,4 +223,3 @@ fn own_usage() -> (Option<f64>, Option<u64>) {
         .map(|pages| pages * procfs::page_size());
     (cpu, resident)
 }
-

@@ -228,7 +228,9 @@ pub(crate) fn check_pids(select: &Selection) -> Result<(), String> {
         }
         match measurable_process(pid) {
             Ok(()) => measurable += 1,
-            Err(reason) => first_refusal = first_refusal.or(Some(format!("process {pid} cannot be measured: {reason}"))),
+            Err(reason) => {
+                first_refusal = first_refusal.or(Some(format!("process {pid} cannot be measured: {reason}")));
+            }
         }
     }
     let only_pids = select.executables.is_empty() && select.listen_ports.is_empty() && !select.all;

@@ -61,7 +61,11 @@ impl State {
                 let group = target.group.as_ref().and_then(|key| self.groups.get(key));
                 let probes = inspection.map_or_else(Vec::new, |inspection| {
                     let attached = |probe: &PlannedProbe| group.is_some_and(|group| group.has(probe));
-                    inspection.probes.iter().map(|it| ProbeView { attached: attached(it), planned: it.clone() }).collect()
+                    inspection
+                        .probes
+                        .iter()
+                        .map(|it| ProbeView { attached: attached(it), planned: it.clone() })
+                        .collect()
                 });
                 TargetView {
                     pid: target.process.id.pid,

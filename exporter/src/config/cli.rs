@@ -104,11 +104,6 @@ impl RunArgs {
             config.select.listen_ports.clone_from(&self.listen_ports);
             config.select.all = self.all;
         }
-        fn set<T: Clone>(slot: &mut T, flag: Option<&T>) {
-            if let Some(value) = flag {
-                slot.clone_from(value);
-            }
-        }
         set(&mut config.metrics_address, self.metrics_address.as_ref());
         set(&mut config.attach, self.attach.as_ref());
         set(&mut config.max_routes, self.max_routes.as_ref());
@@ -117,6 +112,12 @@ impl RunArgs {
         set(&mut config.bench_sites, self.bench_sites.as_ref());
         set(&mut config.log_format, self.log_format.as_ref());
         set(&mut config.log_level, self.log_level.as_ref());
+    }
+}
+
+fn set<T: Clone>(slot: &mut T, flag: Option<&T>) {
+    if let Some(value) = flag {
+        slot.clone_from(value);
     }
 }
 

@@ -66,7 +66,9 @@ fn what_check_prints_is_a_valid_file() {
 
 #[test]
 fn globs_match_paths_or_names() {
-    let globs = Selection { executables: vec!["shop*".into(), "/opt/**/api".into()], ..Selection::default() }.matcher().unwrap();
+    let globs = Selection { executables: vec!["shop*".into(), "/opt/**/api".into()], ..Selection::default() }
+        .matcher()
+        .unwrap();
     assert!(globs.matches(Path::new("/srv/shop-v2")));
     assert!(globs.matches(Path::new("/opt/a/b/api")));
     assert!(!globs.matches(Path::new("/srv/api")));

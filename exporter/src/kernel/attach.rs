@@ -95,9 +95,7 @@ impl Kernel {
     pub(crate) fn attach(&self, probe: Probe, exe: &Path, offsets: &[u64], scope: Scope) -> Result<Link, AttachError> {
         let scope = match scope {
             Scope::File => UProbeScope::AllProcesses,
-            Scope::Process(pid) => {
-                UProbeScope::OneProcess(NonZeroU32::new(pid).ok_or(AttachError::Gone { probe })?)
-            }
+            Scope::Process(pid) => UProbeScope::OneProcess(NonZeroU32::new(pid).ok_or(AttachError::Gone { probe })?),
         };
         let attached = self.with_program(probe.program(self.method()), |program| {
             let id = program.attach(offsets, exe, scope)?;

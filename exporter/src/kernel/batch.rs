@@ -54,9 +54,8 @@ pub(super) fn for_each<K: Pod, V: Pod>(map: BorrowedFd<'_>, mut each: impl FnMut
             ..BatchAttr::default()
         };
         // SAFETY: the attribute is of the kernel's layout and names buffers with room for `count` keys and values.
-        let result = unsafe {
-            libc::syscall(libc::SYS_bpf, BPF_MAP_LOOKUP_BATCH, &raw mut attr, size_of::<BatchAttr>())
-        };
+        let result =
+            unsafe { libc::syscall(libc::SYS_bpf, BPF_MAP_LOOKUP_BATCH, &raw mut attr, size_of::<BatchAttr>()) };
         let error = io::Error::last_os_error();
         let done = match (result, error.raw_os_error()) {
             (0, _) => false,
@@ -72,7 +71,8 @@ pub(super) fn for_each<K: Pod, V: Pod>(map: BorrowedFd<'_>, mut each: impl FnMut
         started = true;
         for i in 0..(attr.count as usize).min(room) {
             // SAFETY: the kernel has filled `count` entries of each buffer, and any bytes are a value of a Pod type.
-            let (key, value) = unsafe { (keys.as_ptr().add(i).cast::<K>().read(), values.as_ptr().add(i).cast::<V>().read()) };
+            let (key, value) =
+                unsafe { (keys.as_ptr().add(i).cast::<K>().read(), values.as_ptr().add(i).cast::<V>().read()) };
             each(&key, &value);
         }
         if done {

@@ -11,6 +11,7 @@ use aya::{
     Ebpf,
     maps::{MapData, RingBuf},
 };
+use aya_log::EbpfLogger;
 use exporter_ebpf::event::Event;
 use tokio::io::unix::AsyncFd;
 
@@ -54,6 +55,27 @@ impl EventStream {
             if !events.is_empty() {
                 return Ok(events);
             }
+        }
+    }
+}
+
+/// What the kernel side logs, by aya-log; it goes where all logging goes.
+pub(crate) struct KernelLog(EbpfLogger<&'static dyn log::Log>);
+
+impl KernelLog {
+    /// To be taken before the programs are loaded, which need its map.
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, String> {
+        EbpfLogger::init(ebpf).map(Self).map_err(|error| format!("the kernel side's log: {error}"))
+    }
+
+    /// Hands lines on as they come. Never ends on its own. Needs a tokio runtime.
+    pub(crate) async fn run(mut self) -> io::Result<()> {
+        // SAFETY: the descriptor is a duplicate that the AsyncFd owns: nothing else closes it.
+        let ready = unsafe { AsyncFd::register(self.0.as_fd().try_clone_to_owned()?) }.map_err(io::Error::from)?;
+        loop {
+            let mut guard = ready.readable().await?;
+            self.0.flush();
+            guard.clear_ready();
         }
     }
 }

@@ -12,7 +12,11 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tracing::debug;
 
-use super::{attach::Probe, events::Events, maps::Maps};
+use super::{
+    attach::Probe,
+    events::{Events, KernelLog},
+    maps::Maps,
+};
 
 #[cfg(target_arch = "x86_64")]
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("GOPULSE_BPF_OBJECT_DIR"), "/gopulse-x86_64.o"));
@@ -58,10 +62,7 @@ pub(crate) enum LoadError {
     #[error("cannot tell whether this kernel has uprobe_multi links: {0}; try --attach perf-event")]
     Unknown(io::Error),
     #[error("the kernel refused program {program}: {reason}")]
-    Program {
-        program: &'static str,
-        reason: String,
-    },
+    Program { program: &'static str, reason: String },
     #[error("the kernel refused the eBPF object: {0}; gopulse needs Linux 5.10 or later with eBPF and uprobes")]
     Object(String),
 }
@@ -75,7 +76,7 @@ pub(crate) struct Kernel {
 
 impl Kernel {
     /// Loads everything and starts the process tracepoints.
-    pub(crate) fn load(options: &Options) -> Result<(Self, Events), LoadError> {
+    pub(crate) fn load(options: &Options) -> Result<(Self, Events, KernelLog), LoadError> {
         if OBJECT.is_empty() {
             return Err(LoadError::NotBuilt);
         }
@@ -87,6 +88,8 @@ impl Kernel {
             .map_err(|error| {
                 permission_in(&error).map_or_else(|| LoadError::Object(chain(&error)), LoadError::Permission)
             })?;
+        let missing = |what: String| LoadError::Object(what);
+        let log = KernelLog::take(&mut ebpf).map_err(missing)?;
         for probe in Probe::ALL {
             let name = probe.program(method);
             let refused = |error: &(dyn std::error::Error + 'static)| {
@@ -98,9 +101,7 @@ impl Kernel {
             let verified = loaded.info().ok().and_then(|info| info.verified_instruction_count());
             debug!(program = name, verified_instructions = verified, "loaded");
         }
-        for (name, tracepoint) in
-            [("process_exec", "sched_process_exec"), ("process_exit", "sched_process_exit")]
-        {
+        for (name, tracepoint) in [("process_exec", "sched_process_exec"), ("process_exit", "sched_process_exit")] {
             let refused = |error: aya::programs::ProgramError| {
                 permission_in(&error)
                     .map_or_else(|| LoadError::Program { program: name, reason: chain(&error) }, LoadError::Permission)
@@ -109,10 +110,9 @@ impl Kernel {
             program.load().map_err(refused)?;
             program.attach(tracepoint).map_err(refused)?;
         }
-        let missing = |what: String| LoadError::Object(what);
         let events = Events::take(&mut ebpf).map_err(missing)?;
         let maps = Maps::take(&mut ebpf).map_err(missing)?;
-        Ok((Self { ebpf: Mutex::new(ebpf), method, maps }, events))
+        Ok((Self { ebpf: Mutex::new(ebpf), method, maps }, events, log))
     }
 
     /// The method in use: never [`Method::Auto`].
@@ -147,14 +147,16 @@ where
 fn choose(wanted: Method) -> Result<Method, LoadError> {
     match wanted {
         Method::PerfEvent => Ok(Method::PerfEvent),
-        Method::Auto | Method::UprobeMulti => match is_uprobe_multi_supported(UProbeMultiFeature::ProcessScopedPidFilter) {
-            Ok(true) => Ok(Method::UprobeMulti),
-            Ok(false) if wanted == Method::Auto => Ok(Method::PerfEvent),
-            Ok(false) => Err(LoadError::NoUprobeMulti),
-            Err(error) if is_permission(&error) => Err(LoadError::Permission(error)),
-            Err(_) if wanted == Method::Auto => Ok(Method::PerfEvent),
-            Err(error) => Err(LoadError::Unknown(error)),
-        },
+        Method::Auto | Method::UprobeMulti => {
+            match is_uprobe_multi_supported(UProbeMultiFeature::ProcessScopedPidFilter) {
+                Ok(true) => Ok(Method::UprobeMulti),
+                Ok(false) if wanted == Method::Auto => Ok(Method::PerfEvent),
+                Ok(false) => Err(LoadError::NoUprobeMulti),
+                Err(error) if is_permission(&error) => Err(LoadError::Permission(error)),
+                Err(_) if wanted == Method::Auto => Ok(Method::PerfEvent),
+                Err(error) => Err(LoadError::Unknown(error)),
+            }
+        }
     }
 }
 
@@ -167,10 +169,8 @@ fn is_permission(error: &io::Error) -> bool {
 fn permission_in(error: &(dyn std::error::Error + 'static)) -> Option<io::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            if is_permission(io) {
-                return io.raw_os_error().map(io::Error::from_raw_os_error);
-            }
+        if let Some(io) = error.downcast_ref::<io::Error>().filter(|io| is_permission(io)) {
+            return io.raw_os_error().map(io::Error::from_raw_os_error);
         }
         next = error.source();
     }

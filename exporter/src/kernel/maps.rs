@@ -71,7 +71,7 @@ pub(crate) struct Map<K: Pod, V: Pod> {
     capacity: u64,
     /// For batches, which aya does not offer.
     fd: OwnedFd,
-    map: Mutex<HashMap<MapData, K, V>>,
+    inner: Mutex<HashMap<MapData, K, V>>,
 }
 
 impl<K: Pod, V: Pod> Map<K, V> {
@@ -83,11 +83,11 @@ impl<K: Pod, V: Pod> Map<K, V> {
         let capacity = data.info().map_or(0, |info| u64::from(info.max_entries()));
         let fd = data.fd().as_fd().try_clone_to_owned().map_err(|error| format!("map {name}: {error}"))?;
         let map: HashMap<MapData, K, V> = map.try_into().map_err(|error: MapError| format!("map {name}: {error}"))?;
-        Ok(Self { name, capacity, fd, map: Mutex::new(map) })
+        Ok(Self { name, capacity, fd, inner: Mutex::new(map) })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<MapData, K, V>> {
-        self.map.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes an entry.

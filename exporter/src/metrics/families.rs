@@ -12,8 +12,8 @@ use crate::target::Labels;
 
 /// Upper bounds of the duration histograms in seconds, without `+Inf`.
 pub(super) const BOUNDS: [f64; BUCKETS - 1] = [
-    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0,
-    7.5, 10.0,
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0,
+    2.5, 5.0, 7.5, 10.0,
 ];
 
 /// A sample's value.
@@ -45,7 +45,10 @@ impl<'a> Sample<'a> {
 
     /// All labels, the target's first.
     pub(super) fn labels(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        self.target.into_iter().flat_map(Labels::iter).chain(self.own.iter().map(|(name, value)| (*name, value.as_ref())))
+        self.target
+            .into_iter()
+            .flat_map(Labels::iter)
+            .chain(self.own.iter().map(|(name, value)| (*name, value.as_ref())))
     }
 }
 
@@ -60,7 +63,10 @@ pub(super) struct Family<'a> {
 
 /// All families, one at a time, in the contract's order.
 pub(super) fn families(snapshot: &Snapshot) -> impl Iterator<Item = Family<'_>> {
-    contract::ALL.iter().map(|desc| Family { desc, samples: samples(desc, snapshot) }).filter(|family| !family.samples.is_empty())
+    contract::ALL
+        .iter()
+        .map(|desc| Family { desc, samples: samples(desc, snapshot) })
+        .filter(|family| !family.samples.is_empty())
 }
 
 fn samples<'a>(desc: &'static Desc, snapshot: &'a Snapshot) -> Vec<Sample<'a>> {

@@ -23,11 +23,8 @@ pub(crate) fn reference() -> String {
             Stability::Development => "development",
         };
         let target = if desc.of_target { ", target" } else { "" };
-        let labels = if desc.labels.is_empty() {
-            String::new()
-        } else {
-            format!("\n\nLabels: `{}`.", desc.labels.join("`, `"))
-        };
+        let labels =
+            if desc.labels.is_empty() { String::new() } else { format!("\n\nLabels: `{}`.", desc.labels.join("`, `")) };
         let _ = write!(
             page,
             "\n## `{}`\n\n{} *({kind}{target}, {stability})*{labels}\n\nFrom: {}.\n",
@@ -43,11 +40,17 @@ pub(crate) fn reference() -> String {
 
 fn meaning(reason: Reason) -> &'static str {
     match reason {
-        Reason::NoStart => "a request ended whose start was not seen (in flight when the probes were attached); not counted.",
+        Reason::NoStart => {
+            "a request ended whose start was not seen (in flight when the probes were attached); not counted."
+        }
         Reason::InFlightFull => "more requests in flight than `max_in_flight`; not counted.",
-        Reason::SeriesFull => "more series than `max_series`, and no room for the target's overflow series; not counted.",
+        Reason::SeriesFull => {
+            "more series than `max_series`, and no room for the target's overflow series; not counted."
+        }
         Reason::Unreadable => "the target's memory could not be read at a request's end; counted with what was known.",
-        Reason::PanicsFull => "more requests panicked at one time than can be kept; not counted, unless they end normally.",
+        Reason::PanicsFull => {
+            "more requests panicked at one time than can be kept; not counted, unless they end normally."
+        }
         Reason::RouteOverflow => "more routes than `max_routes`; counted under the route `_overflow`.",
         Reason::SeriesOverflow => "more series than `max_series`; counted under one overflow series of the target.",
         Reason::EventRing => "the event ring was full; the periodic scan of /proc makes up for it.",

@@ -106,7 +106,10 @@ fn the_contract_is_well_formed_and_all_of_it_is_exposed() {
         assert!(desc.help.ends_with('.') && !desc.source.is_empty(), "{}", desc.name);
         assert!(text.contains(&format!("# TYPE {} ", desc.name)), "{} is not exposed", desc.name);
         for label in desc.labels {
-            let exposed = text.lines().filter(|line| line.starts_with(desc.name)).any(|line| line.contains(&format!("{label}=\"")));
+            let exposed = text
+                .lines()
+                .filter(|line| line.starts_with(desc.name))
+                .any(|line| line.contains(&format!("{label}=\"")));
             assert!(exposed, "{} has no label {label}", desc.name);
         }
     }
@@ -116,4 +119,10 @@ fn the_contract_is_well_formed_and_all_of_it_is_exposed() {
 fn the_reference_names_every_metric() {
     let page = reference();
     assert!(contract::ALL.iter().all(|desc| page.contains(&format!("## `{}`", desc.name))));
+}
+
+#[test]
+fn the_reference_in_the_book_is_current() {
+    let page = include_str!("../../../docs/src/metrics.md");
+    assert!(page == reference(), "run: target/release/gopulse metric-reference > docs/src/metrics.md");
 }

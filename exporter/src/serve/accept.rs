@@ -32,13 +32,15 @@ pub(super) fn gzip(headers: &HeaderMap) -> bool {
 type Entry<'h> = (&'h str, Vec<(&'h str, &'h str)>, f32);
 
 fn entries<'h>(headers: &'h HeaderMap, name: &'h str) -> impl Iterator<Item = Entry<'h>> {
-    headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(|entry| {
-        let mut parts = entry.split(';').map(str::trim);
-        let media = parts.next().unwrap_or("");
-        let parameters: Vec<_> = parts.filter_map(|part| part.split_once('=')).collect();
-        let q = parameters.iter().find(|(name, _)| *name == "q").and_then(|(_, q)| q.parse().ok()).unwrap_or(1.0);
-        (media, parameters, q)
-    })
+    headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(
+        |entry| {
+            let mut parts = entry.split(';').map(str::trim);
+            let media = parts.next().unwrap_or("");
+            let parameters: Vec<_> = parts.filter_map(|part| part.split_once('=')).collect();
+            let q = parameters.iter().find(|(name, _)| *name == "q").and_then(|(_, q)| q.parse().ok()).unwrap_or(1.0);
+            (media, parameters, q)
+        },
+    )
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ const MAX_HEAD: usize = 16 * 1024;
 /// How long a client may take to send its request's head, also on a connection kept alive.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long one request may take in all, a slow reader included.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+const REQUEST_TIMEOUT: Duration = Duration::from_mins(2);
 
 type Body = BoxBody<Bytes, io::Error>;
 
@@ -39,9 +39,13 @@ type Body = BoxBody<Bytes, io::Error>;
 pub(crate) fn bind(address: SocketAddr) -> Result<std::net::TcpListener, String> {
     let listener = std::net::TcpListener::bind(address).map_err(|error| {
         let advice = match error.kind() {
-            io::ErrorKind::AddrInUse => "something else, perhaps another gopulse, listens there: choose another with --metrics-address",
+            io::ErrorKind::AddrInUse => {
+                "something else, perhaps another gopulse, listens there: choose another with --metrics-address"
+            }
             io::ErrorKind::PermissionDenied => "ports below 1024 need root: choose another with --metrics-address",
-            io::ErrorKind::AddrNotAvailable => "this machine has no such address: choose another with --metrics-address",
+            io::ErrorKind::AddrNotAvailable => {
+                "this machine has no such address: choose another with --metrics-address"
+            }
             _ => "choose another with --metrics-address",
         };
         format!("cannot listen on {address}: {error}; {advice}")

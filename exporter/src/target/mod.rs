@@ -1,8 +1,8 @@
 //! Process + Go binary (+ pod) = target: what of it can be measured, and by which labels it is known. Knows nothing of how
 //! probes are attached or metrics written.
 
-mod plan;
 mod labels;
+mod plan;
 
 pub(crate) use self::{
     labels::Labels,

@@ -67,6 +67,29 @@ pub(crate) struct Disabled {
     pub(crate) reason: String,
 }
 
+/// A module linked into the executable.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Module {
+    /// Its path.
+    path: String,
+    /// Its version, or the replacement's.
+    version: String,
+    /// What replaces it, where it is replaced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaced_by: Option<String>,
+}
+
+impl Module {
+    fn of(module: &gobinary::Module) -> Self {
+        let used = module.replace.as_deref().unwrap_or(module);
+        Self {
+            path: module.path.clone(),
+            version: used.version.clone(),
+            replaced_by: module.replace.as_ref().map(|it| it.path.clone()),
+        }
+    }
+}
+
 /// What inspecting an executable gave.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Inspection {
@@ -80,7 +103,14 @@ pub(crate) struct Inspection {
     pub(crate) functions_from: String,
     /// Where struct offsets are from.
     pub(crate) layouts_from: String,
+    /// Modules linked in: path and version, the main module first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) modules: Vec<Module>,
+    /// Build settings, as `go version -m` shows them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) settings: Vec<(String, String)>,
     /// Sites.
+    #[serde(rename = "probe_sites")]
     pub(crate) probes: Vec<PlannedProbe>,
     /// What is off.
     pub(crate) disabled: Vec<Disabled>,
@@ -146,7 +176,15 @@ const XNET_HANDLER_DONE: &str = "golang.org/x/net/http2.(*responseWriter).handle
 const PANICS: [&str; 2] = ["runtime.gopanic", "runtime.Goexit"];
 
 const FUNCTIONS: [&str; 10] = [
-    SERVE_HTTP, FINISH_REQUEST, HIJACK, MUX, HANDLER_DONE[0], HANDLER_DONE[1], XNET_RUN_HANDLER, XNET_HANDLER_DONE, PANICS[0],
+    SERVE_HTTP,
+    FINISH_REQUEST,
+    HIJACK,
+    MUX,
+    HANDLER_DONE[0],
+    HANDLER_DONE[1],
+    XNET_RUN_HANDLER,
+    XNET_HANDLER_DONE,
+    PANICS[0],
     PANICS[1],
 ];
 
@@ -183,6 +221,8 @@ pub(crate) fn inspect<S: Source>(source: S, sites: Sites) -> Result<Inspection, 
         main_version,
         functions_from: binary.functions_from.as_str().to_owned(),
         layouts_from: binary.layouts().source().as_str().to_owned(),
+        modules: info.main.iter().chain(&info.deps).map(Module::of).collect(),
+        settings: info.settings.clone(),
         probes,
         disabled,
         seconds: started.elapsed().as_secs_f64(),
@@ -192,7 +232,7 @@ pub(crate) fn inspect<S: Source>(source: S, sites: Sites) -> Result<Inspection, 
 }
 
 /// The first byte of the function that a site is in. Go's stack check begins with a `cmp`, which kernels single-step.
-fn first_byte(site: Site) -> Site {
+fn first_byte(site: &Site) -> Site {
     Site {
         vaddr: site.vaddr - u64::from(site.function_offset),
         file_offset: site.file_offset - u64::from(site.function_offset),
@@ -238,7 +278,7 @@ impl Plan<'_> {
     fn sites_of(&self, probe: Probe, function: &Function) -> Result<Vec<Site>, SiteError> {
         let entry = self.binary.entry_site(function);
         match (self.sites, probe) {
-            (Sites::EntryRet, Probe::HttpStart) => entry.map(|site| vec![first_byte(site)]),
+            (Sites::EntryRet, Probe::HttpStart) => entry.map(|site| vec![first_byte(&site)]),
             (Sites::EntryRet, Probe::Http1End) => self.binary.return_sites(function),
             _ => entry.map(|site| vec![site]),
         }
@@ -265,7 +305,9 @@ impl Plan<'_> {
         let all = [Feature::Http1Server, Feature::Http2Server, Feature::XnetHttp2Server];
         if !request_is_known || config.response_status == NONE || config.response_req == NONE {
             let reason = format!("no struct layouts of net/http for {}", self.binary.build_info.go_version);
-            all.into_iter().for_each(|feature| self.off(feature, reason.clone()));
+            for feature in all {
+                self.off(feature, reason.clone());
+            }
             return config;
         }
 
@@ -300,7 +342,10 @@ impl Plan<'_> {
         if config.request_pat == NONE || config.pattern_str == NONE {
             config.request_pat = NONE;
             let version = &self.binary.build_info.go_version;
-            self.off(Feature::RoutePattern, format!("{version} keeps no pattern in the request: routes are folded from paths"));
+            self.off(
+                Feature::RoutePattern,
+                format!("{version} keeps no pattern in the request: routes are folded from paths"),
+            );
         } else if self.uses_old_mux() {
             self.off(
                 Feature::RoutePattern,

@@ -1,24 +1,31 @@
-//! Looks at a measured process's own instructions: a breakpoint there is a probe, and no other witness is needed.
+//! Looks at a measured process's own instructions: where they are not the file's, there is a probe, and no other witness is
+//! needed.
 
 use std::{fs, os::unix::fs::FileExt as _};
 
 use serde_json::Value;
 
-/// The breakpoint instruction that uprobes put in (x86-64).
-const BREAKPOINT: u8 = 0xcc;
+/// A probe's place in the file and in the process's memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Site {
+    file_offset: u64,
+    address: u64,
+}
 
-/// Addresses of a target's attached probe sites in its memory, from `/targets` and `/proc/PID/maps`.
-pub(crate) fn sites(pid: u32, target: &Value) -> Vec<u64> {
+/// A target's attached probe sites, from `/targets` and `/proc/PID/maps`.
+pub(crate) fn sites(pid: u32, target: &Value) -> Vec<Site> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("the process runs");
     let probes = target["probes"].as_array().expect("a measured target has probes");
     let offsets = probes.iter().filter(|probe| probe["attached"] == true);
     let offsets = offsets.map(|probe| probe["file_offset"].as_u64().expect("a number"));
-    let sites: Vec<u64> = offsets.filter_map(|offset| address(&maps, offset)).collect();
-    assert!(!sites.is_empty(), "no probe site of process {pid} is mapped");
+    let sites: Vec<Site> = offsets
+        .map(|file_offset| Site { file_offset, address: address(&maps, file_offset).expect("the site is mapped") })
+        .collect();
+    assert!(!sites.is_empty(), "process {pid} has no probes");
     sites
 }
 
-/// Where a file offset of the executable is mapped for execution.
+/// Where a file offset of the executable is mapped for execution. The executable's own code comes first in the list.
 fn address(maps: &str, offset: u64) -> Option<u64> {
     maps.lines().find_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -26,20 +33,21 @@ fn address(maps: &str, offset: u64) -> Option<u64> {
         let (start, end) = range.split_once('-')?;
         let hexadecimal = |text: &str| u64::from_str_radix(text, 16).ok();
         let (start, end, at) = (hexadecimal(start)?, hexadecimal(end)?, hexadecimal(at)?);
-        // The executable's own code comes first in the list.
         let inside = permissions.contains('x') && (at..at + (end - start)).contains(&offset);
         inside.then(|| start + offset - at)
     })
 }
 
-/// How many of these addresses hold a breakpoint now.
-pub(crate) fn breakpoints(pid: u32, sites: &[u64]) -> usize {
+/// How many of these sites hold something else in memory than in the file: a breakpoint, or the call that newer kernels put
+/// over a long `nop`.
+pub(crate) fn probed(pid: u32, sites: &[Site]) -> usize {
     let memory = fs::File::open(format!("/proc/{pid}/mem")).expect("the process runs");
-    let mut byte = [0];
-    sites.iter().filter(|&&site| memory.read_exact_at(&mut byte, site).is_ok() && byte[0] == BREAKPOINT).count()
-}
-
-/// Whether the instructions at these addresses are `push %rbp` again (or whatever else is no breakpoint).
-pub(crate) fn is_clean(pid: u32, sites: &[u64]) -> bool {
-    breakpoints(pid, sites) == 0
+    let file = fs::File::open(format!("/proc/{pid}/exe")).expect("the process runs");
+    let differs = |site: &&Site| {
+        let (mut now, mut built) = ([0], [0]);
+        memory.read_exact_at(&mut now, site.address).expect("code can be read");
+        file.read_exact_at(&mut built, site.file_offset).expect("the site is in the file");
+        now != built
+    };
+    sites.iter().filter(differs).count()
 }

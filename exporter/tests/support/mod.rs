@@ -18,7 +18,7 @@ use xtask::{
     service::{self, LoadReport, Running},
 };
 
-pub(crate) use self::agent::{Agent, Counts, Scrape};
+pub(crate) use self::agent::Agent;
 
 /// How long to wait for what should come within moments, on a machine that others use too.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -98,4 +98,9 @@ pub(crate) fn scratch(name: &str) -> PathBuf {
     let _ = std::fs::remove_dir_all(&directory);
     std::fs::create_dir_all(&directory).expect("cargo's directory for tests is writable");
     directory
+}
+
+/// What the edge service's `/deep` answers: the sum of squares up to `depth`, modulo 1000003.
+pub(crate) fn checksum(depth: u64) -> u64 {
+    (0..=depth).fold(0, |sum, n| (sum + n * n) % 1_000_003)
 }

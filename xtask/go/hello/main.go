@@ -29,6 +29,7 @@ func main() {
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 30 * time.Second}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
+	go execInPlace()
 	go func() {
 		if err := srv.Serve(l); err != http.ErrServerClosed {
 			log.Fatal(err)
@@ -39,4 +40,16 @@ func main() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	_ = srv.Shutdown(ctx)
+}
+
+// execInPlace replaces this process's program, on SIGUSR1, by the one that SAMPLE_EXEC names, or by the same once more.
+func execInPlace() {
+	again := make(chan os.Signal, 1)
+	signal.Notify(again, syscall.SIGUSR1)
+	<-again
+	program := os.Getenv("SAMPLE_EXEC")
+	if program == "" {
+		program = os.Args[0]
+	}
+	log.Fatal(syscall.Exec(program, os.Args, os.Environ()))
 }

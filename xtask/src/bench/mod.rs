@@ -13,6 +13,7 @@ mod limits;
 mod machine;
 mod overhead;
 mod proc;
+mod program_info;
 mod programs;
 mod replicas;
 mod report;

@@ -36,20 +36,22 @@ pub(super) fn reset_peak(pid: u32) -> Result<()> {
 pub(super) fn probe_descriptors(pid: u32) -> Result<usize> {
     let entries = fs::read_dir(format!("/proc/{pid}/fd")).with_context(|| format!("process {pid} is gone"))?;
     let names = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
-    Ok(names.filter(|name| name.to_string_lossy().contains("bpf_link") || name.to_string_lossy().contains("perf_event")).count())
+    Ok(names
+        .filter(|name| name.to_string_lossy().contains("bpf_link") || name.to_string_lossy().contains("perf_event"))
+        .count())
 }
 
-/// Ids of the eBPF programs that it has open.
-pub(super) fn program_ids(pid: u32) -> Result<Vec<u32>> {
+/// What /proc/PID/fdinfo says of each eBPF program that it has open.
+pub(super) fn program_fdinfo(pid: u32) -> Result<Vec<String>> {
     let entries = fs::read_dir(format!("/proc/{pid}/fdinfo")).with_context(|| format!("process {pid} is gone"))?;
-    let texts = entries.filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok()).filter(|text| text.contains("prog_tag"));
-    let id = |text: String| text.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok());
-    Ok(texts.filter_map(id).collect())
+    let texts = entries.filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok());
+    Ok(texts.filter(|text| text.contains("prog_type:")).collect())
 }
 
 /// Processes of that name, this one apart.
 pub(super) fn named(name: &str) -> Vec<u32> {
-    let pids = fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let pids =
+        fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     pids.filter(|pid| {
         let exe: Option<PathBuf> = fs::read_link(format!("/proc/{pid}/exe")).ok();
         exe.is_some_and(|exe| exe.file_name().is_some_and(|file| file == name))

@@ -1,0 +1,226 @@
+//! `bench overhead`: CPU time that probes add to the measured process, per request, against no agent and against the same two
+//! probes where tracers commonly place them. One service process lives through all of it; agents come and go.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use super::fixture::{Agent, Tools};
+use super::proc;
+use super::programs::{self, Protocol};
+use super::report::{Section, Table, number};
+use super::stats::{Spread, differences};
+
+/// Options of `bench overhead`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Options {
+    /// How many times each way is measured
+    #[arg(long, default_value_t = 6)]
+    pub(super) pairs: usize,
+    /// hello, api, work1ms, idle10k, pingpong or all
+    #[arg(long, default_value = "all", value_parser = ["hello", "api", "work1ms", "idle10k", "pingpong", "all"])]
+    pub(super) service: String,
+    /// Connections of the load generator
+    #[arg(long, default_value_t = 32)]
+    pub(super) connections: usize,
+}
+
+/// One service and its load.
+struct Case {
+    name: &'static str,
+    kind: &'static str,
+    requests: u64,
+    /// Requests a second; 0 is as fast as it goes.
+    rate: u32,
+    idle: usize,
+    about: &'static str,
+}
+
+const CASES: [Case; 5] = [
+    Case { name: "hello", kind: "hello", requests: 100_000, rate: 0, idle: 0, about: "only answers" },
+    Case { name: "api", kind: "api", requests: 50_000, rate: 0, idle: 0, about: "20 routes with ids, JSON" },
+    Case {
+        name: "work1ms",
+        kind: "work1ms",
+        requests: 2_000,
+        rate: 700,
+        idle: 0,
+        about: "1 ms of CPU a request, 700 a second",
+    },
+    Case {
+        name: "idle10k",
+        kind: "hello",
+        requests: 100_000,
+        rate: 0,
+        idle: 10_000,
+        about: "hello, 10,000 idle connections",
+    },
+    Case {
+        name: "pingpong",
+        kind: "pingpong",
+        requests: 50_000,
+        rate: 0,
+        idle: 0,
+        about: "hello, 1,000 goroutines at ping-pong",
+    },
+];
+/// The mix of the API: lists, single things, and things that do not exist.
+const API: [&str; 8] = [
+    "-mix",
+    "GET /v1/users 200 /v1/users 1",
+    "-mix",
+    "GET /v1/orders/{n} 404 /v1/orders/{id} 1",
+    "-mix",
+    "GET /v1/items/7 200 /v1/items/{id} 4",
+    "-mix",
+    "GET /v1/carts/12 200 /v1/carts/{id} 4",
+];
+
+/// What is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Arm {
+    None,
+    Gopulse,
+    EntryRet,
+}
+
+/// One run of the load.
+struct Run {
+    /// CPU time of the service a request, microseconds.
+    cpu_us: f64,
+    p99_us: f64,
+    rate: f64,
+}
+
+/// Measures.
+pub(super) fn run(tools: &Tools, options: &Options) -> Result<Section> {
+    let mut section = Section::new(
+        "overhead",
+        format!(
+            "CPU time of the measured process (all threads, user and system, probes included; /proc/PID/task/*/schedstat) a request, \
+             {} connections over HTTP/1.1. In each of {} rounds every way is run once, in changing order; differences are \
+             taken within a round. `entry/RET` are the same two programs at the first byte and the RETs of the function that calls \
+             the handler; the one at RET does less work than ours there (it finds no response writer), which is in its favour.",
+            options.connections, options.pairs
+        ),
+    );
+    let mut table = Table {
+        title: "CPU time of the service, microseconds a request (medians), and requests a second".into(),
+        columns: vec!["service", "what it does", "no agent", "gopulse", "entry/RET", "req/s no agent", "req/s gopulse"],
+        rows: Vec::new(),
+    };
+    for case in CASES.iter().filter(|case| options.service == "all" || options.service == case.name) {
+        crate::util::say(&format!("overhead: {}", case.name));
+        table.rows.push(measure(tools, options, case, &mut section).with_context(|| case.name)?);
+    }
+    section.tables.push(table);
+    for (title, kind, mix) in [("hello", "hello", &[][..]), ("api", "api", &API[..])] {
+        if options.service == "all" || options.service == title {
+            let rows = programs::account(tools, kind, mix, Protocol::Http1)?;
+            let hits: f64 = rows.iter().map(|row| row.hits).sum();
+            if title == "hello" {
+                section.limited("hello: probe hits a request", "hits", Spread::one(hits), 2.01);
+            }
+            let title = format!("Programs on {title}, from a run of its own with bpf_stats on");
+            section.tables.push(programs::table(title, &rows));
+        }
+    }
+    Ok(section)
+}
+
+fn measure(tools: &Tools, options: &Options, case: &Case, section: &mut Section) -> Result<Vec<String>> {
+    let copied = tools.copy(&tools.bench, case.name)?;
+    let service = copied.start(case.kind)?;
+    let address = service.address("http")?;
+    let _idle = idle_connections(address, case.idle)?;
+    let arms =
+        if case.name == "hello" { &[Arm::None, Arm::Gopulse, Arm::EntryRet][..] } else { &[Arm::None, Arm::Gopulse] };
+    let one = |arm: Arm, requests: u64| -> Result<Run> {
+        let name = copied.name();
+        let _agent = match arm {
+            Arm::None => None,
+            Arm::Gopulse => Some(Agent::measuring(tools, &["--executable", &name], 1)?),
+            Arm::EntryRet => Some(Agent::measuring(tools, &["--executable", &name, "--bench-sites", "entry-ret"], 1)?),
+        };
+        let (n, c, rate) = (requests.to_string(), options.connections.to_string(), case.rate.to_string());
+        let mix = if case.kind == "api" { &API[..] } else { &[] };
+        let before = proc::cpu_ns(service.pid())?;
+        let report = tools.load(address, &[&["-n", &n, "-c", &c, "-rate", &rate][..], mix].concat())?;
+        let used = proc::cpu_ns(service.pid())? - before;
+        Ok(Run { cpu_us: used as f64 / 1e3 / requests as f64, p99_us: report.p99 * 1e6, rate: report.rate })
+    };
+    one(Arm::None, case.requests / 2)?;
+    let mut runs: Vec<Vec<Run>> = arms.iter().map(|_| Vec::new()).collect();
+    for round in 0..options.pairs {
+        let forward: Vec<usize> = (0..arms.len()).collect();
+        let order: Vec<usize> = if round % 2 == 0 { forward } else { forward.into_iter().rev().collect() };
+        for arm in order {
+            runs[arm].push(one(arms[arm], case.requests)?);
+        }
+    }
+    figures(case, &runs, section);
+    let median = |arm: usize, of: fn(&Run) -> f64| {
+        runs.get(arm)
+            .map_or_else(String::new, |runs| number(Spread::of(&runs.iter().map(of).collect::<Vec<_>>()).median))
+    };
+    Ok(vec![
+        case.name.to_owned(),
+        case.about.to_owned(),
+        median(0, |run| run.cpu_us),
+        median(1, |run| run.cpu_us),
+        median(2, |run| run.cpu_us),
+        median(0, |run| run.rate),
+        median(1, |run| run.rate),
+    ])
+}
+
+fn figures(case: &Case, runs: &[Vec<Run>], section: &mut Section) {
+    let all = |arm: usize, of: fn(&Run) -> f64| runs[arm].iter().map(of).collect::<Vec<f64>>();
+    let cpu = |arm| all(arm, |run| run.cpu_us);
+    let name = case.name;
+    let added = differences(&cpu(1), &cpu(0));
+    let percent: Vec<f64> = added.iter().zip(cpu(0)).map(|(added, without)| 100.0 * added / without).collect();
+    let what = format!("{name}: added CPU time a request");
+    if name == "hello" {
+        section.limited(what, "us", Spread::of(&added), 2.5);
+        let theirs = differences(&cpu(2), &cpu(0));
+        let ratio: Vec<f64> = added.iter().zip(&theirs).map(|(ours, theirs)| ours / theirs).collect();
+        section.figure("hello: added by entry/RET", "us", Spread::of(&theirs));
+        section.limited("hello: added, as a fraction of entry/RET", "", Spread::of(&ratio), 0.25);
+    } else {
+        section.figure(what, "us", Spread::of(&added));
+    }
+    let what = format!("{name}: added CPU time");
+    if name == "work1ms" {
+        section.limited(what, "%", Spread::of(&percent), 0.5);
+        let p99 = |arm| all(arm, |run| run.p99_us);
+        let change: Vec<f64> = differences(&p99(1), &p99(0))
+            .iter()
+            .zip(p99(0))
+            .map(|(change, without)| 100.0 * change / without)
+            .collect();
+        let change = Spread::of(&change);
+        section.figure("work1ms: change of the p99", "%", change);
+        let spans = change.low <= 0.0 && change.high >= 0.0 || change.median <= 0.0;
+        let verdict =
+            if spans { "no measurable change: the quartiles span zero or lie below it" } else { "a change that shows" };
+        section.note(format!("p99 of work1ms: {verdict}."));
+    } else {
+        section.figure(what, "%", Spread::of(&percent));
+    }
+}
+
+/// Opens connections, each of which has had one answer and waits for its next request.
+fn idle_connections(address: SocketAddr, count: usize) -> Result<Vec<TcpStream>> {
+    (0..count)
+        .map(|i| {
+            let mut stream = TcpStream::connect(address).with_context(|| format!("idle connection {i}"))?;
+            stream.write_all(b"GET /hello HTTP/1.1\r\nHost: bench\r\n\r\n")?;
+            let mut answer = [0; 512];
+            stream.read(&mut answer).with_context(|| format!("idle connection {i}"))?;
+            Ok(stream)
+        })
+        .collect()
+}
