@@ -1,13 +1,18 @@
 //! Probes on executables. A probe belongs to a file, not to a process: processes of one file share a group of links where
 //! all of them are wanted, and have one each otherwise.
 
-use std::{collections::HashSet, path::Path, thread};
+use std::{
+    collections::{HashSet, hash_map::Entry},
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+};
 
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::{
     Agent, Message,
-    state::{Stage, Verdict},
+    state::{Stage, Target, Verdict},
 };
 use crate::{
     kernel::{AttachError, Kernel, Link, Probe, Scope},
@@ -35,6 +40,8 @@ type Links = Vec<(Probe, u64, Link)>;
 #[derive(Default)]
 pub(super) struct Group {
     links: Links,
+    /// Whether the links are in place; until then its users are not measured.
+    attached: bool,
     /// Ids of the targets that use it.
     pub(super) users: HashSet<u32>,
 }
@@ -51,117 +58,150 @@ impl Group {
     }
 }
 
-/// What came of preparing a target.
-pub(super) struct Outcome {
-    pub(super) id: u32,
-    pub(super) process: ProcessId,
-    pub(super) verdict: Verdict,
-    /// The group and links, if anything was to be attached.
-    pub(super) attached: Result<Option<(GroupKey, Links)>, AttachError>,
+/// What reading an executable gave.
+pub(super) struct Inspected {
+    id: u32,
+    process: ProcessId,
+    verdict: Verdict,
+    /// Whether it holds for every process of the file, and not just for this attempt.
+    of_file: bool,
 }
 
-impl std::fmt::Debug for Outcome {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Outcome").field("id", &self.id).field("process", &self.process).finish_non_exhaustive()
-    }
+/// What came of attaching a group for a target.
+pub(super) struct Attached {
+    id: u32,
+    key: GroupKey,
+    links: Result<Links, AttachError>,
 }
 
 impl Agent {
-    /// Reads the executable (unless it is known) and attaches, away from the event loop. `have_group` says that the group is
-    /// there already.
-    pub(super) fn prepare(&self, id: u32, process: Process, known: Option<Verdict>, key: GroupKey, have_group: bool) {
+    /// Reads a new target's executable, away from the event loop, unless what is in it is known.
+    pub(super) fn prepare(&self, id: u32, process: Process, known: Option<Verdict>) {
+        if let Some(verdict) = known {
+            self.inspected(Inspected { id, process: process.id, verdict, of_file: true });
+            return;
+        }
         let agent = self.clone();
-        let max_routes = self.inner.config.max_routes;
         let sites = self.inner.config.bench_sites;
         tokio::task::spawn_blocking(move || {
-            let kernel = &agent.inner.kernel;
-            let verdict = known.unwrap_or_else(|| look_inside(&process, sites));
-            let attached = match &verdict {
-                Ok(inspection) if inspection.measures_something() => {
-                    let mut config = inspection.config;
-                    config.id = id;
-                    config.max_routes = max_routes;
-                    match kernel.maps().targets.insert(&process.id.pid, &config) {
-                        Err(error) => Err(AttachError::Refused {
-                            probe: Probe::HttpStart,
-                            reason: format!("the map of targets: {error}"),
-                        }),
-                        Ok(()) if have_group => Ok(None),
-                        Ok(()) => attach_all(kernel, inspection, &process.exe(), key.scope(), false)
-                            .map(|links| Some((key, links))),
-                    }
-                }
-                _ => Ok(None),
-            };
+            let (verdict, of_file) = look_inside(&process, sites);
             crate::heap::give_back();
-            let outcome = Outcome { id, process: process.id, verdict, attached };
-            if agent.inner.messages.send(Message::Attached(Box::new(outcome))).is_err() {
-                debug!("the agent ended while a target was prepared");
-            }
+            agent.send(Message::Inspected(Box::new(Inspected { id, process: process.id, verdict, of_file })));
         });
     }
 
-    /// Takes over what was prepared.
-    pub(super) fn attached(&self, outcome: Outcome) {
+    /// Goes on with a target whose executable was read: tells the kernel side of it, and joins or founds its group.
+    pub(super) fn inspected(&self, outcome: Inspected) {
         let mut guard = self.state();
         let state = &mut *guard;
-        state.remember(outcome.process.file, outcome.verdict.clone());
-        let still = state
-            .targets
-            .get_mut(&outcome.id)
-            .filter(|target| target.process.id == outcome.process && matches!(target.stage, Stage::Preparing));
-        let Some(target) = still else {
-            // It ended meanwhile: what was attached is let go.
-            drop(guard);
-            self.forget_config(outcome.process.pid, outcome.id);
-            if let Ok(Some((_, links))) = outcome.attached {
-                detach_elsewhere(links);
-            }
-            return;
-        };
+        if outcome.of_file {
+            state.remember(outcome.process.file, outcome.verdict.clone());
+        }
+        let still = state.targets.get_mut(&outcome.id).filter(|target| target.process.id == outcome.process);
+        let Some(target) = still.filter(|target| matches!(target.stage, Stage::Preparing)) else { return };
         let pid = outcome.process.pid;
         let executable = target.process.executable.display().to_string();
         let inspection = match outcome.verdict {
-            Ok(inspection) => inspection,
+            Ok(inspection) if inspection.measures_something() => inspection,
+            Ok(inspection) => {
+                let reason = inspection.why_nothing();
+                info!(pid, executable, reason, "not measured");
+                target.inspection = Some(inspection);
+                target.stage = Stage::Unsupported(reason);
+                return;
+            }
             Err(reason) => {
                 info!(pid, executable, reason, "not measured");
                 target.stage = Stage::Unsupported(reason);
                 return;
             }
         };
+        let mut config = inspection.config;
+        config.id = outcome.id;
+        config.max_routes = self.inner.config.max_routes;
         target.inspection = Some(inspection.clone());
-        if !inspection.measures_something() {
-            let reason = inspection.why_nothing();
-            info!(pid, executable, reason, "not measured");
-            target.stage = Stage::Unsupported(reason);
+        if let Err(error) = self.inner.kernel.maps().targets.insert(&pid, &config) {
+            warn!(pid, executable, %error, "not measured: the map of targets");
+            target.stage = Stage::Failed(format!("the map of targets: {error}"));
             return;
         }
-        match outcome.attached {
-            Err(AttachError::Gone { .. }) => {
-                drop(guard);
-                self.look(pid);
+        let key = target.group;
+        let exe = target.process.exe();
+        match state.groups.entry(key) {
+            Entry::Occupied(mut group) => {
+                group.get_mut().users.insert(outcome.id);
+                if group.get().attached {
+                    measured(target);
+                }
             }
-            Err(error) => {
-                warn!(pid, executable, %error, "not measured");
-                target.stage = Stage::Failed(error.to_string());
+            Entry::Vacant(slot) => {
+                slot.insert(Group::default()).users.insert(outcome.id);
                 drop(guard);
-                self.forget_config(pid, outcome.id);
+                self.attach(outcome.id, key, inspection, exe);
             }
+        }
+    }
+
+    fn attach(&self, id: u32, key: GroupKey, inspection: Arc<Inspection>, exe: PathBuf) {
+        let agent = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let links = attach_all(&agent.inner.kernel, &inspection, &exe, key.scope());
+            agent.send(Message::Attached(Box::new(Attached { id, key, links })));
+        });
+    }
+
+    /// Takes over a group's links.
+    pub(super) fn attached(&self, outcome: Attached) {
+        let Attached { id, key, links } = outcome;
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let Some(group) = state.groups.get_mut(&key).filter(|group| !group.attached) else {
+            // Its users ended meanwhile.
+            drop(guard);
+            detach_elsewhere(links.unwrap_or_default());
+            return;
+        };
+        match links {
             Ok(links) => {
-                info!(pid, executable, go = inspection.go_version, "measured");
-                target.stage = Stage::Measured;
-                let Some(key) = target.group else { return };
-                if let Some((key, links)) = links {
-                    let group = state.groups.entry(key).or_default();
-                    if group.links.is_empty() {
-                        group.links = links;
-                    } else {
-                        // Two processes of one file were prepared at once.
-                        detach_elsewhere(links);
+                group.links = links;
+                group.attached = true;
+                for id in &group.users {
+                    if let Some(target) = state.targets.get_mut(id) {
+                        measured(target);
                     }
                 }
-                if let Some(group) = state.groups.get_mut(&key) {
-                    group.users.insert(outcome.id);
+            }
+            Err(AttachError::Gone { .. }) => {
+                // The process through which it was attached ended; another of the group takes its place.
+                group.users.remove(&id);
+                let next = group.users.iter().find_map(|id| {
+                    let target = state.targets.get(id)?;
+                    Some((*id, target.inspection.clone()?, target.process.exe()))
+                });
+                let pid = state.targets.get(&id).map(|target| target.process.id.pid);
+                if next.is_none() {
+                    state.groups.remove(&key);
+                }
+                drop(guard);
+                if let Some((id, inspection, exe)) = next {
+                    self.attach(id, key, inspection, exe);
+                }
+                if let Some(pid) = pid {
+                    self.look(pid);
+                }
+            }
+            Err(error) => {
+                let users = state.groups.remove(&key).map(|group| group.users).unwrap_or_default();
+                let mut failed = Vec::new();
+                for id in users {
+                    let Some(target) = state.targets.get_mut(&id) else { continue };
+                    warn!(pid = target.process.id.pid, executable = %target.process.executable.display(), %error, "not measured");
+                    target.stage = Stage::Failed(error.to_string());
+                    failed.push((target.process.id.pid, id));
+                }
+                drop(guard);
+                for (pid, id) in failed {
+                    self.forget_config(pid, id);
                 }
             }
         }
@@ -174,7 +214,7 @@ impl Agent {
             let found = {
                 let state = agent.state();
                 state.targets.get(&id).and_then(|target| {
-                    let key = target.group?;
+                    let key = target.group;
                     let planned = target.inspection.as_ref()?.probes.iter().find(|it| it.on_demand)?.clone();
                     let wanted = state.groups.get(&key).is_some_and(|group| !group.has(&planned));
                     wanted.then(|| (key, planned, target.process.exe()))
@@ -222,25 +262,35 @@ impl Agent {
     }
 }
 
-fn look_inside(process: &Process, sites: Sites) -> Verdict {
-    let file = process.open().map_err(|error| format!("cannot read the executable: {error}"))?;
-    let mut inspection = inspect(file, sites).map_err(|error| error.to_string())?;
-    // These are for people; kept for many executables they would be most of the agent's memory.
-    inspection.modules = Vec::new();
-    inspection.settings = Vec::new();
-    Ok(std::sync::Arc::new(inspection))
+fn measured(target: &mut Target) {
+    if matches!(target.stage, Stage::Preparing) {
+        let go = target.inspection.as_ref().map(|it| it.go_version.as_str());
+        info!(pid = target.process.id.pid, executable = %target.process.executable.display(), go, "measured");
+        target.stage = Stage::Measured;
+    }
 }
 
-fn attach_all(
-    kernel: &Kernel,
-    inspection: &Inspection,
-    exe: &Path,
-    scope: Scope,
-    on_demand: bool,
-) -> Result<Links, AttachError> {
+/// What is in the executable, and whether that holds for its other processes too: that it could not be opened does not.
+fn look_inside(process: &Process, sites: Sites) -> (Verdict, bool) {
+    let file = match process.open() {
+        Ok(file) => file,
+        Err(error) => return (Err(format!("cannot read the executable: {error}")), false),
+    };
+    match inspect(file, sites) {
+        Ok(mut inspection) => {
+            // These are for people; kept for many executables they would be most of the agent's memory.
+            inspection.modules = Vec::new();
+            inspection.settings = Vec::new();
+            (Ok(Arc::new(inspection)), true)
+        }
+        Err(error) => (Err(error.to_string()), true),
+    }
+}
+
+fn attach_all(kernel: &Kernel, inspection: &Inspection, exe: &Path, scope: Scope) -> Result<Links, AttachError> {
     let mut links = Vec::new();
     // Ends before starts: a start without its end would be in flight for ever.
-    let mut planned: Vec<_> = inspection.probes.iter().filter(|it| it.on_demand == on_demand).collect();
+    let mut planned: Vec<_> = inspection.probes.iter().filter(|it| !it.on_demand).collect();
     planned.sort_by_key(|it| matches!(it.probe, Probe::HttpStart | Probe::XnetStart));
     for it in planned {
         match kernel.attach(it.probe, exe, &[it.file_offset], scope) {

@@ -144,7 +144,7 @@ fn target_figures(state: &State, active: &HashMap<u32, u64>) -> Vec<TargetFigure
         .map(|(target, inspection)| TargetFigures {
             target: target.labels.clone(),
             active_requests: active.get(&target.id).copied().unwrap_or(0),
-            probes: target.group.and_then(|key| state.groups.get(&key)).map_or(0, super::attachment::Group::sites),
+            probes: state.groups.get(&target.group).map_or(0, super::attachment::Group::sites),
             info: [
                 ("go_version", inspection.go_version.clone()),
                 ("main_module", inspection.main_module.clone()),

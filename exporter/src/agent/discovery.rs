@@ -23,8 +23,9 @@ use crate::{
 const LINGER: Duration = Duration::from_secs(5);
 
 impl Agent {
-    /// Looks at every process: the net beneath the events.
-    pub(super) fn scan(&self) {
+    /// The net beneath the events. A full scan looks at every process; one between full scans only at those not seen before,
+    /// and at targets that /proc no longer shows.
+    pub(super) fn scan(&self, full: bool) {
         let pids = match process::pids() {
             Ok(pids) => pids,
             Err(error) => {
@@ -33,12 +34,16 @@ impl Agent {
             }
         };
         let present: HashSet<u32> = pids.iter().copied().collect();
-        let vanished: Vec<u32> = {
+        let ports_matter = !self.inner.config.select.listen_ports.is_empty();
+        let to_look_at: Vec<u32> = {
             let mut state = self.state();
             state.unwanted.retain(|pid, _| present.contains(pid));
-            state.by_pid.keys().copied().filter(|pid| !present.contains(pid)).collect()
+            let vanished = state.by_pid.keys().copied().filter(|pid| !present.contains(pid));
+            let seen =
+                |pid: &u32| state.by_pid.contains_key(pid) || (!ports_matter && state.unwanted.contains_key(pid));
+            vanished.chain(pids.into_iter().filter(|pid| full || !seen(pid))).collect()
         };
-        for pid in vanished.into_iter().chain(pids) {
+        for pid in to_look_at {
             self.look(pid);
         }
         self.bury();
@@ -63,7 +68,7 @@ impl Agent {
             }
             (Some(now), None) => self.consider(now),
             (None, None) => {
-                self.state().unwanted.remove(&pid);
+                self.state().unwanted.insert(pid, None);
             }
         }
     }
@@ -92,12 +97,12 @@ impl Agent {
         {
             let state = self.state();
             let ports_matter = !self.inner.config.select.listen_ports.is_empty();
-            if state.unwanted.get(&id.pid) == Some(&id) && !ports_matter {
+            if state.unwanted.get(&id.pid) == Some(&Some(id)) && !ports_matter {
                 return;
             }
         }
         if !self.wants(&process) {
-            let new = self.state().unwanted.insert(id.pid, id) != Some(id);
+            let new = self.state().unwanted.insert(id.pid, Some(id)) != Some(Some(id));
             if new && !self.inner.config.select.listen_ports.is_empty() {
                 for delay in PORT_LOOKS {
                     self.later(delay, Message::Look(id.pid));
@@ -143,10 +148,6 @@ impl Agent {
             return;
         };
         let known = state.verdicts.get(&process.id.file).cloned();
-        let have_group = match state.groups.get_mut(&key) {
-            Some(group) => group.users.insert(id),
-            None => false,
-        };
         let target = Target {
             id,
             labels: Labels::of_process(&process),
@@ -154,14 +155,14 @@ impl Agent {
             stage: Stage::Preparing,
             inspection: None,
             since: SystemTime::now(),
-            group: Some(key),
+            group: key,
             wants_mux: false,
         };
         state.targets.insert(id, target);
         state.by_pid.insert(process.id.pid, id);
         drop(guard);
         debug!(pid = process.id.pid, executable = %process.executable.display(), "selected");
-        self.prepare(id, process, known, key, have_group);
+        self.prepare(id, process, known);
     }
 
     /// A target's process is over.
@@ -174,15 +175,13 @@ impl Agent {
             }
             let linger = if at_once { Duration::ZERO } else { LINGER };
             target.stage = Stage::Gone(Instant::now() + linger);
-            let (pid, group) = (target.process.id.pid, target.group.take());
+            let (pid, group) = (target.process.id.pid, target.group);
             info!(pid, executable = %target.process.executable.display(), "ended");
             state.by_pid.remove(&pid);
             (pid, group)
         };
         self.forget_config(pid, id);
-        if let Some(group) = group {
-            self.release(group, id);
-        }
+        self.release(group, id);
         if at_once {
             self.bury();
         }

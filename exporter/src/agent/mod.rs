@@ -31,20 +31,24 @@ use crate::{
 /// How long after its first sight a process is looked at again for a listening port.
 const PORT_LOOKS: [Duration; 4] =
     [Duration::from_millis(30), Duration::from_millis(100), Duration::from_millis(300), Duration::from_secs(1)];
+/// Every so many scans look at every process anew; those between look at processes not seen before. Events tell of changes;
+/// this is for events that were lost.
+const ROUNDS_OF_A_FULL_SCAN: u64 = 15;
 /// How long after an exit event the process should be gone from /proc.
 const EXIT_LOOK: Duration = Duration::from_millis(50);
 /// How long after a panic its goroutine should be gone.
 const PANIC_LOOK: Duration = Duration::from_millis(100);
 
 /// What the agent is told, by the kernel, by time, or by its own tasks.
-#[derive(Debug)]
 enum Message {
     /// Look at a process: it may be new, changed or gone.
     Look(u32),
     /// Settle panicked requests.
     Settle,
-    /// A process was inspected, and attached if it could be.
-    Attached(Box<attachment::Outcome>),
+    /// A process's executable was read.
+    Inspected(Box<attachment::Inspected>),
+    /// Probes were attached, or could not be.
+    Attached(Box<attachment::Attached>),
 }
 
 /// The agent. Cheap to clone.
@@ -89,6 +93,7 @@ impl Agent {
         let mut events = events.stream()?;
         let mut scan = tokio::time::interval(Duration::from_secs_f64(self.inner.config.scan_interval_seconds));
         scan.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut rounds: u64 = 0;
         loop {
             tokio::select! {
                 batch = events.next() => {
@@ -98,7 +103,8 @@ impl Agent {
                 }
                 Some(message) = inbox.recv() => self.on_message(message),
                 _ = scan.tick() => {
-                    self.scan();
+                    self.scan(rounds.is_multiple_of(ROUNDS_OF_A_FULL_SCAN));
+                    rounds += 1;
                     self.inner.scanned.store(true, Ordering::Relaxed);
                 }
             }
@@ -156,18 +162,23 @@ impl Agent {
                 let mut state = self.state();
                 collect::settle(&self.inner.kernel, &mut state);
             }
+            Message::Inspected(outcome) => self.inspected(*outcome),
             Message::Attached(outcome) => self.attached(*outcome),
         }
     }
 
     fn later(&self, delay: Duration, message: Message) {
-        let messages = self.inner.messages.clone();
+        let agent = self.clone();
         tokio::spawn(async move {
             tokio::time::sleep(delay).await;
-            if messages.send(message).is_err() {
-                debug!("the agent is gone");
-            }
+            agent.send(message);
         });
+    }
+
+    fn send(&self, message: Message) {
+        if self.inner.messages.send(message).is_err() {
+            debug!("the agent is shutting down");
+        }
     }
 }
 

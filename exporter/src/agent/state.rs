@@ -59,7 +59,7 @@ pub(super) struct Target {
     pub(super) stage: Stage,
     pub(super) inspection: Option<Arc<Inspection>>,
     pub(super) since: SystemTime,
-    pub(super) group: Option<GroupKey>,
+    pub(super) group: GroupKey,
     /// Requests were seen whose route was not in the request the handler was given.
     pub(super) wants_mux: bool,
 }
@@ -73,8 +73,9 @@ pub(super) struct State {
     pub(super) targets: BTreeMap<u32, Target>,
     /// Target by process id; the newest image of it.
     pub(super) by_pid: HashMap<u32, u32>,
-    /// Processes that are not wanted, so that a scan need not ask again.
-    pub(super) unwanted: HashMap<u32, ProcessId>,
+    /// Processes that are not wanted, so that a scan need not ask again; without identity those that have no executable, as
+    /// kernel threads.
+    pub(super) unwanted: HashMap<u32, Option<ProcessId>>,
     pub(super) verdicts: HashMap<FileId, Verdict>,
     pub(super) groups: HashMap<GroupKey, Group>,
     /// Requests counted in user space: those that panicked.

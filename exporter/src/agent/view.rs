@@ -58,7 +58,7 @@ impl State {
             .values()
             .map(|target| {
                 let inspection = target.inspection.as_deref();
-                let group = target.group.as_ref().and_then(|key| self.groups.get(key));
+                let group = self.groups.get(&target.group);
                 let probes = inspection.map_or_else(Vec::new, |inspection| {
                     let attached = |probe: &PlannedProbe| group.is_some_and(|group| group.has(probe));
                     inspection

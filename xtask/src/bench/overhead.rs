@@ -99,7 +99,7 @@ pub(super) fn run(tools: &Tools, options: &Options) -> Result<Section> {
     let mut section = Section::new(
         "overhead",
         format!(
-            "CPU time of the measured process (all threads, user and system, probes included; /proc/PID/task/*/schedstat) a request, \
+            "CPU time of the measured process (all threads, user and system, probes included; clock_getcpuclockid) a request, \
              {} connections over HTTP/1.1. In each of {} rounds every way is run once, in changing order; differences are \
              taken within a round. `entry/RET` are the same two programs at the first byte and the RETs of the function that calls \
              the handler; the one at RET does less work than ours there (it finds no response writer), which is in its favour.",

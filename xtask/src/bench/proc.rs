@@ -5,18 +5,15 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
 
-/// CPU time of all its threads so far, nanoseconds: user, system and the probes' programs and traps, which run in its name
-/// (Documentation/scheduler/sched-stats.rst: the first field of schedstat).
+/// CPU time of all its threads so far, those that have ended included, nanoseconds: user, system and the probes' traps and
+/// programs, which run in its name (clock_getcpuclockid(3)).
 pub(super) fn cpu_ns(pid: u32) -> Result<u64> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("process {pid} is gone"))?;
-    let mut sum = 0;
-    for task in tasks {
-        // A thread that ends meanwhile takes its time with it; Go keeps its threads.
-        let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
-        sum += text.split(' ').next().and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
-    }
-    Ok(sum)
+    let clock = clock_getcpuclockid(Pid::from_raw(pid as i32)).with_context(|| format!("process {pid} is gone"))?;
+    let time = clock_gettime(clock).with_context(|| format!("process {pid} is gone"))?;
+    Ok(time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
 }
 
 /// A field of /proc/PID/status in MiB: `VmRSS`, `VmHWM`, `RssAnon`.
