@@ -11,7 +11,7 @@ pub const MAX_ROUTES: u32 = 8_192;
 /// Most panicked requests that wait to be settled.
 pub const MAX_PANICS: u32 = 4_096;
 
-/// Key of `INFLIGHT` and `PANICS`: the goroutine that serves the request. A Go heap address has 48 bits on amd64 and arm64
+/// Key of `INFLIGHT`: the goroutine that serves the request. A Go heap address has 48 bits on amd64 and arm64
 /// (runtime/malloc.go: heapAddrBits), so the target's id takes the upper 16.
 #[inline(always)]
 pub const fn goroutine_key(target: u32, g: u64) -> u64 {
@@ -40,6 +40,18 @@ pub struct InFlight {
     pub request: u64,
     /// Address of the copy of it that a ServeMux was given, where middleware made one; otherwise 0.
     pub routed: u64,
+    /// 1 from x/net's `runHandler` until `serverHandler.ServeHTTP` is called within it, otherwise 0: two starts, one request.
+    pub outer: u64,
+}
+
+/// Key of `PANICS`: one request of a goroutine. With the start in it, whoever removes an entry removes no later one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PanicKey {
+    /// As in `INFLIGHT`.
+    pub goroutine: u64,
+    /// [`InFlight::start_ns`].
+    pub start_ns: u64,
 }
 
 /// Value of `PANICS`: what a panicked request is to be counted as, should its goroutine not end it normally.
@@ -48,8 +60,6 @@ pub struct InFlight {
 pub struct Panicked {
     /// The series it belongs to.
     pub series: SeriesKey,
-    /// When the handler was called: tells this request from a later one of the same goroutine.
-    pub start_ns: u64,
     /// From the handler's call to the panic, nanoseconds.
     pub duration_ns: u64,
     /// The goroutine's id at the panic; another id at the same address is another goroutine.
@@ -148,4 +158,4 @@ pub struct RouteText {
     pub text: [u8; ROUTE_TEXT],
 }
 
-const _: () = assert!(size_of::<SeriesKey>() == 16 && size_of::<RouteKey>() == 16 && size_of::<Panicked>() == 48);
+const _: () = assert!(size_of::<SeriesKey>() == 16 && size_of::<RouteKey>() == 16 && size_of::<PanicKey>() == 16 && size_of::<Panicked>() == 40);

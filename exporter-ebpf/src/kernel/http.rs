@@ -11,7 +11,7 @@ use aya_log_ebpf::debug;
 use exporter_ebpf::{
     event,
     histogram::bucket,
-    http::{InFlight, Panicked, ROUTE_TEXT, RouteKey, RouteText, SeriesKey, SeriesValue, goroutine_key, route_kind},
+    http::{InFlight, PanicKey, Panicked, ROUTE_TEXT, RouteKey, RouteText, SeriesKey, SeriesValue, goroutine_key, route_kind},
     loss::Reason,
     method,
     route::{Folder, MAX_PATH},
@@ -46,9 +46,9 @@ macro_rules! programs {
 
 programs! {
     /// `net/http.serverHandler.ServeHTTP(rw ResponseWriter, req *Request)`: rw's data word is RCX, req RDI.
-    http_start, http_start_multi => start(2, 3);
+    http_start, http_start_multi => start(2, 3, 0);
     /// `golang.org/x/net/http2.(*serverConn).runHandler(rw *responseWriter, req *http.Request, ...)`.
-    xnet_start, xnet_start_multi => start(1, 2);
+    xnet_start, xnet_start_multi => start(1, 2, 1);
     /// `net/http.(*response).finishRequest()`.
     http1_end, http1_end_multi => http1_end_at();
     /// `net/http.(*http2responseWriter).handlerDone()`; `net/http/internal/http2.(*responseWriter).handlerDone()` from 1.27.
@@ -85,13 +85,13 @@ fn target(pid: u32) -> Option<&'static TargetConfig> {
 }
 
 #[inline(always)]
-fn start(ctx: &ProbeContext, writer: usize, request: usize) {
+fn start(ctx: &ProbeContext, writer: usize, request: usize, outer: u64) {
     let Some(target) = target(pid()) else { return };
     let regs = Regs::of(ctx);
     let key = goroutine_key(target.id, regs.g());
     // SAFETY: no preconditions.
     let start_ns = unsafe { bpf_ktime_get_ns() };
-    let entry = InFlight { start_ns, writer: regs.arg(writer), request: regs.arg(request), routed: 0 };
+    let entry = InFlight { start_ns, writer: regs.arg(writer), request: regs.arg(request), routed: 0, outer };
     if INFLIGHT.insert(&key, &entry, BPF_NOEXIST).is_err() {
         start_again(target.id, key, &entry);
     }
@@ -106,24 +106,26 @@ fn start_again(target: u32, key: u64, entry: &InFlight) {
     };
     // SAFETY: from a look-up just above. Only this goroutine's own probes write its entry, and it is in this one.
     let old = unsafe { &mut *old };
-    if old.writer == entry.writer {
+    if old.outer > entry.outer && old.writer == entry.writer {
         // x/net's runHandler, then serverHandler.ServeHTTP for the same request. The outer start stands.
         old.request = entry.request;
+        old.outer = 0;
         return;
     }
-    // The goroutine's address was reused: the earlier request ended in a panic. User space may have settled it already.
+    // The goroutine's address was reused, perhaps the writer's too: the earlier request ended in a panic. User space may have
+    // settled it already.
     settle(key, old.start_ns);
     *old = *entry;
 }
 
-/// Counts the panicked request that began at `start_ns`, if user space has not. A panic that middleware recovered from left
-/// an entry of a request that has ended normally since: that one is only removed. Of this and user space's sweep one alone
+/// Counts the panicked request that began at `start_ns`, if user space has not. Of this and user space's sweep one alone
 /// succeeds in removing the entry, and that one counts.
 #[inline(always)]
-fn settle(key: u64, start_ns: u64) {
+fn settle(goroutine: u64, start_ns: u64) {
+    let key = PanicKey { goroutine, start_ns };
     // SAFETY: copied before it is removed.
     let Some(panicked) = unsafe { PANICS.get(&key) }.copied() else { return };
-    if PANICS.remove(&key).is_ok() && panicked.start_ns == start_ns {
+    if PANICS.remove(&key).is_ok() {
         count(&panicked.series, panicked.duration_ns);
     }
 }
@@ -176,10 +178,10 @@ fn http2_state(target: &TargetConfig, server: &Http2Offsets, entry: &InFlight) -
     if server.server_request_method == NONE {
         return (status, entry.request);
     }
-    let theirs =
-        read::<u64>(rws, server.rws_req).and_then(|request| read::<u64>(request, server.server_request_method));
-    let ours = read::<u64>(entry.request, target.request_method);
-    let whole = theirs.is_some() && theirs == ours;
+    let ours = word(entry.request, target.request_method);
+    // The request is part of the state (Go 1.27: `req ServerRequest`).
+    let theirs = word(rws.wrapping_add(u64::from(server.rws_req)), server.server_request_method);
+    let whole = ours != UNREADABLE && ours == theirs;
     (status, if whole { entry.request } else { 0 })
 }
 
@@ -237,13 +239,12 @@ fn panic_at(ctx: &ProbeContext) {
     }
     let panicked = Panicked {
         series,
-        start_ns: entry.start_ns,
         duration_ns: now.wrapping_sub(entry.start_ns),
         goid: read::<u64>(regs.g(), target.g_goid).unwrap_or(0),
         pid,
         reserved: 0,
     };
-    if PANICS.insert(&key, &panicked, 0).is_err() {
+    if PANICS.insert(&PanicKey { goroutine: key, start_ns: entry.start_ns }, &panicked, 0).is_err() {
         lost(target.id, Reason::PanicsFull);
     }
     tell(event::PANIC, pid);

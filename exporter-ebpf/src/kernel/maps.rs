@@ -7,7 +7,7 @@ use aya_ebpf::{
 use exporter_ebpf::{
     event::{Event, RING_BYTES},
     http::{
-        InFlight, MAX_IN_FLIGHT, MAX_PANICS, MAX_ROUTES, MAX_SERIES, Panicked, RouteKey, RouteText, SeriesKey,
+        InFlight, MAX_IN_FLIGHT, MAX_PANICS, MAX_ROUTES, MAX_SERIES, PanicKey, Panicked, RouteKey, RouteText, SeriesKey,
         SeriesValue,
     },
     loss::{LostKey, MAX_LOST, Reason},
@@ -24,7 +24,7 @@ pub(crate) static INFLIGHT: HashMap<u64, InFlight> = HashMap::with_max_entries(M
 
 /// Requests whose goroutine panicked, until they end after all or the goroutine is gone.
 #[map]
-pub(crate) static PANICS: HashMap<u64, Panicked> = HashMap::with_max_entries(MAX_PANICS, 0);
+pub(crate) static PANICS: HashMap<PanicKey, Panicked> = HashMap::with_max_entries(MAX_PANICS, 0);
 
 /// Counts and durations of requests that ended.
 #[map]

@@ -206,7 +206,7 @@ impl Agent {
         state.routes.forget(&dead);
         let maps = self.inner.kernel.maps();
         maps.in_flight.retain(|key| !dead.contains(&exporter_ebpf::http::goroutine_key_target(*key)));
-        maps.panics.retain(|key| !dead.contains(&exporter_ebpf::http::goroutine_key_target(*key)));
+        maps.panics.retain(|key| !dead.contains(&exporter_ebpf::http::goroutine_key_target(key.goroutine)));
         maps.series.retain(|key| !dead.contains(&key.target));
         maps.routes.retain(|key| !dead.contains(&key.target));
         maps.lost.retain(|key| !dead.contains(&key.target));

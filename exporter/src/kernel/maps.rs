@@ -11,7 +11,7 @@ use aya::{
     maps::{HashMap, MapData, MapError},
 };
 use exporter_ebpf::{
-    http::{InFlight, Panicked, RouteKey, RouteText, SeriesKey, SeriesValue},
+    http::{InFlight, PanicKey, Panicked, RouteKey, RouteText, SeriesKey, SeriesValue},
     loss::LostKey,
     target::TargetConfig,
 };
@@ -40,7 +40,7 @@ pub(crate) struct Maps {
     /// Requests in flight.
     pub(crate) in_flight: Map<u64, InFlight>,
     /// Panicked requests.
-    pub(crate) panics: Map<u64, Panicked>,
+    pub(crate) panics: Map<PanicKey, Panicked>,
     /// Counts and durations.
     pub(crate) series: Map<SeriesKey, SeriesValue>,
     /// Routes' texts.

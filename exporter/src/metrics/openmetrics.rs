@@ -74,7 +74,7 @@ impl Collector for Families {
 fn encode_sample(mut encoder: MetricEncoder<'_>, kind: Kind, sample: &Sample<'_>) -> fmt::Result {
     match (sample.value, kind) {
         (Value::Durations(durations), _) => {
-            let bounds = BOUNDS.into_iter().chain([f64::MAX]);
+            let bounds = BOUNDS.into_iter().chain([f64::INFINITY]);
             let buckets: Vec<(f64, u64)> = bounds.zip(durations.buckets).collect();
             let sum = durations.sum_ns as f64 / 1e9;
             encoder.encode_histogram::<NoLabelSet>(sum, durations.count(), &buckets, None)

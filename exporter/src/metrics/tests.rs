@@ -91,6 +91,7 @@ fn openmetrics_has_the_same_samples_and_ends() {
     };
     let open = written(3, Format::OpenMetrics);
     assert!(open.ends_with("# EOF\n"));
+    assert_eq!(open.matches("le=\"+Inf\"").count(), 3, "{open}");
     assert_eq!(names(&open), names(&written(3, Format::Text)));
     assert!(open.contains("# UNIT http_server_request_duration_seconds seconds"), "{open}");
     assert!(open.contains(r#"executable="a \"quoted\" \\ name\n""#));

@@ -140,11 +140,12 @@ impl Agent {
             if let Some(status) = self.child.try_wait()? {
                 bail!("gopulse ended at once ({status}): target/bench/agent.log says why");
             }
-            let measured = self.targets().map_or(0, |(measured, _)| measured);
-            if measured >= targets {
+            let measured = self.targets().ok().map(|(measured, _)| measured);
+            if measured.is_some_and(|measured| measured >= targets) {
                 return Ok(());
             }
             if start.elapsed() > START {
+                let measured = measured.unwrap_or(0);
                 bail!("gopulse measures {measured} targets of {targets} after {} s", START.as_secs());
             }
             thread::sleep(Duration::from_millis(10));
