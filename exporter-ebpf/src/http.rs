@@ -158,4 +158,9 @@ pub struct RouteText {
     pub text: [u8; ROUTE_TEXT],
 }
 
-const _: () = assert!(size_of::<SeriesKey>() == 16 && size_of::<RouteKey>() == 16 && size_of::<PanicKey>() == 16 && size_of::<Panicked>() == 40);
+const _: () = assert!(
+    size_of::<SeriesKey>() == 16
+        && size_of::<RouteKey>() == 16
+        && size_of::<PanicKey>() == 16
+        && size_of::<Panicked>() == 40
+);

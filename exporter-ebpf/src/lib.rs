@@ -20,6 +20,7 @@ mod user {
     // bytes are a value and all of a value's bytes may be read.
     unsafe impl aya::Pod for event::Event {}
     unsafe impl aya::Pod for http::InFlight {}
+    unsafe impl aya::Pod for http::PanicKey {}
     unsafe impl aya::Pod for http::Panicked {}
     unsafe impl aya::Pod for http::SeriesKey {}
     unsafe impl aya::Pod for http::SeriesValue {}

@@ -71,7 +71,7 @@ impl Prometheus {
 
     /// The value of an instant query with one result.
     fn query(&self, expression: &str) -> Option<f64> {
-        let encoded: String = expression.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let encoded = expression.bytes().map(|byte| format!("%{byte:02X}")).collect::<Vec<_>>().concat();
         let data = self.api(&format!("/api/v1/query?query={encoded}"));
         data["result"][0]["value"][1].as_str()?.parse().ok()
     }

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every check, every unit test, and the end-to-end tests as root. Nothing is left out without a
 //! line that says so.
 
+use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Instant;
@@ -13,6 +14,11 @@ use crate::{build, check, setup, util};
 
 /// Names the agent's binary to the end-to-end tests.
 pub const AGENT: &str = "GOPULSE_BIN";
+
+/// What the reader of executables is tested over without `GOPULSE_MATRIX=full`: the oldest release, the first with patterns in
+/// requests, and the newest. Each pair of release and architecture compiles Go's standard library once.
+const MATRIX_GO: &str = "1.17.13,1.22.12,1.27.4";
+const MATRIX_VARIANTS: &str = "default,-s -w,pie";
 
 /// Options of `cargo xtask test`.
 #[derive(Debug, Args)]
@@ -54,6 +60,12 @@ fn unit(options: &Options) -> Result<()> {
     let run = |arguments: &[&str]| {
         let mut cargo = util::cargo();
         cargo.args(["test", "--ignore-rust-version", "--target-dir"]).arg(util::target()).args(arguments);
+        if env::var("GOPULSE_MATRIX").as_deref() != Ok("full") {
+            println!(
+                "gobinary's matrix: {MATRIX_GO} x {MATRIX_VARIANTS}; GOPULSE_MATRIX=full takes all, in about 40 minutes"
+            );
+            cargo.envs([("GOBIN_MATRIX_GO", MATRIX_GO), ("GOBIN_MATRIX_VARIANTS", MATRIX_VARIANTS)]);
+        }
         util::run(cargo.env(build::BPF_DIR, build::bpf_directory()).args(filter))
     };
     run(&["--workspace", "--exclude", "gopulse"])?;
@@ -106,7 +118,7 @@ fn environment() -> Result<Vec<(&'static str, String)>> {
         "GOPULSE_MATRIX",
         "GOPULSE_SOAK_SECONDS",
     ] {
-        if let Ok(value) = std::env::var(name) {
+        if let Ok(value) = env::var(name) {
             environment.push((name, value));
         }
     }

@@ -168,7 +168,7 @@ fn http2_end_at(ctx: &ProbeContext, server: impl Fn(&TargetConfig) -> &Http2Offs
 }
 
 /// The status, and the address of the request if it is still there to be read (0 if not). The response writer holds a
-/// `*http.Request` until the end, but for Go 1.27's, which holds a `*ServerRequest`: nothing holds the `*http.Request` once
+/// `*http.Request` until the end, but for Go 1.27's, which holds a `ServerRequest`: nothing holds the `*http.Request` once
 /// the handler has returned, and the garbage collector may have taken it. Both share the method's string, so if that is
 /// still the same, the request is whole.
 #[inline(always)]

@@ -31,6 +31,7 @@ fn build() -> PathBuf {
         let output = Command::new("go")
             .current_dir(&dir)
             .env("CGO_ENABLED", "0")
+            .env("GOCACHE", concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/go/cache"))
             .args(["build", "-buildvcs=false", "-buildmode=pie", "-ldflags=-compressdwarf=false", "-o", "program", "."])
             .output()
             .unwrap_or_else(|e| panic!("this test needs the go command on PATH, and it cannot be run: {e}"));

@@ -159,6 +159,8 @@ fn build(root: &Path, go: &str, arch: &str, variant: &str, cgo: bool, args: &[&s
         // Go 1.19's module index fails on a toolchain that lies in the module cache.
         .env("GODEBUG", "goindex=0")
         .env("GOWORK", "off")
+        // With xtask's own builds, below the checkout's target.
+        .env("GOCACHE", root.join("../go/cache"))
         .env("GOOS", "linux")
         .env("GOARCH", arch)
         .env("CGO_ENABLED", if cgo { "1" } else { "0" })

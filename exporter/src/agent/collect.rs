@@ -181,11 +181,11 @@ pub(super) fn settle(kernel: &Kernel, state: &mut State) {
     let mut waiting = Vec::new();
     maps.panics.for_each(|key, panicked| waiting.push((*key, *panicked)));
     for (key, panicked) in waiting {
-        if maps.in_flight.get(&key).is_none_or(|entry| entry.start_ns != panicked.start_ns) {
+        if maps.in_flight.get(&key.goroutine).is_none_or(|entry| entry.start_ns != key.start_ns) {
             // Recovered by middleware: the request ended normally and was counted.
             maps.panics.remove(&key);
-        } else if is_over(state, key, &panicked) && maps.panics.remove(&key) {
-            state.settled_requests.insert(key, panicked.start_ns);
+        } else if is_over(state, key.goroutine, &panicked) && maps.panics.remove(&key) {
+            state.settled_requests.insert(key.goroutine, key.start_ns);
             let value = state.settled.entry(panicked.series).or_insert(SeriesValue::ZERO);
             value.buckets[bucket(panicked.duration_ns)] += 1;
             value.sum_ns = value.sum_ns.saturating_add(panicked.duration_ns);

@@ -10,7 +10,7 @@ use super::proc;
 use super::report::Section;
 use super::stats::{Spread, differences};
 
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 const WINDOW: Duration = Duration::from_secs(5);
 
 /// Measures.

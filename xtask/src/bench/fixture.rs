@@ -17,7 +17,7 @@ use crate::service::{self, LoadReport, Running};
 use crate::{build, setup, util};
 
 /// How long the agent has to measure what it should.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 /// After a detach, before the next measurement.
 const SETTLE: Duration = Duration::from_millis(150);
 

@@ -12,6 +12,7 @@ use crate::util;
 
 /// Options of `bench scale` and `bench scrape`.
 #[derive(Debug, Clone, Args)]
+#[group(skip)]
 pub(super) struct Options {
     /// How many targets
     #[arg(long, default_value_t = 250)]

@@ -21,6 +21,7 @@ const DEFAULT: &str = "prometheus";
 
 /// Options of `bench inspect`.
 #[derive(Debug, Clone, Args)]
+#[group(skip)]
 pub(super) struct Options {
     /// A large Go executable; without it, `prometheus` from PATH
     #[arg(long)]
@@ -67,6 +68,10 @@ pub(super) fn run(tools: &Tools, options: &Options) -> Result<Section> {
     section.figure("peak memory", "MiB", Spread::of(&of(&large, |it| it.peak_mib)));
     let extra = differences(&of(&large, |it| it.peak_mib), &of(&tiny, |it| it.peak_mib));
     section.limited("extra peak memory", "MiB", Spread::of(&extra), 32.0);
+    section.note(
+        "A child's peak begins with what the measuring process had when it started it, some 6 MiB: where the extra is about \
+         zero, reading never needed more than that in all.",
+    );
     if bytes < 60_000_000 {
         section.note("The file is smaller than the 60 MB that the limits are for.");
     }

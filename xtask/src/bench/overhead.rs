@@ -15,6 +15,7 @@ use super::stats::{Spread, differences};
 
 /// Options of `bench overhead`.
 #[derive(Debug, Clone, Args)]
+#[group(skip)]
 pub(super) struct Options {
     /// How many times each way is measured
     #[arg(long, default_value_t = 6)]
@@ -39,12 +40,12 @@ struct Case {
 }
 
 const CASES: [Case; 5] = [
-    Case { name: "hello", kind: "hello", requests: 100_000, rate: 0, idle: 0, about: "only answers" },
-    Case { name: "api", kind: "api", requests: 50_000, rate: 0, idle: 0, about: "20 routes with ids, JSON" },
+    Case { name: "hello", kind: "hello", requests: 60_000, rate: 0, idle: 0, about: "only answers" },
+    Case { name: "api", kind: "api", requests: 40_000, rate: 0, idle: 0, about: "20 routes with ids, JSON" },
     Case {
         name: "work1ms",
         kind: "work1ms",
-        requests: 2_000,
+        requests: 1_500,
         rate: 700,
         idle: 0,
         about: "1 ms of CPU a request, 700 a second",
@@ -52,7 +53,7 @@ const CASES: [Case; 5] = [
     Case {
         name: "idle10k",
         kind: "hello",
-        requests: 100_000,
+        requests: 60_000,
         rate: 0,
         idle: 10_000,
         about: "hello, 10,000 idle connections",
@@ -60,7 +61,7 @@ const CASES: [Case; 5] = [
     Case {
         name: "pingpong",
         kind: "pingpong",
-        requests: 50_000,
+        requests: 40_000,
         rate: 0,
         idle: 0,
         about: "hello, 1,000 goroutines at ping-pong",
@@ -71,7 +72,7 @@ const API: [&str; 8] = [
     "-mix",
     "GET /v1/users 200 /v1/users 1",
     "-mix",
-    "GET /v1/orders/{n} 404 /v1/orders/{id} 1",
+    "GET /v1/orders/1000{n} 404 /v1/orders/{id} 1",
     "-mix",
     "GET /v1/items/7 200 /v1/items/{id} 4",
     "-mix",

@@ -84,7 +84,7 @@ fn until_measured(fleet: &Fleet<'_>, select: &[&str], n: usize) -> Result<(Agent
 fn until_detached(agent: &Agent) -> Result<f64> {
     let start = Instant::now();
     while proc::probe_descriptors(agent.pid())? > 2 {
-        if start.elapsed() > Duration::from_secs(60) {
+        if start.elapsed() > Duration::from_mins(1) {
             bail!("the agent still has {} probes", proc::probe_descriptors(agent.pid())?);
         }
         thread::sleep(Duration::from_millis(5));

@@ -43,6 +43,8 @@ pub(super) fn run(fleet: &mut Fleet<'_>) -> Result<Section> {
     let agent = Agent::measuring(fleet.tools, &["--executable", &fleet.pattern], fleet.size)?;
     fleet.touch()?;
     thread::sleep(Duration::from_millis(200));
+    let mut cold = Way::default();
+    once(&agent, TEXT, 1, &mut cold)?;
     let first = scrape(agent.address, TEXT)?;
     let text = String::from_utf8_lossy(&first);
     let samples = text.lines().filter(|line| !line.starts_with('#')).count();
@@ -57,6 +59,8 @@ pub(super) fn run(fleet: &mut Fleet<'_>) -> Result<Section> {
     }
     section.figure("samples", "", Spread::one(samples as f64));
     section.figure("histogram label sets", "", Spread::one(label_sets as f64));
+    section.limited("the agent's first scrape: time to the last byte", "ms", Spread::of(&cold.ms), 250.0);
+    section.limited("the agent's first scrape: extra memory", "MiB", Spread::of(&cold.extra_mib), 24.0);
     for (way, (name, ..)) in ways.iter().zip(headers) {
         let (ms, extra) = (Spread::of(&way.ms), Spread::of(&way.extra_mib));
         if name == "text" {
