@@ -254,7 +254,7 @@ impl Builds {
             steps.insert(0, &["mod", "tidy"]);
         }
         for step in steps {
-            let status = go_command(go, arch)?.current_dir(&dir).args(step).output().context("running go")?;
+            let status = go_command(go, arch).current_dir(&dir).args(step).output().context("running go")?;
             if !status.status.success() {
                 let _ = fs::remove_file(&main);
                 bail!("go{go} {} for {arch} failed:\n{}", step.join(" "), String::from_utf8_lossy(&status.stderr));
@@ -391,14 +391,14 @@ fn is_source(path: &Path) -> bool {
     !test && path.extension().is_some_and(|ext| ext == "go" || ext == "s")
 }
 
-fn go_command(go: &str, arch: &str) -> Result<Command> {
+fn go_command(go: &str, arch: &str) -> Command {
     let mut command = Command::new("go");
     // The release itself may be what is installed; -mod=mod also keeps out defaults that old releases do not know.
     command.env("GOTOOLCHAIN", format!("go{go}")).env("GOFLAGS", "-mod=mod").env("GOWORK", "off");
     // Go 1.19's module index fails on a toolchain that lies in the module cache ("import of unknown directory").
     command.env("GODEBUG", "goindex=0");
     command.env("CGO_ENABLED", "0").env("GOOS", "linux").env("GOARCH", arch).env("GOAMD64", "v1");
-    Ok(command)
+    command
 }
 
 /// Adds the offsets in one program, or none, to each row.
@@ -440,7 +440,7 @@ fn line(text: &mut String, field: &str, keys: &[&str], values: &[Option<u32>]) -
 
 /// Names that the source of package runtime, or of those that may define functions for it, defines or links to.
 fn runtime_names(go: &str) -> Result<BTreeSet<String>> {
-    let output = go_command(go, "amd64")?.args(["env", "GOROOT"]).output().context("running go env")?;
+    let output = go_command(go, "amd64").args(["env", "GOROOT"]).output().context("running go env")?;
     let root = PathBuf::from(String::from_utf8(output.stdout)?.trim());
     let mut names = BTreeSet::new();
     let mut folders: Vec<_> = ["runtime", "internal", "reflect", "sync", "syscall", "time", "os"]

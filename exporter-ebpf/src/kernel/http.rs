@@ -11,7 +11,10 @@ use aya_log_ebpf::debug;
 use exporter_ebpf::{
     event,
     histogram::bucket,
-    http::{InFlight, PanicKey, Panicked, ROUTE_TEXT, RouteKey, RouteText, SeriesKey, SeriesValue, goroutine_key, route_kind},
+    http::{
+        InFlight, PanicKey, Panicked, ROUTE_TEXT, RouteKey, RouteText, SeriesKey, SeriesValue, goroutine_key,
+        route_kind,
+    },
     loss::Reason,
     method,
     route::{Folder, MAX_PATH},

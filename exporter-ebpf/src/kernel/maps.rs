@@ -7,8 +7,8 @@ use aya_ebpf::{
 use exporter_ebpf::{
     event::{Event, RING_BYTES},
     http::{
-        InFlight, MAX_IN_FLIGHT, MAX_PANICS, MAX_ROUTES, MAX_SERIES, PanicKey, Panicked, RouteKey, RouteText, SeriesKey,
-        SeriesValue,
+        InFlight, MAX_IN_FLIGHT, MAX_PANICS, MAX_ROUTES, MAX_SERIES, PanicKey, Panicked, RouteKey, RouteText,
+        SeriesKey, SeriesValue,
     },
     loss::{LostKey, MAX_LOST, Reason},
     target::{MAX_TARGETS, TargetConfig},

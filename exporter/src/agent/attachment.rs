@@ -325,8 +325,11 @@ pub(super) fn detach_in_parallel(groups: Vec<Group>) {
     for (i, (_, _, link)) in groups.into_iter().flat_map(|group| group.links).enumerate() {
         shares[i % THREADS].push(link);
     }
-    let threads: Vec<_> =
-        shares.into_iter().filter(|share| !share.is_empty()).map(|share| on_a_small_thread(move || drop(share))).collect();
+    let threads: Vec<_> = shares
+        .into_iter()
+        .filter(|share| !share.is_empty())
+        .map(|share| on_a_small_thread(move || drop(share)))
+        .collect();
     for thread in threads.into_iter().flatten() {
         let _ = thread.join();
     }
