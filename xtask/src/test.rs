@@ -70,11 +70,7 @@ fn unit(options: &Options) -> Result<()> {
     };
     run(&["--workspace", "--exclude", "gopulse"])?;
     // Those below exporter/tests are the end-to-end tests.
-    if util::root().join("exporter/src/lib.rs").is_file() {
-        run(&["--package", "gopulse", "--lib", "--bins"])
-    } else {
-        run(&["--package", "gopulse", "--bins"])
-    }
+    run(&["--package", "gopulse", "--bins"])
 }
 
 fn end_to_end(options: &Options) -> Result<()> {
@@ -86,17 +82,37 @@ fn end_to_end(options: &Options) -> Result<()> {
     if options.quick {
         println!("left out by --quick: tests whose name contains `soak`");
     }
-    for (name, executable) in tests {
+    // NAME is a file of tests, all of which run, or else a part of tests' names.
+    let filter = options.filter.as_deref();
+    let files: Vec<_> = tests.iter().filter(|(name, _)| filter.is_none_or(|filter| name.contains(filter))).collect();
+    let (files, filter) = if files.is_empty() { (tests.iter().collect(), filter) } else { (files, None) };
+    let mut ran = 0;
+    for (name, executable) in files {
+        let selected = listed(executable, filter)?;
+        if selected == 0 {
+            continue;
+        }
+        ran += selected;
         util::section(&format!("end-to-end: {name}"));
-        let mut command = util::as_root(&executable, &environment()?)?;
+        let mut command = util::as_root(executable, &environment()?)?;
         // The tests share the machine's two measured things, its CPUs and its probes, so they take turns.
-        command.current_dir(util::root().join("exporter")).args(["--test-threads", "1"]);
+        command.current_dir(util::root().join("exporter")).args(["--test-threads", "1", "--nocapture"]);
         if options.quick {
             command.args(["--skip", "soak"]);
         }
-        util::run(command.args(options.filter.as_deref()))?;
+        util::run(command.args(filter))?;
+    }
+    if ran == 0 {
+        bail!("no end-to-end test has {:?} in its file's name or its own", filter.unwrap_or_default());
     }
     Ok(())
+}
+
+/// How many tests of an executable the filter selects.
+fn listed(executable: &Path, filter: Option<&str>) -> Result<usize> {
+    let mut command = std::process::Command::new(executable);
+    let output = command.arg("--list").args(filter).output().context("listing tests")?;
+    Ok(String::from_utf8_lossy(&output.stdout).lines().filter(|line| line.ends_with(": test")).count())
 }
 
 /// What the tests need of the environment, which sudo would not pass on.

@@ -109,7 +109,9 @@ pub(super) fn run(tools: &Tools, options: &Options) -> Result<Section> {
     );
     let mut table = Table {
         title: "CPU time of the service, microseconds a request (medians), and requests a second".into(),
-        columns: vec!["service", "what it does", "no agent", "gopulse", "entry/RET", "req/s no agent", "req/s gopulse"],
+        columns: ["service", "what it does", "no agent", "gopulse", "entry/RET", "req/s no agent", "req/s gopulse"]
+            .map(Into::into)
+            .to_vec(),
         rows: Vec::new(),
     };
     for case in CASES.iter().filter(|case| options.service == "all" || options.service == case.name) {

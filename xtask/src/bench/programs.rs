@@ -127,7 +127,7 @@ pub(super) fn table(title: impl Into<String>, rows: &[Row]) -> Table {
     };
     Table {
         title: title.into(),
-        columns: vec!["program", "hits/request", "ns/hit", "verified instructions"],
+        columns: ["program", "hits/request", "ns/hit", "verified instructions"].map(Into::into).to_vec(),
         rows: rows.iter().map(row).collect(),
     }
 }

@@ -1,16 +1,17 @@
 //! What a benchmark says: figures with their limits, tables, and notes; as text for the terminal, as Markdown, and as JSON.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::stats::Spread;
 
 /// One benchmark's results.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Section {
     /// The subcommand.
-    pub(super) name: &'static str,
+    pub(super) name: Cow<'static, str>,
     /// What was measured, and how.
     pub(super) about: String,
     /// The figures.
@@ -22,12 +23,12 @@ pub(super) struct Section {
 }
 
 /// One figure.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Figure {
     /// What it is.
     pub(super) what: String,
     /// Its unit.
-    pub(super) unit: &'static str,
+    pub(super) unit: Cow<'static, str>,
     /// Its value.
     pub(super) value: Spread,
     /// What the median must not exceed.
@@ -39,31 +40,44 @@ pub(super) struct Figure {
 }
 
 /// A table.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Table {
     /// Its title.
     pub(super) title: String,
     /// Column headers.
-    pub(super) columns: Vec<&'static str>,
+    pub(super) columns: Vec<Cow<'static, str>>,
     /// Rows of as many cells.
     pub(super) rows: Vec<Vec<String>>,
+}
+
+impl Figure {
+    /// Whether the limit is met, and whether the spread leaves that open.
+    pub(super) fn verdict(&self) -> &'static str {
+        let (Some(limit), Some(met)) = (self.limit, self.met) else { return "" };
+        match (met, (self.value.low..=self.value.high).contains(&limit)) {
+            (true, false) => "yes",
+            (true, true) => "yes, within the spread",
+            (false, false) => "NO",
+            (false, true) => "NO, within the spread",
+        }
+    }
 }
 
 impl Section {
     /// An empty one.
     pub(super) fn new(name: &'static str, about: impl Into<String>) -> Self {
-        Self { name, about: about.into(), figures: Vec::new(), tables: Vec::new(), notes: Vec::new() }
+        Self { name: name.into(), about: about.into(), figures: Vec::new(), tables: Vec::new(), notes: Vec::new() }
     }
 
     /// Adds a figure without a limit.
     pub(super) fn figure(&mut self, what: impl Into<String>, unit: &'static str, value: Spread) {
-        self.figures.push(Figure { what: what.into(), unit, value, limit: None, met: None });
+        self.figures.push(Figure { what: what.into(), unit: unit.into(), value, limit: None, met: None });
     }
 
     /// Adds a figure whose median must not exceed `limit`.
     pub(super) fn limited(&mut self, what: impl Into<String>, unit: &'static str, value: Spread, limit: f64) {
         let met = Some(value.median <= limit);
-        self.figures.push(Figure { what: what.into(), unit, value, limit: Some(limit), met });
+        self.figures.push(Figure { what: what.into(), unit: unit.into(), value, limit: Some(limit), met });
     }
 
     /// Adds a note.
@@ -79,7 +93,7 @@ impl Section {
         }
         for table in &self.tables {
             let _ = writeln!(out, "\n{}", table.title);
-            let header = table.columns.iter().map(|&column| column.to_owned()).collect();
+            let header = table.columns.iter().map(|column| column.to_string()).collect();
             out += &aligned(&[vec![header], table.rows.clone()].concat());
         }
         for note in &self.notes {
@@ -95,7 +109,7 @@ impl Section {
             out += &piped(&self.rows());
         }
         for table in &self.tables {
-            let header = table.columns.iter().map(|&column| column.to_owned()).collect();
+            let header = table.columns.iter().map(|column| column.to_string()).collect();
             let _ = write!(out, "\n{}:\n\n{}", table.title, piped(&[vec![header], table.rows.clone()].concat()));
         }
         if !self.notes.is_empty() {
@@ -117,12 +131,12 @@ impl Section {
             };
             vec![
                 it.what.clone(),
-                it.unit.to_owned(),
+                it.unit.to_string(),
                 number(it.value.median),
                 quartiles,
                 it.value.n.to_string(),
                 it.limit.map_or_else(String::new, number),
-                it.met.map_or("", |met| if met { "yes" } else { "NO" }).to_owned(),
+                it.verdict().to_owned(),
             ]
         });
         std::iter::once(header).chain(rows).collect()
@@ -174,7 +188,7 @@ mod tests {
         section.limited("added", "us", Spread::of(&[2.0, 3.0, 4.0]), 2.5);
         section.limited("less", "us", Spread::one(1.0), 2.5);
         let page = section.markdown();
-        assert!(page.contains("| added | us | 3.00 | 2.50 to 3.50 | 3 | 2.50 | NO |"));
+        assert!(page.contains("| added | us | 3.00 | 2.50 to 3.50 | 3 | 2.50 | NO, within the spread |"));
         assert!(page.contains("| less | us | 1.00 |  | 1 | 2.50 | yes |"));
         assert!(section.text().contains("added   us"));
     }

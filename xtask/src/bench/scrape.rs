@@ -143,7 +143,7 @@ fn system_calls(agent: &Agent) -> Result<Table> {
     let rows: Vec<Vec<String>> = rows.filter(|row| row[0] != "total").take(8).collect();
     Ok(Table {
         title: "System calls of one scrape, and of what else the agent does in that second (strace)".into(),
-        columns: vec!["call", "times"],
+        columns: ["call", "times"].map(Into::into).to_vec(),
         rows,
     })
 }

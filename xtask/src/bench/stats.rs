@@ -1,9 +1,9 @@
 //! Medians with their spread.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What many measurements of one thing gave.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct Spread {
     /// The median.
     pub(super) median: f64,
