@@ -28,13 +28,16 @@ pub const fn goroutine_key_g(key: u64) -> u64 {
     key & 0xffff_ffff_ffff
 }
 
-/// Value of `INFLIGHT`: a request that a goroutine is serving.
+/// Value of `INFLIGHT`: a request that a goroutine is serving, or the last one that it has served. An entry stays when its
+/// request ends, for the goroutine's next one: a runtime reuses its goroutine structures, so a target has as many entries as
+/// it has had goroutines serving requests at one time. User space removes entries that have long been idle when the map
+/// fills, and all of a target that has ended.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InFlight {
     /// When the handler was called, `CLOCK_MONOTONIC` nanoseconds.
     pub start_ns: u64,
-    /// Address of the response writer (`*http.response`, `*http2responseWriter`).
+    /// Address of the response writer (`*http.response`, `*http2responseWriter`); 0 while no request is being served.
     pub writer: u64,
     /// Address of the `*http.Request` that the handler was given.
     pub request: u64,

@@ -95,20 +95,25 @@ fn start(ctx: &ProbeContext, writer: usize, request: usize, outer: u64) {
     // SAFETY: no preconditions.
     let start_ns = unsafe { bpf_ktime_get_ns() };
     let entry = InFlight { start_ns, writer: regs.arg(writer), request: regs.arg(request), routed: 0, outer };
-    if INFLIGHT.insert(&key, &entry, BPF_NOEXIST).is_err() {
-        start_again(target.id, key, &entry);
+    let Some(slot) = INFLIGHT.get_ptr_mut(&key) else {
+        if INFLIGHT.insert(&key, &entry, BPF_NOEXIST).is_err() {
+            lost(target.id, Reason::InFlightFull);
+        }
+        return;
+    };
+    // SAFETY: from a look-up just above. Only this goroutine's own probes write its entry, and it is in this one; user space
+    // removes entries that have been idle for a minute (see InFlight).
+    let slot = unsafe { &mut *slot };
+    if slot.writer == 0 {
+        *slot = entry;
+    } else {
+        start_again(key, slot, &entry);
     }
 }
 
-/// The goroutine has an entry already, or the map is full.
+/// The goroutine has not ended its earlier request.
 #[inline(never)]
-fn start_again(target: u32, key: u64, entry: &InFlight) {
-    let Some(old) = INFLIGHT.get_ptr_mut(&key) else {
-        lost(target, Reason::InFlightFull);
-        return;
-    };
-    // SAFETY: from a look-up just above. Only this goroutine's own probes write its entry, and it is in this one.
-    let old = unsafe { &mut *old };
+fn start_again(key: u64, old: &mut InFlight, entry: &InFlight) {
     if old.outer > entry.outer && old.writer == entry.writer {
         // x/net's runHandler, then serverHandler.ServeHTTP for the same request. The outer start stands.
         old.request = entry.request;
@@ -133,20 +138,18 @@ fn settle(goroutine: u64, start_ns: u64) {
     }
 }
 
-/// Takes the entry of the request that ends now.
+/// The request that ends now; its entry is idle from here on. Rewriting an entry costs a third of removing it and inserting it
+/// again for the next request of the connection.
 #[inline(always)]
 fn take(target: &TargetConfig, g: u64, writer: u64) -> Option<InFlight> {
-    let key = goroutine_key(target.id, g);
-    // SAFETY: copied out before the removal below.
-    let Some(entry) = unsafe { INFLIGHT.get(&key) }.copied() else {
-        lost(target.id, Reason::NoStart);
-        return None;
-    };
-    if entry.writer != writer {
-        lost(target.id, Reason::NoStart);
+    let slot = INFLIGHT.get_ptr_mut(&goroutine_key(target.id, g))?;
+    // SAFETY: as in `start`.
+    let slot = unsafe { &mut *slot };
+    if slot.writer != writer {
         return None;
     }
-    let _ = INFLIGHT.remove(&key);
+    let entry = *slot;
+    slot.writer = 0;
     Some(entry)
 }
 
@@ -155,7 +158,7 @@ fn http1_end_at(ctx: &ProbeContext) {
     let Some(target) = target(pid()) else { return };
     let regs = Regs::of(ctx);
     let writer = regs.arg(0);
-    let Some(entry) = take(target, regs.g(), writer) else { return };
+    let Some(entry) = take(target, regs.g(), writer) else { return lost(target.id, Reason::NoStart) };
     let status = word(writer, target.response_status);
     end(ctx, target, &entry, entry.request, status, 200);
 }
@@ -165,7 +168,7 @@ fn http2_end_at(ctx: &ProbeContext, server: impl Fn(&TargetConfig) -> &Http2Offs
     let Some(target) = target(pid()) else { return };
     let regs = Regs::of(ctx);
     let writer = regs.arg(0);
-    let Some(entry) = take(target, regs.g(), writer) else { return };
+    let Some(entry) = take(target, regs.g(), writer) else { return lost(target.id, Reason::NoStart) };
     let (status, request) = http2_state(target, server(target), &entry);
     end(ctx, target, &entry, request, status, 200);
 }
@@ -193,13 +196,7 @@ fn hijack_at(ctx: &ProbeContext) {
     let Some(target) = target(pid()) else { return };
     let regs = Regs::of(ctx);
     let writer = regs.arg(0);
-    let key = goroutine_key(target.id, regs.g());
-    // SAFETY: copied out before the removal below.
-    let Some(entry) = unsafe { INFLIGHT.get(&key) }.copied() else { return };
-    if entry.writer != writer {
-        return;
-    }
-    let _ = INFLIGHT.remove(&key);
+    let Some(entry) = take(target, regs.g(), writer) else { return };
     let status = word(writer, target.response_status);
     end(ctx, target, &entry, entry.request, status, 101);
 }
@@ -223,6 +220,9 @@ fn panic_at(ctx: &ProbeContext) {
     let key = goroutine_key(target.id, regs.g());
     // SAFETY: copied before use; only this goroutine's own probes write its entry.
     let Some(entry) = unsafe { INFLIGHT.get(&key) }.copied() else { return };
+    if entry.writer == 0 {
+        return;
+    }
     // SAFETY: no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
     // HTTP/1 if the writer holds this very request where http.response does.

@@ -164,6 +164,9 @@ fn active_requests(kernel: &Kernel, state: &mut State) -> (HashMap<u32, u64>, u6
     let mut still_settled = HashMap::new();
     kernel.maps().in_flight.for_each(|key, entry| {
         entries += 1;
+        if entry.writer == 0 {
+            return;
+        }
         if state.settled_requests.get(key) == Some(&entry.start_ns) {
             still_settled.insert(*key, entry.start_ns);
         } else {
@@ -181,7 +184,7 @@ pub(super) fn settle(kernel: &Kernel, state: &mut State) {
     let mut waiting = Vec::new();
     maps.panics.for_each(|key, panicked| waiting.push((*key, *panicked)));
     for (key, panicked) in waiting {
-        if maps.in_flight.get(&key.goroutine).is_none_or(|entry| entry.start_ns != key.start_ns) {
+        if maps.in_flight.get(&key.goroutine).is_none_or(|entry| entry.writer == 0 || entry.start_ns != key.start_ns) {
             // Recovered by middleware: the request ended normally and was counted.
             maps.panics.remove(&key);
         } else if is_over(state, key.goroutine, &panicked) && maps.panics.remove(&key) {

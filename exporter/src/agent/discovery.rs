@@ -1,7 +1,7 @@
 //! Finding processes, and noticing that they are gone.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     path::Path,
     time::{Duration, Instant, SystemTime},
 };
@@ -47,11 +47,41 @@ impl Agent {
             self.look(pid);
         }
         self.bury();
+        if full {
+            self.forget_idle();
+        }
+    }
+
+    /// When the map of requests in flight is half full, removes entries whose goroutine has served nothing since the last full
+    /// scan. Should it start a request in that very moment, the request is not counted, and is told as lost at its end.
+    fn forget_idle(&self) {
+        let in_flight = &self.inner.kernel.maps().in_flight;
+        let mut idle = HashMap::new();
+        let mut entries = 0;
+        in_flight.for_each(|key, entry| {
+            entries += 1;
+            if entry.writer == 0 {
+                idle.insert(*key, entry.start_ns);
+            }
+        });
+        let mut state = self.state();
+        if entries * 2 < in_flight.capacity() {
+            state.idle = HashMap::new();
+            return;
+        }
+        let still = idle.iter().filter(|(key, start)| state.idle.get(key) == Some(start));
+        for (key, _) in still {
+            in_flight.remove(key);
+        }
+        state.idle = idle;
     }
 
     /// Looks at one process: new, changed, gone, or as before.
     pub(super) fn look(&self, pid: u32) {
         if pid == std::process::id() {
+            return;
+        }
+        if self.cannot_be_wanted(pid) {
             return;
         }
         let found = Process::find(pid).ok();
@@ -71,6 +101,23 @@ impl Agent {
                 self.state().unwanted.insert(pid, None);
             }
         }
+    }
+
+    /// The cheap answer for most processes that start on a busy node: one that is no target, and is not named.
+    fn cannot_be_wanted(&self, pid: u32) -> bool {
+        let select = &self.inner.config.select;
+        if select.all || !select.listen_ports.is_empty() || select.pids.contains(&pid) {
+            return false;
+        }
+        let mut state = self.state();
+        if state.by_pid.contains_key(&pid) {
+            return false;
+        }
+        let named = process::executable(pid).is_ok_and(|executable| state.globs.matches(&executable));
+        if !named {
+            state.unwanted.insert(pid, None);
+        }
+        !named
     }
 
     /// The process is as it was. An `execve` of the same file within one clock tick looks the same, but has taken the

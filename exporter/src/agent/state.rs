@@ -82,6 +82,9 @@ pub(super) struct State {
     pub(super) settled: HashMap<SeriesKey, SeriesValue>,
     /// Starts of settled requests whose entries are still in the kernel's map, by goroutine key.
     pub(super) settled_requests: HashMap<u64, u64>,
+    /// Idle entries of the map of requests in flight, as of the last full scan, with the start of their last request. Empty
+    /// unless the map is filling.
+    pub(super) idle: HashMap<u64, u64>,
     pub(super) routes: Routes,
     next_id: u32,
 }
@@ -100,6 +103,7 @@ impl State {
             groups: HashMap::new(),
             settled: HashMap::new(),
             settled_requests: HashMap::new(),
+            idle: HashMap::new(),
             routes: Routes::default(),
             next_id: 1,
         }

@@ -133,6 +133,11 @@ impl<K: Pod, V: Pod> Map<K, V> {
         }
     }
 
+    /// Entries it can hold.
+    pub(crate) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
     /// How full it is, given how many entries were just seen.
     pub(crate) fn usage(&self, entries: u64) -> Usage {
         let element = 48 + (size_of::<K>() as u64).next_multiple_of(8) + (size_of::<V>() as u64).next_multiple_of(8);

@@ -59,14 +59,13 @@ impl Process {
     /// Looks a process up. Kernel threads have no executable: `NotFound`, as for a process that is gone.
     pub(crate) fn find(pid: u32) -> io::Result<Self> {
         let started = start_time(pid)?;
-        let link = exe_path(pid);
-        let executable = fs::read_link(&link)?;
-        let file = FileId::of(&File::open(&link)?)?;
+        let executable = executable(pid)?;
+        let file = FileId::of(&File::open(exe_path(pid))?)?;
         // The same process still, or the two halves would describe two.
         if start_time(pid)? != started {
             return Err(io::Error::from(io::ErrorKind::NotFound));
         }
-        Ok(Self { id: ProcessId { pid, started, file }, executable: without_deleted(executable) })
+        Ok(Self { id: ProcessId { pid, started, file }, executable })
     }
 
     /// Opens the executable, checking that it is still the one that was found.
@@ -83,6 +82,11 @@ impl Process {
     pub(crate) fn exe(&self) -> PathBuf {
         exe_path(self.id.pid)
     }
+}
+
+/// Where a process's executable was when it was started.
+pub(crate) fn executable(pid: u32) -> io::Result<PathBuf> {
+    Ok(without_deleted(fs::read_link(exe_path(pid))?))
 }
 
 /// `/proc/PID/exe`.

@@ -5,7 +5,7 @@ mod identity;
 mod ports;
 
 pub(crate) use self::{
-    identity::{FileId, Process, ProcessId},
+    identity::{FileId, Process, ProcessId, executable},
     ports::listens_on,
 };
 

@@ -31,7 +31,10 @@ const MAX_HEAD: usize = 16 * 1024;
 /// How long a client may take to send its request's head, also on a connection kept alive.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long one request may take in all, a slow reader included.
-const REQUEST_TIMEOUT: Duration = Duration::from_mins(2);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Scrapes rendered at one time. Each holds a snapshot (1 MB for 5,000 series) and some chunks; a client that stalls takes one
+/// place for as long as a request may take.
+const SCRAPES: usize = 4;
 
 type Body = BoxBody<Bytes, io::Error>;
 
@@ -57,7 +60,7 @@ pub(crate) fn bind(address: SocketAddr) -> Result<std::net::TcpListener, String>
 /// Serves until it is dropped.
 pub(crate) async fn serve(listener: std::net::TcpListener, agent: Agent) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
-    let server = Arc::new(Server { agent, rendering: Arc::new(Semaphore::new(1)) });
+    let server = Arc::new(Server { agent, rendering: Arc::new(Semaphore::new(SCRAPES)) });
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
@@ -95,7 +98,7 @@ async fn connection(stream: TcpStream, server: Arc<Server>) -> hyper::Result<()>
 
 struct Server {
     agent: Agent,
-    /// One scrape is rendered at a time, so that many do not multiply its memory.
+    /// A few scrapes are rendered at a time, so that many do not multiply their memory.
     rendering: Arc<Semaphore>,
 }
 

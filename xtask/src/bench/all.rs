@@ -54,7 +54,7 @@ pub(super) fn run(tools: &Tools, options: &Options) -> Result<()> {
     done(agent::run(tools)?)?;
     done(attach::run(tools)?)?;
     done(inspect::run(tools, &options.inspect)?)?;
-    done(replicas::run(tools, &replicas::Options { pairs: options.overhead.pairs.min(4) })?)?;
+    done(replicas::run(tools, &replicas::Options { pairs: options.overhead.pairs.max(8) })?)?;
     {
         let mut fleet = Fleet::start(tools, &options.fleet)?;
         done(scale::run(&mut fleet)?)?;

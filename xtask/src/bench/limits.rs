@@ -36,7 +36,7 @@ pub(super) fn run(tools: &Tools, options: &Options) -> Result<()> {
     for (name, protocol) in [("http1", Protocol::Http1), ("http2", Protocol::Http2)] {
         let rows = programs::account(tools, "hello", &[], protocol)?;
         let table = programs::table(name, &rows);
-        for row in [vec![table.columns.iter().map(|it| it.to_string()).collect()], table.rows].concat() {
+        for row in [vec![table.columns.iter().map(ToString::to_string).collect()], table.rows].concat() {
             println!(
                 "{name:<6} {}",
                 row.iter().map(|cell| format!("{cell:<16}")).collect::<Vec<_>>().join(" ").trim_end()

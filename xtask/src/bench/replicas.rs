@@ -47,7 +47,11 @@ pub(super) fn run(tools: &Tools, options: &Options) -> Result<Section> {
     };
     one(&services[0], false, 0)?;
     for round in 0..options.pairs {
-        for (i, &n) in NUMBERS.iter().enumerate() {
+        let mut turns: Vec<(usize, usize)> = NUMBERS.into_iter().enumerate().collect();
+        if round % 4 >= 2 {
+            turns.reverse();
+        }
+        for (i, n) in turns {
             // Each round starts anew with one process; the first is the one under load throughout.
             services.truncate(n);
             while services.len() < n {

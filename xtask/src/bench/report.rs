@@ -93,7 +93,7 @@ impl Section {
         }
         for table in &self.tables {
             let _ = writeln!(out, "\n{}", table.title);
-            let header = table.columns.iter().map(|column| column.to_string()).collect();
+            let header = table.columns.iter().map(ToString::to_string).collect();
             out += &aligned(&[vec![header], table.rows.clone()].concat());
         }
         for note in &self.notes {
@@ -109,7 +109,7 @@ impl Section {
             out += &piped(&self.rows());
         }
         for table in &self.tables {
-            let header = table.columns.iter().map(|column| column.to_string()).collect();
+            let header = table.columns.iter().map(ToString::to_string).collect();
             let _ = write!(out, "\n{}:\n\n{}", table.title, piped(&[vec![header], table.rows.clone()].concat()));
         }
         if !self.notes.is_empty() {

@@ -1,0 +1,3 @@
+module sample/guest
+
+go 1.21

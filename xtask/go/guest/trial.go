@@ -1,0 +1,295 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	agentAddress = "127.0.0.1:9464"
+	requests     = 200
+	wait         = 90 * time.Second
+)
+
+// trial is one run of the agent with one set of capabilities.
+type trial struct {
+	Capabilities []string `json:"capabilities"`
+	// Error says why these capabilities were not enough, or what went wrong.
+	Error string `json:"error,omitempty"`
+	// Log is the end of what the agent wrote, if something went wrong.
+	Log []string `json:"log,omitempty"`
+	// Method is how probes are attached.
+	Method string `json:"attach_method,omitempty"`
+	// Verified is the verifier's work by program, where the kernel tells.
+	Verified map[string]int `json:"verified_instructions"`
+	Attached int            `json:"attached_probes"`
+	Disabled []string       `json:"disabled"`
+	Sent     int            `json:"sent"`
+	// Failed is how many of the requests had a wrong answer.
+	Failed  int `json:"failed"`
+	Counted int `json:"counted"`
+	// Stray is what was counted but is not what was sent.
+	Stray int `json:"stray"`
+	// Lost is what the agent says that it could not count.
+	Lost   int     `json:"lost"`
+	Ready  float64 `json:"ready_seconds"`
+	Detach float64 `json:"detach_seconds"`
+	Exit   int     `json:"exit"`
+	// Answers says that the service answered after the agent had gone.
+	Answers bool `json:"answers_after"`
+}
+
+func try(s *service, capabilities []string) trial {
+	t := trial{Capabilities: capabilities, Verified: map[string]int{}, Disabled: []string{}, Exit: -1}
+	started := time.Now()
+	arguments := []string{"with", strings.Join(capabilities, ","), "/gopulse", "run", "--pid",
+		strconv.Itoa(s.command.Process.Pid), "--metrics-address", agentAddress, "--log-level", "debug"}
+	agent := exec.Command("/proc/self/exe", arguments...)
+	agent.Env = append(os.Environ(), "NO_COLOR=1")
+	log := &agentLog{}
+	pipe, err := agent.StderrPipe()
+	if err == nil {
+		err = agent.Start()
+	}
+	if err != nil {
+		t.Error = err.Error()
+		return t
+	}
+	ended := make(chan struct{})
+	go func() {
+		log.read(pipe)
+		_ = agent.Wait()
+		close(ended)
+	}()
+	err = t.measure(s, ended, started)
+	stopped := time.Now()
+	_ = agent.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-ended:
+	case <-time.After(wait):
+		_ = agent.Process.Kill()
+		<-ended
+	}
+	t.Detach, t.Exit = time.Since(stopped).Seconds(), agent.ProcessState.ExitCode()
+	t.Answers = status(s.address, "/hello") == http.StatusOK
+	if err == nil {
+		err = t.judge()
+	}
+	t.Verified = log.verified()
+	if err != nil {
+		t.Error, t.Log = err.Error(), log.tail(12)
+	}
+	return t
+}
+
+func (t *trial) judge() error {
+	switch {
+	case t.Exit != 0:
+		return fmt.Errorf("the agent ended with status %d", t.Exit)
+	case t.Failed != 0 || t.Sent != requests:
+		return fmt.Errorf("%d of %d requests failed", t.Failed, requests)
+	case t.Counted != t.Sent || t.Stray != 0 || t.Lost != 0:
+		return fmt.Errorf("%d requests sent, %d counted, %d others counted, %d lost", t.Sent, t.Counted, t.Stray, t.Lost)
+	case !t.Answers:
+		return fmt.Errorf("the service does not answer after the agent has gone")
+	}
+	return nil
+}
+
+func (t *trial) measure(s *service, ended <-chan struct{}, started time.Time) error {
+	if err := until(ended, func() (bool, error) { return status(agentAddress, "/readyz") == http.StatusOK, nil }); err != nil {
+		return fmt.Errorf("not ready: %v", err)
+	}
+	if err := until(ended, func() (bool, error) { return t.target(s.command.Process.Pid) }); err != nil {
+		return fmt.Errorf("not measured: %v", err)
+	}
+	t.Ready = time.Since(started).Seconds()
+	if err := t.load(s.address); err != nil {
+		return fmt.Errorf("load: %v", err)
+	}
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		if err := t.count(); err != nil {
+			return fmt.Errorf("metrics: %v", err)
+		}
+		if t.Counted >= t.Sent || time.Now().After(deadline) {
+			return nil
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// target reads what /targets says of the service; true when it is measured.
+func (t *trial) target(pid int) (bool, error) {
+	body, err := get(agentAddress, "/targets")
+	if err != nil {
+		return false, err
+	}
+	var targets []struct {
+		Pid      int    `json:"pid"`
+		State    string `json:"state"`
+		Reason   string `json:"reason"`
+		Method   string `json:"attach_method"`
+		Probes   []struct{ Attached bool }
+		Disabled []map[string]any
+	}
+	if err := json.Unmarshal(body, &targets); err != nil {
+		return false, fmt.Errorf("%v in %.200s", err, body)
+	}
+	for _, target := range targets {
+		if target.Pid != pid {
+			continue
+		}
+		t.Method, t.Attached, t.Disabled = target.Method, 0, []string{}
+		for _, probe := range target.Probes {
+			if probe.Attached {
+				t.Attached++
+			}
+		}
+		for _, disabled := range target.Disabled {
+			t.Disabled = append(t.Disabled, fmt.Sprint(disabled["feature"], ": ", disabled["reason"]))
+		}
+		switch target.State {
+		case "measured":
+			return true, nil
+		case "failed", "unsupported":
+			return false, fmt.Errorf("%s: %s", target.State, target.Reason)
+		}
+	}
+	return false, nil
+}
+
+func (t *trial) load(address string) error {
+	out, err := exec.Command("/load", "-address", address, "-n", strconv.Itoa(requests), "-c", "4", "-mix",
+		"GET /hello 200 /hello 1 body=hello").Output()
+	if err != nil {
+		return err
+	}
+	var report struct{ Total, Errors int }
+	if err := json.Unmarshal(out, &report); err != nil {
+		return err
+	}
+	t.Sent, t.Failed = report.Total, report.Errors
+	return nil
+}
+
+func (t *trial) count() error {
+	body, err := get(agentAddress, "/metrics")
+	if err != nil {
+		return err
+	}
+	t.Counted, t.Stray, t.Lost = 0, 0, 0
+	for _, line := range strings.Split(string(body), "\n") {
+		at := strings.LastIndexByte(line, ' ')
+		if at < 0 || strings.HasPrefix(line, "#") {
+			continue
+		}
+		value, err := strconv.ParseFloat(line[at+1:], 64)
+		if err != nil {
+			continue
+		}
+		switch name := line[:strings.IndexAny(line, "{ ")]; {
+		case name == "http_server_request_duration_seconds_count":
+			if has(line, `http_route="/hello"`, `http_response_status_code="200"`, `http_request_method="GET"`) {
+				t.Counted += int(value)
+			} else {
+				t.Stray += int(value)
+			}
+		case strings.Contains(name, "lost"):
+			t.Lost += int(value)
+		}
+	}
+	return nil
+}
+
+func has(line string, labels ...string) bool {
+	for _, label := range labels {
+		if !strings.Contains(line, label) {
+			return false
+		}
+	}
+	return true
+}
+
+func until(ended <-chan struct{}, done func() (bool, error)) error {
+	deadline := time.After(wait)
+	for {
+		ok, err := done()
+		if ok || err != nil {
+			return err
+		}
+		select {
+		case <-ended:
+			return fmt.Errorf("the agent has ended")
+		case <-deadline:
+			return fmt.Errorf("not within %s", wait)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+var client = http.Client{Timeout: 20 * time.Second}
+
+func status(address, path string) int {
+	answer, err := client.Get("http://" + address + path)
+	if err != nil {
+		return 0
+	}
+	defer answer.Body.Close()
+	_, _ = io.Copy(io.Discard, answer.Body)
+	return answer.StatusCode
+}
+
+func get(address, path string) ([]byte, error) {
+	answer, err := client.Get("http://" + address + path)
+	if err != nil {
+		return nil, err
+	}
+	defer answer.Body.Close()
+	return io.ReadAll(answer.Body)
+}
+
+// agentLog is what the agent writes to its standard error.
+type agentLog struct {
+	mutex sync.Mutex
+	lines []string
+}
+
+func (l *agentLog) read(from io.Reader) {
+	scanner := bufio.NewScanner(from)
+	scanner.Buffer(nil, 1<<20)
+	for scanner.Scan() {
+		l.mutex.Lock()
+		l.lines = append(l.lines, scanner.Text())
+		l.mutex.Unlock()
+	}
+}
+
+func (l *agentLog) tail(n int) []string {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	return l.lines[max(len(l.lines)-n, 0):]
+}
+
+// verified reads the lines `loaded program="http_start" verified_instructions=Some(312)`.
+func (l *agentLog) verified() map[string]int {
+	found := map[string]int{}
+	for _, line := range l.tail(1 << 30) {
+		_, program, _ := strings.Cut(line, `program="`)
+		_, number, some := strings.Cut(line, "verified_instructions=")
+		if count, err := strconv.Atoi(strings.TrimSpace(number)); some && err == nil {
+			found[program[:strings.IndexByte(program+`"`, '"')]] = count
+		}
+	}
+	return found
+}
