@@ -1,6 +1,6 @@
 module sample/bench
 
-go 1.17
+go 1.22
 
 require sample/self v0.0.0
 
