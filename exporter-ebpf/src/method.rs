@@ -7,6 +7,10 @@ pub const NAMES: [&str; 11] =
 /// The id of `CONNECT`, whose hijacked answer is 200 where an upgrade's is 101 (RFC 9110, 9.3.6 and 15.2.2).
 pub const CONNECT: u8 = 6;
 
+/// The id of `PRI`, which is no request: the first line of an HTTP/2 connection looks like one to an HTTP/1 server (RFC 9113,
+/// 3.4), and golang.org/x/net/http2/h2c takes the connection over there.
+pub const PREFACE: u8 = 11;
+
 /// No known method is longer than this many bytes.
 pub const LONGEST: usize = 7;
 
@@ -49,6 +53,8 @@ pub fn id(bytes: u64, len: u64) -> u8 {
         9
     } else if bytes == const { word("QUERY") } {
         10
+    } else if bytes == const { word("PRI") } {
+        PREFACE
     } else {
         0
     }
@@ -72,6 +78,12 @@ mod tests {
             assert_eq!(usize::from(of(name, b'/')), i);
         }
         assert_eq!(NAMES[usize::from(CONNECT)], "CONNECT");
+    }
+
+    #[test]
+    fn the_preface_is_no_method() {
+        assert_eq!(of("PRI", b' '), PREFACE);
+        assert_eq!(NAMES.get(usize::from(PREFACE)), None);
     }
 
     #[test]

@@ -7,13 +7,10 @@ mod support;
 
 use support::{
     Agent,
-    agent::{Counts, counted_by_load, method},
+    agent::{Counts, counted_by_load, counted_by_service},
     eventually, load, must_be_root, service_of, settles, start,
 };
-use xtask::{
-    go::{self, Variant},
-    service::Running,
-};
+use xtask::go::{self, Variant};
 
 /// Versions of all variants where not everything is asked for.
 const THOROUGH: [u32; 3] = [17, 21, 27];
@@ -52,14 +49,6 @@ fn mix(minor: u32) -> Vec<String> {
     ]
 }
 
-fn own(running: &Running) -> Counts {
-    let mut counts = Counts::new();
-    for it in running.counts().expect("the service counts") {
-        *counts.entry((method(&it.method), it.status, it.route)).or_default() += it.count;
-    }
-    counts
-}
-
 /// One line of the table.
 fn row(agent: &Agent, version: &str, variant: Variant) -> String {
     let running = start(&service_of("matrix", version, variant), &[]);
@@ -85,7 +74,7 @@ fn row(agent: &Agent, version: &str, variant: Variant) -> String {
         settles(&format!("Go {version} {variant}, {mode}"), &wanted, || agent.scrape().counts(pid));
         protocols.push(mode);
     }
-    assert_eq!(own(&running), wanted, "the service's own account and the load generator's");
+    assert_eq!(counted_by_service(&running), wanted, "the service's own account and the load generator's");
     assert_eq!(agent.scrape().lost(), Vec::<String>::new());
     let text = |key: &str| target[key].as_str().unwrap_or("-").to_owned();
     let total: u64 = wanted.values().sum();
@@ -179,7 +168,7 @@ fn the_mux_is_not_probed_without_need() {
     let mix = ["GET /ok 200 /ok 1", "GET /nowhere 404 - 1", "POST /implicit 405 - 1"];
     load(&["-address", &address, "-n", "300"], &mix);
     for _ in 0..3 {
-        assert_eq!(agent.scrape().counts(running.pid()), own(&running));
+        assert_eq!(agent.scrape().counts(running.pid()), counted_by_service(&running));
     }
     std::thread::sleep(std::time::Duration::from_millis(500));
     let target = agent.target(running.pid()).expect("a target");

@@ -267,8 +267,12 @@ fn end(ctx: &ProbeContext, target: &TargetConfig, entry: &InFlight, request: u64
         lost(target.id, Reason::Unreadable);
     }
     let (mut series, text) = series(target, request, entry.routed, status_code(status, unwritten));
-    if series.status == 101 && series.method == method::CONNECT {
-        series.status = 200;
+    if series.status == 101 {
+        match series.method {
+            method::PREFACE => return,
+            method::CONNECT => series.status = 200,
+            _ => {}
+        }
     }
     if let Some(value) = SERIES.get_ptr_mut(&series) {
         record(value, duration_ns);

@@ -207,6 +207,15 @@ fn key(sample: &Sample) -> (String, u16, String) {
     (sample.label("http_request_method").to_owned(), status, sample.label("http_route").to_owned())
 }
 
+/// What a service has counted of itself.
+pub(crate) fn counted_by_service(service: &xtask::service::Running) -> Counts {
+    let mut counts = Counts::new();
+    for it in service.counts().expect("the service counts") {
+        *counts.entry((method(&it.method), it.status, it.route)).or_default() += it.count;
+    }
+    counts
+}
+
 /// What the load generator counted, with methods as the agent names them.
 pub(crate) fn counted_by_load(report: &LoadReport) -> Counts {
     let mut counts = Counts::new();
