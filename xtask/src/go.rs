@@ -24,7 +24,7 @@ const WHEELS: [&str; 7] = ["1.21.13", "1.22.10", "1.23.9", "1.24.11", "1.25.5", 
 /// as the pattern syntax of `http.ServeMux`, and real services are at their toolchain's.
 const GENERIC_GO_LINE: &str = "go 1.17";
 /// The services, each a module in `xtask/go`.
-pub const SERVICES: [&str; 8] = ["hello", "matrix", "edge", "counted", "demo", "xnet", "load", "bench"];
+pub const SERVICES: [&str; 9] = ["hello", "matrix", "edge", "counted", "demo", "xnet", "load", "bench", "guest"];
 /// What services share, a module of its own that they name by a relative path.
 const SHARED: &str = "self";
 
@@ -220,6 +220,11 @@ fn own_version(go: &Path, select: &str) -> Result<String> {
 
 /// Builds a service, unless its sources and flags are those of an earlier build, and returns the binary's path.
 pub fn build(service: &Service) -> Result<PathBuf> {
+    build_for(service, None)
+}
+
+/// Builds a service for another architecture, by its name in Go; that needs a variant without C code.
+pub fn build_for(service: &Service, architecture: Option<&str>) -> Result<PathBuf> {
     let sources = sources_directory();
     if !sources.join(&service.name).join("go.mod").is_file() {
         bail!("no service `{}`; there are {}", service.name, SERVICES.join(", "));
@@ -229,7 +234,10 @@ pub fn build(service: &Service) -> Result<PathBuf> {
     let lock = fs::File::create(util::target().join("go/lock"))?;
     lock.lock().context("cannot lock target/go/lock")?;
     let toolchain = toolchain(&service.go)?;
-    let label = format!("{}-go{}-{}", service.name, toolchain.version, service.variant);
+    let mut label = format!("{}-go{}-{}", service.name, toolchain.version, service.variant);
+    if let Some(architecture) = architecture {
+        label = format!("{label}-{architecture}");
+    }
     let binary = util::target().join("go/bin").join(&label);
     let stamp = util::target().join("go/stamps").join(&label);
     let files = sources_of(&service.name)?;
@@ -244,6 +252,9 @@ pub fn build(service: &Service) -> Result<PathBuf> {
     command.arg("build").args(service.variant.arguments()).arg("-o").arg(&partial).arg(".");
     if let Some(value) = service.variant.cgo() {
         command.env("CGO_ENABLED", value);
+    }
+    if let Some(architecture) = architecture {
+        command.env("GOARCH", architecture);
     }
     util::output(&mut command).with_context(|| format!("cannot build {label}"))?;
     fs::rename(&partial, &binary)?;

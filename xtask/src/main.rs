@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::go::{self, Service, Variant};
-use xtask::{bench, build, check, demo, offsets, setup, test};
+use xtask::{bench, build, check, demo, fuzz, offsets, setup, test, vm};
 
 /// Every habit of the project as a command.
 #[derive(Parser)]
@@ -27,6 +27,8 @@ enum Command {
     Test(test::Options),
     /// Measure what gopulse costs; `bench all` writes docs/performance.md and docs/performance.json
     Bench(bench::Options),
+    /// Boot Debian's kernels under qemu with the agent and a Go service, and check that requests are counted exactly
+    Vm(vm::Options),
     /// Formatting, lints, licences and sources of dependencies, Go vet, and the book
     Check {
         /// Only these; without any, all
@@ -38,6 +40,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Fuzz the reader of Go executables; needs a nightly compiler, and installs cargo-fuzz
+    Fuzz(fuzz::Options),
     /// Build the Go sample services
     #[command(subcommand)]
     Go(GoCommand),
@@ -79,7 +83,9 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Vm(options) => vm::run(&options),
         Command::Check { checks } => check::run(&checks),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Offsets { arguments } => offsets::run(&arguments),
         Command::Go(GoCommand::Build { name, go, variant }) => {
             println!("{}", go::build(&Service { name, go, variant })?.display());

@@ -5,7 +5,7 @@
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::source::{Fixed, Flow, Le, Source, read_up_to, read_vec, stream};
+use crate::source::{Fixed, Flow, Le, MAX_STREAM, Source, read_up_to, read_vec, stream};
 
 /// The architectures that gopulse measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -181,6 +181,9 @@ impl<S: Source> Elf<S> {
         let loaded = segments.iter().filter(|s| s.is_load()).fold(0u64, |sum, s| sum.saturating_add(s.file_size));
         if loaded > src.len().saturating_mul(2) {
             return Err(Error::Malformed { what: "the segments overlap in the file" });
+        }
+        if loaded > MAX_STREAM {
+            return Err(Error::Malformed { what: "it loads more than 1 GiB from the file" });
         }
         if !segments.iter().any(Segment::is_load) {
             return Err(Error::Malformed { what: "there is nothing to load" });

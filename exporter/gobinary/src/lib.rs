@@ -19,6 +19,9 @@ mod buildinfo;
 mod elf;
 mod error;
 mod function;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod layouts;
 mod names;
 mod note;

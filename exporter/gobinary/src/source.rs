@@ -113,6 +113,10 @@ pub(crate) fn read_up_to<S: Source>(src: &S, offset: u64, len: usize) -> io::Res
     Ok(buf)
 }
 
+/// The longest region that is searched, and all that a program may load. Go's linkers cannot make larger ones for these
+/// architectures; a file with holes may say it has terabytes.
+pub(crate) const MAX_STREAM: u64 = 1 << 30;
+
 /// What a visitor of [`stream`] wants next.
 pub(crate) enum Flow {
     Continue,
@@ -128,7 +132,7 @@ pub(crate) fn stream<S: Source>(
     overlap: usize,
     mut visit: impl FnMut(u64, &[u8]) -> Flow,
 ) -> io::Result<()> {
-    let len = len.min(src.len().saturating_sub(offset));
+    let len = len.min(src.len().saturating_sub(offset)).min(MAX_STREAM);
     let mut buf = vec![0; usize::try_from(len).unwrap_or(usize::MAX).min(CHUNK + overlap)];
     let mut at = 0u64;
     while at < len {
@@ -149,14 +153,18 @@ pub(crate) struct Window<'s, S: Source> {
     start: u64,
     buf: Vec<u8>,
     rewinds: u32,
+    reads: u32,
 }
 
 /// A region whose pointers jump back more often than this is hostile: each jump costs a chunk of reading.
 const MAX_REWINDS: u32 = 256;
+/// Chunks read, 512 MiB of them: function tables of the largest programs take some 30 MiB. Jumps forward through a file
+/// with holes would otherwise cost a chunk for each function.
+const MAX_READS: u32 = 4096;
 
 impl<'s, S: Source> Window<'s, S> {
     pub(crate) fn new(src: &'s S) -> Self {
-        Self { src, start: 0, buf: Vec::new(), rewinds: 0 }
+        Self { src, start: 0, buf: Vec::new(), rewinds: 0, reads: 0 }
     }
 
     /// The `len` bytes at a file offset; `Ok(None)` when they are not in the file, or reading jumped back too often.
@@ -166,11 +174,12 @@ impl<'s, S: Source> Window<'s, S> {
         };
         if offset < self.start || end > self.start + self.buf.len() as u64 {
             if offset < self.start {
-                self.rewinds += 1;
-                if self.rewinds > MAX_REWINDS {
-                    return Ok(None);
-                }
+                self.rewinds = self.rewinds.saturating_add(1);
             }
+            if self.rewinds > MAX_REWINDS || self.reads >= MAX_READS {
+                return Ok(None);
+            }
+            self.reads += 1;
             self.buf = read_up_to(self.src, offset, CHUNK.max(len))?;
             self.start = offset;
         }
@@ -216,6 +225,32 @@ mod tests {
         })
         .unwrap();
         assert_eq!(seen, [at as u64]);
+    }
+
+    /// A file of holes that counts what is read of it.
+    struct Holes(std::cell::Cell<u64>);
+
+    impl Source for Holes {
+        fn len(&self) -> u64 {
+            1 << 50
+        }
+
+        fn read_at(&self, _: u64, buf: &mut [u8]) -> io::Result<()> {
+            self.0.set(self.0.get() + buf.len() as u64);
+            buf.fill(0);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn files_of_holes_are_not_read_for_long() {
+        let holes = Holes(std::cell::Cell::new(0));
+        let mut window = Window::new(&holes);
+        let answered = (0..100_000u64).filter(|i| window.get(i << 30, 8).unwrap().is_some()).count();
+        assert_eq!(answered, MAX_READS as usize);
+        assert!(holes.0.replace(0) <= u64::from(MAX_READS) * CHUNK as u64);
+        stream(&holes, 0, u64::MAX, 7, |_, _| Flow::Continue).unwrap();
+        assert!(holes.0.get() < MAX_STREAM + MAX_STREAM / 8, "{}", holes.0.get());
     }
 
     #[test]

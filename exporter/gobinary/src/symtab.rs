@@ -27,7 +27,9 @@ pub(crate) fn wanted<S: Source>(elf: &Elf<S>, names: &Names<'_>) -> Result<Vec<F
     let mut offsets: HashMap<u32, &str> = HashMap::new();
     strings(&elf.src, text.offset, text.size, |offset, name| {
         names.suffixes(name, |inside, wanted| {
-            if let Ok(offset) = u32::try_from(offset + inside as u64) {
+            if offsets.len() < MAX_FOUND
+                && let Ok(offset) = u32::try_from(offset + inside as u64)
+            {
                 offsets.insert(offset, wanted);
             }
         });

@@ -124,7 +124,7 @@ impl Agent {
 
     /// Every target and what is known of it.
     pub(crate) fn targets(&self) -> Vec<TargetView> {
-        self.state().views(self.inner.kernel.method())
+        self.state().views(self.inner.kernel.method(), self.inner.kernel.lacks())
     }
 
     /// Detaches everything, at once.

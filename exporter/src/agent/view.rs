@@ -26,6 +26,8 @@ pub(crate) struct TargetView {
     since_unix_seconds: f64,
     /// How probes are attached.
     attach_method: Method,
+    /// What the kernel is without, and what is done instead.
+    kernel_lacks: Vec<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     go_version: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,7 +55,7 @@ struct ProbeView {
 
 impl State {
     /// Every target.
-    pub(super) fn views(&self, method: Method) -> Vec<TargetView> {
+    pub(super) fn views(&self, method: Method, lacks: &[&'static str]) -> Vec<TargetView> {
         self.targets
             .values()
             .map(|target| {
@@ -77,6 +79,7 @@ impl State {
                     },
                     since_unix_seconds: seconds(target.since),
                     attach_method: method,
+                    kernel_lacks: lacks.to_vec(),
                     go_version: inspection.map(|it| it.go_version.clone()),
                     main_module: inspection.map(|it| it.main_module.clone()),
                     functions_from: inspection.map(|it| it.functions_from.clone()),

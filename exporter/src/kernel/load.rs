@@ -6,6 +6,7 @@ use aya::{
     Ebpf, EbpfLoader,
     programs::{RawTracePoint, UProbe},
     sys::{UProbeMultiFeature, is_uprobe_multi_supported},
+    util::KernelVersion,
 };
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -52,7 +53,7 @@ pub(crate) struct Options {
 pub(crate) enum LoadError {
     #[error(
         "no permission to load eBPF programs ({0}): run gopulse as root (sudo gopulse ...) or with CAP_BPF, CAP_PERFMON and \
-         CAP_SYS_PTRACE (and CAP_SYS_ADMIN on kernels before 6.6)"
+         CAP_SYS_PTRACE (and CAP_SYS_ADMIN on kernels without uprobe_multi links, and CAP_SYS_RESOURCE before 5.11)"
     )]
     Permission(io::Error),
     #[error("this binary was built without its eBPF programs: build it with `cargo xtask build`")]
@@ -71,6 +72,7 @@ pub(crate) enum LoadError {
 pub(crate) struct Kernel {
     ebpf: Mutex<Ebpf>,
     method: Method,
+    lacks: Vec<&'static str>,
     maps: Maps,
 }
 
@@ -90,6 +92,7 @@ impl Kernel {
             })?;
         let missing = |what: String| LoadError::Object(what);
         let log = KernelLog::take(&mut ebpf).map_err(missing)?;
+        let mut lacks = lacks(method);
         for probe in Probe::ALL {
             let name = probe.program(method);
             let refused = |error: &(dyn std::error::Error + 'static)| {
@@ -100,6 +103,9 @@ impl Kernel {
             loaded.load().map_err(|error| refused(&error))?;
             let verified = loaded.info().ok().and_then(|info| info.verified_instruction_count());
             debug!(program = name, verified_instructions = verified, "loaded");
+            if verified.is_none() && !lacks.contains(&NO_COUNTS) {
+                lacks.push(NO_COUNTS);
+            }
         }
         for (name, tracepoint) in [("process_exec", "sched_process_exec"), ("process_exit", "sched_process_exit")] {
             let refused = |error: aya::programs::ProgramError| {
@@ -112,12 +118,17 @@ impl Kernel {
         }
         let events = Events::take(&mut ebpf).map_err(missing)?;
         let maps = Maps::take(&mut ebpf).map_err(missing)?;
-        Ok((Self { ebpf: Mutex::new(ebpf), method, maps }, events, log))
+        Ok((Self { ebpf: Mutex::new(ebpf), method, lacks, maps }, events, log))
     }
 
     /// The method in use: never [`Method::Auto`].
     pub(crate) fn method(&self) -> Method {
         self.method
+    }
+
+    /// What this kernel is without that gopulse has a use for, and what it does instead, for people.
+    pub(crate) fn lacks(&self) -> &[&'static str] {
+        &self.lacks
     }
 
     /// The maps.
@@ -158,6 +169,23 @@ fn choose(wanted: Method) -> Result<Method, LoadError> {
             }
         }
     }
+}
+
+const NO_COUNTS: &str = "the verifier's instruction counts (Linux 5.16): not shown";
+
+/// What this kernel is without, as far as that is known before anything is loaded.
+fn lacks(method: Method) -> Vec<&'static str> {
+    let mut lacks = Vec::new();
+    let multi = || matches!(is_uprobe_multi_supported(UProbeMultiFeature::ProcessScopedPidFilter), Ok(true));
+    if method == Method::PerfEvent && !multi() {
+        lacks.push("uprobe_multi links (Linux 6.10): perf events instead, which need CAP_SYS_ADMIN and detach slowly");
+    }
+    if KernelVersion::current().is_ok_and(|version| version < KernelVersion::new(5, 11, 0)) {
+        lacks.push(
+            "memory accounting of maps (Linux 5.11): the locked-memory limit instead, which needs CAP_SYS_RESOURCE",
+        );
+    }
+    lacks
 }
 
 /// EACCES is how the verifier says that it refuses a program; a lack of capabilities is EPERM.

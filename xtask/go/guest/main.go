@@ -88,11 +88,16 @@ func run(r *result) error {
 // service is the measured program.
 type service struct {
 	command *exec.Cmd
-	address string
+	// Where it listens, by kind: http, https, admin.
+	at map[string]any
+}
+
+func (s *service) address(kind string) string {
+	return fmt.Sprint(s.at[kind])
 }
 
 func startService() (*service, error) {
-	s := &service{command: exec.Command("/service", "-listen", "127.0.0.1:0")}
+	s := &service{command: exec.Command("/service", "-h2c", "-")}
 	s.command.Stderr = os.Stderr
 	out, err := s.command.StdoutPipe()
 	if err != nil {
@@ -101,13 +106,9 @@ func startService() (*service, error) {
 	if err := s.command.Start(); err != nil {
 		return nil, fmt.Errorf("service: %v", err)
 	}
-	var said struct {
-		HTTP string `json:"http"`
-	}
-	if err := json.NewDecoder(out).Decode(&said); err != nil {
+	if err := json.NewDecoder(out).Decode(&s.at); err != nil {
 		return nil, fmt.Errorf("service did not say where it listens: %v", err)
 	}
-	s.address = said.HTTP
 	return s, nil
 }
 

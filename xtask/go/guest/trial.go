@@ -21,6 +21,23 @@ const (
 	wait         = 90 * time.Second
 )
 
+// The weights of the mix sum up to 20, so that each half of the requests holds each kind as often as its weight says.
+var mix = []string{
+	"GET /ok 200 /ok 8",
+	"GET /fail 500 /fail 2",
+	"POST /items 201 /items 3 send=abc",
+	"GET /items/{n} 200 /items/{id} 4",
+	"GET /status/418 418 /status/{code} 1",
+	"GET /nowhere/{n} 404 - 2",
+}
+
+// kind is what requests are counted by; the route is empty where none matched.
+type kind struct {
+	method string
+	status string
+	route  string
+}
+
 // trial is one run of the agent with one set of capabilities.
 type trial struct {
 	Capabilities []string `json:"capabilities"`
@@ -34,12 +51,14 @@ type trial struct {
 	Verified map[string]int `json:"verified_instructions"`
 	Attached int            `json:"attached_probes"`
 	Disabled []string       `json:"disabled"`
-	Sent     int            `json:"sent"`
+	// Lacks is what the kernel is without, by the agent's word.
+	Lacks []string `json:"kernel_lacks"`
+	Sent  int      `json:"sent"`
 	// Failed is how many of the requests had a wrong answer.
 	Failed  int `json:"failed"`
 	Counted int `json:"counted"`
-	// Stray is what was counted but is not what was sent.
-	Stray int `json:"stray"`
+	// Wrong names the kinds of requests that were not counted exactly as often as they were sent.
+	Wrong []string `json:"wrong"`
 	// Lost is what the agent says that it could not count.
 	Lost   int     `json:"lost"`
 	Ready  float64 `json:"ready_seconds"`
@@ -47,10 +66,13 @@ type trial struct {
 	Exit   int     `json:"exit"`
 	// Answers says that the service answered after the agent had gone.
 	Answers bool `json:"answers_after"`
+
+	sent map[kind]int
 }
 
 func try(s *service, capabilities []string) trial {
-	t := trial{Capabilities: capabilities, Verified: map[string]int{}, Disabled: []string{}, Exit: -1}
+	t := trial{Capabilities: capabilities, Verified: map[string]int{}, Disabled: []string{}, Lacks: []string{}, Wrong: []string{}, Exit: -1,
+		sent: map[kind]int{}}
 	started := time.Now()
 	arguments := []string{"with", strings.Join(capabilities, ","), "/gopulse", "run", "--pid",
 		strconv.Itoa(s.command.Process.Pid), "--metrics-address", agentAddress, "--log-level", "debug"}
@@ -81,13 +103,16 @@ func try(s *service, capabilities []string) trial {
 		<-ended
 	}
 	t.Detach, t.Exit = time.Since(stopped).Seconds(), agent.ProcessState.ExitCode()
-	t.Answers = status(s.address, "/hello") == http.StatusOK
+	t.Answers = status(s.address("http"), "/ok") == http.StatusOK
 	if err == nil {
 		err = t.judge()
 	}
 	t.Verified = log.verified()
 	if err != nil {
 		t.Error, t.Log = err.Error(), log.tail(12)
+		if n := len(t.Log); t.Exit != 0 && n > 0 {
+			t.Error += ": " + t.Log[n-1]
+		}
 	}
 	return t
 }
@@ -98,8 +123,8 @@ func (t *trial) judge() error {
 		return fmt.Errorf("the agent ended with status %d", t.Exit)
 	case t.Failed != 0 || t.Sent != requests:
 		return fmt.Errorf("%d of %d requests failed", t.Failed, requests)
-	case t.Counted != t.Sent || t.Stray != 0 || t.Lost != 0:
-		return fmt.Errorf("%d requests sent, %d counted, %d others counted, %d lost", t.Sent, t.Counted, t.Stray, t.Lost)
+	case t.Counted != t.Sent || len(t.Wrong) != 0 || t.Lost != 0:
+		return fmt.Errorf("%d requests sent, %d counted, %d lost, wrong: %s", t.Sent, t.Counted, t.Lost, t.Wrong)
 	case !t.Answers:
 		return fmt.Errorf("the service does not answer after the agent has gone")
 	}
@@ -114,8 +139,10 @@ func (t *trial) measure(s *service, ended <-chan struct{}, started time.Time) er
 		return fmt.Errorf("not measured: %v", err)
 	}
 	t.Ready = time.Since(started).Seconds()
-	if err := t.load(s.address); err != nil {
-		return fmt.Errorf("load: %v", err)
+	for mode, address := range map[string]string{"h1": s.address("http"), "h2": s.address("https")} {
+		if err := t.load(mode, address); err != nil {
+			return fmt.Errorf("load %s: %v", mode, err)
+		}
 	}
 	deadline := time.Now().Add(5 * time.Second)
 	for {
@@ -142,6 +169,7 @@ func (t *trial) target(pid int) (bool, error) {
 		Method   string `json:"attach_method"`
 		Probes   []struct{ Attached bool }
 		Disabled []map[string]any
+		Lacks    []string `json:"kernel_lacks"`
 	}
 	if err := json.Unmarshal(body, &targets); err != nil {
 		return false, fmt.Errorf("%v in %.200s", err, body)
@@ -150,7 +178,7 @@ func (t *trial) target(pid int) (bool, error) {
 		if target.Pid != pid {
 			continue
 		}
-		t.Method, t.Attached, t.Disabled = target.Method, 0, []string{}
+		t.Method, t.Lacks, t.Attached, t.Disabled = target.Method, target.Lacks, 0, []string{}
 		for _, probe := range target.Probes {
 			if probe.Attached {
 				t.Attached++
@@ -169,26 +197,43 @@ func (t *trial) target(pid int) (bool, error) {
 	return false, nil
 }
 
-func (t *trial) load(address string) error {
-	out, err := exec.Command("/load", "-address", address, "-n", strconv.Itoa(requests), "-c", "4", "-mix",
-		"GET /hello 200 /hello 1 body=hello").Output()
+func (t *trial) load(mode, address string) error {
+	arguments := []string{"-mode", mode, "-address", address, "-n", strconv.Itoa(requests / 2), "-c", "4"}
+	for _, line := range mix {
+		arguments = append(arguments, "-mix", line)
+	}
+	command := exec.Command("/load", arguments...)
+	command.Stderr = os.Stderr
+	out, err := command.Output()
 	if err != nil {
 		return err
 	}
-	var report struct{ Total, Errors int }
+	var report struct {
+		Total, Errors int
+		Counts        []struct {
+			Method, Route string
+			Status, Count int
+		}
+	}
 	if err := json.Unmarshal(out, &report); err != nil {
 		return err
 	}
-	t.Sent, t.Failed = report.Total, report.Errors
+	t.Sent += report.Total
+	t.Failed += report.Errors
+	for _, c := range report.Counts {
+		t.sent[kind{c.Method, strconv.Itoa(c.Status), c.Route}] += c.Count
+	}
 	return nil
 }
 
+// count reads from /metrics what the agent counted and compares it with what was sent.
 func (t *trial) count() error {
 	body, err := get(agentAddress, "/metrics")
 	if err != nil {
 		return err
 	}
-	t.Counted, t.Stray, t.Lost = 0, 0, 0
+	counted := map[kind]int{}
+	t.Counted, t.Lost, t.Wrong = 0, 0, []string{}
 	for _, line := range strings.Split(string(body), "\n") {
 		at := strings.LastIndexByte(line, ' ')
 		if at < 0 || strings.HasPrefix(line, "#") {
@@ -196,29 +241,35 @@ func (t *trial) count() error {
 		}
 		value, err := strconv.ParseFloat(line[at+1:], 64)
 		if err != nil {
-			continue
+			return fmt.Errorf("no sample: %s", line)
 		}
-		switch name := line[:strings.IndexAny(line, "{ ")]; {
-		case name == "http_server_request_duration_seconds_count":
-			if has(line, `http_route="/hello"`, `http_response_status_code="200"`, `http_request_method="GET"`) {
-				t.Counted += int(value)
-			} else {
-				t.Stray += int(value)
-			}
-		case strings.Contains(name, "lost"):
+		switch line[:strings.IndexAny(line, "{ ")] {
+		case "http_server_request_duration_seconds_count":
+			of := kind{label(line, "http_request_method"), label(line, "http_response_status_code"), label(line, "http_route")}
+			counted[of] += int(value)
+			t.Counted += int(value)
+		case "exporter_lost_total":
 			t.Lost += int(value)
+		}
+	}
+	for of, n := range t.sent {
+		if counted[of] != n {
+			t.Wrong = append(t.Wrong, fmt.Sprintf("%v: %d sent, %d counted", of, n, counted[of]))
+		}
+	}
+	for of, n := range counted {
+		if t.sent[of] == 0 {
+			t.Wrong = append(t.Wrong, fmt.Sprintf("%v: none sent, %d counted", of, n))
 		}
 	}
 	return nil
 }
 
-func has(line string, labels ...string) bool {
-	for _, label := range labels {
-		if !strings.Contains(line, label) {
-			return false
-		}
-	}
-	return true
+// label is a label's value; none of those that are sent holds a quote.
+func label(line, name string) string {
+	_, rest, _ := strings.Cut(line, name+`="`)
+	value, _, _ := strings.Cut(rest, `"`)
+	return value
 }
 
 func until(ended <-chan struct{}, done func() (bool, error)) error {

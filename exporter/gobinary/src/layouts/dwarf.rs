@@ -6,10 +6,11 @@ use std::io::Read;
 
 use flate2::read::ZlibDecoder;
 use gimli::{
-    Abbreviation, Abbreviations, DebugAbbrev, DebugAbbrevOffset, DebugInfo, DebugInfoOffset, DebugStr, EndianSlice,
+    Abbreviation, DebugInfo, DebugInfoOffset, DebugStr, EndianSlice,
     EntriesRaw, LittleEndian, UnitHeader, UnitOffset, constants as c,
 };
 
+use super::abbrev::Tables;
 use super::{Fields, SIZE};
 use crate::elf::{Elf, SHF_COMPRESSED};
 use crate::error::Error;
@@ -19,9 +20,6 @@ use crate::source::{Le, Source, read_up_to};
 const MAX_INFO: u64 = 24 << 20;
 const MAX_ABBREV: u64 = 2 << 20;
 const MAX_STR: u64 = 4 << 20;
-/// Go's own abbreviation table takes about 1 KiB. Reading no more bounds what a hostile file can make us do.
-const ABBREV_WINDOW: usize = 64 * 1024;
-const MAX_ABBREV_TABLES: usize = 1024;
 const MAX_UNITS: usize = 65_536;
 /// Attributes of one entry: Go's have under 16, C's under 40. Some forms take no bytes at all.
 const MAX_ATTRIBUTES: usize = 64;
@@ -56,11 +54,21 @@ pub(crate) fn read<S: Source>(elf: &Elf<S>, wanted: &[(&str, &[&str])]) -> Resul
         // Go writes names inline; only C's units need these.
         Loaded::Absent | Loaded::Bad(_) => Vec::new(),
     };
-    let found = Reader::new(&info, &abbrev, &strings).wanted(wanted);
+    let found = from_sections(&info, &abbrev, &strings, wanted);
     if found.is_empty() {
         return Ok(Outcome::Nothing("the program's DWARF has none of the wanted Go types".into()));
     }
     Ok(Outcome::Found(found))
+}
+
+/// The wanted structs in sections' bytes.
+pub(crate) fn from_sections(
+    info: &[u8],
+    abbrev: &[u8],
+    strings: &[u8],
+    wanted: &[(&str, &[&str])],
+) -> HashMap<String, Fields> {
+    Reader::new(info, abbrev, strings).wanted(wanted)
 }
 
 enum Loaded {
@@ -137,11 +145,13 @@ impl<S: Source> Read for SectionReader<'_, S> {
 }
 
 /// A struct as DWARF has it.
-#[derive(Default, Clone)]
-struct Struct {
+struct Struct<'d> {
     size: Option<u32>,
-    members: Vec<(String, u32, Option<usize>)>,
+    members: Vec<Member<'d>>,
 }
+
+/// Name, offset, and where its type is.
+type Member<'d> = (&'d [u8], u32, Option<usize>);
 
 struct Unit<'d> {
     start: usize,
@@ -153,10 +163,7 @@ struct Reader<'d> {
     info: DebugInfo<Slice<'d>>,
     abbrev: &'d [u8],
     strings: DebugStr<Slice<'d>>,
-    /// Go's units share one.
-    tables: Vec<Abbreviations>,
-    /// Their places in `.debug_abbrev`; `None` for what is no table.
-    table_at: HashMap<usize, Option<usize>>,
+    tables: Tables,
     units: Vec<Unit<'d>>,
     work: Cell<usize>,
 }
@@ -167,8 +174,7 @@ impl<'d> Reader<'d> {
             info: DebugInfo::new(info, LittleEndian),
             abbrev,
             strings: DebugStr::new(strings, LittleEndian),
-            tables: Vec::new(),
-            table_at: HashMap::new(),
+            tables: Tables::default(),
             units: Vec::new(),
             work: Cell::new(0),
         }
@@ -203,33 +209,13 @@ impl<'d> Reader<'d> {
             if self.units.len() >= MAX_UNITS {
                 break;
             }
-            let Some(abbreviations) = self.table(header.debug_abbrev_offset()) else { continue };
+            let Some(abbreviations) = self.tables.at(self.abbrev, header.debug_abbrev_offset().0) else { continue };
             let Some(start) = header.debug_info_offset().map(|o: DebugInfoOffset<usize>| o.0) else { continue };
             let unit = Unit { start, header, abbreviations };
             if self.is_go(&unit) {
                 self.units.push(unit);
             }
         }
-    }
-
-    /// The index of an abbreviation table, parsed at first sight.
-    fn table(&mut self, offset: DebugAbbrevOffset<usize>) -> Option<usize> {
-        if let Some(known) = self.table_at.get(&offset.0) {
-            return *known;
-        }
-        if self.table_at.len() >= MAX_ABBREV_TABLES {
-            return None;
-        }
-        let parsed = self.abbrev.get(offset.0..).and_then(|rest| {
-            let window = rest.get(..ABBREV_WINDOW).unwrap_or(rest);
-            DebugAbbrev::new(window, LittleEndian).abbreviations(DebugAbbrevOffset(0)).ok()
-        });
-        let index = parsed.map(|table| {
-            self.tables.push(table);
-            self.tables.len() - 1
-        });
-        self.table_at.insert(offset.0, index);
-        index
     }
 
     /// Reads the next entry's abbreviation; `None` at the end of the unit or of what may be done.
@@ -240,8 +226,13 @@ impl<'d> Reader<'d> {
         }
         let entry = entries.read_abbreviation().ok()?;
         let attributes = entry.map_or(0, |entry| entry.attributes().len());
-        self.work.set(self.work.get().saturating_add(1 + attributes));
-        (attributes <= MAX_ATTRIBUTES && self.work.get() < MAX_WORK).then_some(entry)
+        (attributes <= MAX_ATTRIBUTES && self.may_do(1 + attributes)).then_some(entry)
+    }
+
+    /// Counts work; false when it was too much.
+    fn may_do(&self, work: usize) -> bool {
+        self.work.set(self.work.get().saturating_add(work));
+        self.work.get() < MAX_WORK
     }
 
     fn entries<'r>(&'r self, unit: &'r Unit<'d>, at: Option<usize>) -> Option<EntriesRaw<'r, Slice<'d>>> {
@@ -311,24 +302,29 @@ impl<'d> Reader<'d> {
     }
 
     /// The offset of a path such as `sched.sp`.
-    fn field(&self, this: &Struct, path: &str) -> Option<u32> {
-        let mut current = this.clone();
+    fn field(&self, this: &Struct<'d>, path: &str) -> Option<u32> {
+        let mut nested;
+        let mut current = this;
         let mut offset = 0u32;
         let mut parts = path.split('.').peekable();
         for _ in 0..MAX_NESTING {
             let part = parts.next()?;
-            let (_, at, ty) = current.members.iter().find(|(name, ..)| name == part)?;
+            if !self.may_do(current.members.len()) {
+                return None;
+            }
+            let (_, at, ty) = current.members.iter().find(|(name, ..)| *name == part.as_bytes())?;
             offset = offset.checked_add(*at)?;
             if parts.peek().is_none() {
                 return Some(offset);
             }
-            current = self.structure((*ty)?)?;
+            nested = self.structure((*ty)?)?;
+            current = &nested;
         }
         None
     }
 
     /// The struct at an offset, through typedefs.
-    fn structure(&self, mut at: usize) -> Option<Struct> {
+    fn structure(&self, mut at: usize) -> Option<Struct<'d>> {
         for _ in 0..MAX_NESTING {
             let index = self.units.partition_point(|u| u.start <= at).checked_sub(1)?;
             let unit = self.units.get(index)?;
@@ -355,7 +351,7 @@ impl<'d> Reader<'d> {
         None
     }
 
-    fn members(&self, unit: &Unit<'d>, mut entries: EntriesRaw<'_, Slice<'d>>) -> Vec<(String, u32, Option<usize>)> {
+    fn members(&self, unit: &Unit<'d>, mut entries: EntriesRaw<'_, Slice<'d>>) -> Vec<Member<'d>> {
         let mut members = Vec::new();
         while members.len() < MAX_MEMBERS {
             let Some(Some(entry)) = self.next(&mut entries) else { break };
@@ -372,7 +368,7 @@ impl<'d> Reader<'d> {
             if entry.tag() == c::DW_TAG_member
                 && let (Some(name), Some(at)) = (name, at)
             {
-                members.push((String::from_utf8_lossy(name.slice()).into_owned(), at, ty));
+                members.push((name.slice(), at, ty));
             }
             if entry.has_children() {
                 break;

@@ -1,6 +1,7 @@
 //! Where the fields of wanted structs are: from the program's own DWARF, else from the generated table, else nowhere.
 //! Knows nothing of functions or probes.
 
+mod abbrev;
 pub(crate) mod dwarf;
 pub(crate) mod table;
 
