@@ -2,19 +2,18 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::io::Read;
 
-use flate2::read::ZlibDecoder;
 use gimli::{
-    Abbreviation, DebugInfo, DebugInfoOffset, DebugStr, EndianSlice,
-    EntriesRaw, LittleEndian, UnitHeader, UnitOffset, constants as c,
+    Abbreviation, DebugInfo, DebugInfoOffset, DebugStr, EndianSlice, EntriesRaw, LittleEndian, UnitHeader, UnitOffset,
+    constants as c,
 };
 
 use super::abbrev::Tables;
+use super::section::{Loaded, load};
 use super::{Fields, SIZE};
-use crate::elf::{Elf, SHF_COMPRESSED};
+use crate::elf::Elf;
 use crate::error::Error;
-use crate::source::{Le, Source, read_up_to};
+use crate::source::Source;
 
 /// Over this the table serves; a program of 60 MB has about 20 MiB of `.debug_info`.
 const MAX_INFO: u64 = 24 << 20;
@@ -39,17 +38,17 @@ pub(crate) enum Outcome {
 
 /// Looks for the wanted structs.
 pub(crate) fn read<S: Source>(elf: &Elf<S>, wanted: &[(&str, &[&str])]) -> Result<Outcome, Error> {
-    let info = match section(elf, "info", MAX_INFO)? {
+    let info = match load(elf, "info", MAX_INFO)? {
         Loaded::Bytes(bytes) => bytes,
         Loaded::Absent => return Ok(Outcome::Nothing("the program has no DWARF".into())),
         Loaded::Bad(why) => return Ok(Outcome::Nothing(why)),
     };
-    let abbrev = match section(elf, "abbrev", MAX_ABBREV)? {
+    let abbrev = match load(elf, "abbrev", MAX_ABBREV)? {
         Loaded::Bytes(bytes) => bytes,
         Loaded::Absent => return Ok(Outcome::Nothing("the program's DWARF has no abbreviations".into())),
         Loaded::Bad(why) => return Ok(Outcome::Nothing(why)),
     };
-    let strings = match section(elf, "str", MAX_STR)? {
+    let strings = match load(elf, "str", MAX_STR)? {
         Loaded::Bytes(bytes) => bytes,
         // Go writes names inline; only C's units need these.
         Loaded::Absent | Loaded::Bad(_) => Vec::new(),
@@ -69,79 +68,6 @@ pub(crate) fn from_sections(
     wanted: &[(&str, &[&str])],
 ) -> HashMap<String, Fields> {
     Reader::new(info, abbrev, strings).wanted(wanted)
-}
-
-enum Loaded {
-    Bytes(Vec<u8>),
-    Absent,
-    Bad(String),
-}
-
-/// Loads `.debug_NAME`, or `.zdebug_NAME` as old linkers wrote it, decompressed.
-fn section<S: Source>(elf: &Elf<S>, name: &str, limit: u64) -> Result<Loaded, Error> {
-    let (plain, old) = (format!(".debug_{name}"), format!(".zdebug_{name}"));
-    let too_large = |size: u64| {
-        let mib = |n: u64| n >> 20;
-        Loaded::Bad(format!(
-            "the program's DWARF is too large to read ({plain} {} MiB, limit {})",
-            mib(size),
-            mib(limit)
-        ))
-    };
-    let (section, header) = match (elf.section(&plain), elf.section(&old)) {
-        (Some(s), _) if s.flags & SHF_COMPRESSED != 0 => (s, 24),
-        (Some(s), _) => {
-            if s.size > limit {
-                return Ok(too_large(s.size));
-            }
-            return Ok(Loaded::Bytes(read_up_to(&elf.src, s.offset, usize::try_from(s.size).unwrap_or(0))?));
-        }
-        (None, Some(s)) => (s, 12),
-        (None, None) => return Ok(Loaded::Absent),
-    };
-    let head = read_up_to(&elf.src, section.offset, header)?;
-    let size = if header == 24 {
-        if head.u32_at(0) != Some(1) {
-            return Ok(Loaded::Bad(format!("{plain} is compressed by something other than zlib")));
-        }
-        head.u64_at(8).unwrap_or(u64::MAX)
-    } else {
-        if !head.starts_with(b"ZLIB") {
-            return Ok(Loaded::Bad(format!("{old} has no ZLIB header")));
-        }
-        head.u64_at(4).map_or(u64::MAX, u64::swap_bytes)
-    };
-    if size > limit {
-        return Ok(too_large(size));
-    }
-    let reader = SectionReader {
-        src: &elf.src,
-        at: section.offset + header as u64,
-        left: section.size.saturating_sub(header as u64),
-    };
-    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
-    match ZlibDecoder::new(std::io::BufReader::with_capacity(64 * 1024, reader)).take(size).read_to_end(&mut bytes) {
-        Ok(_) if bytes.len() as u64 == size => Ok(Loaded::Bytes(bytes)),
-        Ok(_) => Ok(Loaded::Bad(format!("{plain} is shorter than it says"))),
-        Err(error) => Ok(Loaded::Bad(format!("{plain} cannot be decompressed: {error}"))),
-    }
-}
-
-struct SectionReader<'s, S: Source> {
-    src: &'s S,
-    at: u64,
-    left: u64,
-}
-
-impl<S: Source> Read for SectionReader<'_, S> {
-    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-        let take = usize::try_from(self.left).unwrap_or(usize::MAX).min(buf.len());
-        let Some(part) = buf.get_mut(..take) else { return Ok(0) };
-        self.src.read_at(self.at, part)?;
-        self.at += take as u64;
-        self.left -= take as u64;
-        Ok(take)
-    }
 }
 
 /// A struct as DWARF has it.
@@ -404,4 +330,38 @@ fn location(value: &gimli::AttributeValue<Slice<'_>>) -> Option<u32> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A unit of Go with structs `runtime.g` that have no size: some with thousands of nameless members, then one with
+    /// a member `a`.
+    fn found_behind(useless: usize, fields: &[&str]) -> HashMap<String, Fields> {
+        // compile_unit: language; structure_type with children: name; member: name, data_member_location 0.
+        let abbrev = [
+            &[1, 0x11, 1, 0x13, 0x0b, 0, 0][..],
+            &[2, 0x13, 1, 3, 8, 0, 0],
+            &[3, 0x0d, 0, 3, 8, 0x38, 0x21, 0, 0, 0],
+            &[0],
+        ]
+        .concat();
+        let mut unit = vec![4, 0, 0, 0, 0, 0, 8, 1, 0x16];
+        for _ in 0..useless {
+            unit.extend(b"\x02runtime.g\0");
+            unit.extend([3, 0].repeat(MAX_MEMBERS - 1));
+            unit.push(0);
+        }
+        unit.extend(b"\x02runtime.g\0\x03a\0\0\0");
+        let info = [&(unit.len() as u32).to_le_bytes()[..], &unit].concat();
+        from_sections(&info, &abbrev, &[], &[("runtime.g", fields)])
+    }
+
+    /// Each wanted field used to copy all members first, which no limit counted.
+    #[test]
+    fn looking_for_members_is_work() {
+        assert_eq!(found_behind(3, &["a"])["runtime.g"]["a"], 0);
+        assert!(found_behind(12, &vec!["a"; 1100]).is_empty(), "over the limit of work before the last");
+    }
 }

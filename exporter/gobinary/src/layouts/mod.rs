@@ -3,6 +3,7 @@
 
 mod abbrev;
 pub(crate) mod dwarf;
+mod section;
 pub(crate) mod table;
 
 use std::collections::{BTreeMap, HashMap};

@@ -1,0 +1,181 @@
+//! Programs that nobody here wrote, as their distributors ship them, stripped: Debian's Go programs and npm's esbuild.
+//! Each is inspected in full. Fetched by `apt-get download` and `npm pack` into `target/foreign`, once; fails when they
+//! cannot be had. Prints a table; times are for people, not for assertions.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use gobinary::{FunctionsFrom, GoBinary, LayoutsFrom};
+
+const DEBIAN: [(&str, &str); 5] = [
+    ("prometheus", "usr/bin/prometheus"),
+    ("prometheus-node-exporter", "usr/bin/prometheus-node-exporter"),
+    ("etcd-server", "usr/bin/etcd"),
+    ("caddy", "usr/bin/caddy"),
+    ("hugo", "usr/bin/hugo"),
+];
+const NPM: (&str, &str) = ("@esbuild/linux-x64", "package/bin/esbuild");
+
+/// What a server is measured by: what `exporter/src/target/plan.rs` cannot do without.
+const SERVING: [&str; 2] = ["net/http.serverHandler.ServeHTTP", "net/http.(*response).finishRequest"];
+const OTHERS: [&str; 7] = [
+    "net/http.(*response).Hijack",
+    "net/http.(*http2responseWriter).handlerDone",
+    "golang.org/x/net/http2.(*responseWriter).handlerDone",
+    "runtime.gopanic",
+    "runtime.gopark",
+    "runtime.casgstatus",
+    "runtime.execute",
+];
+const LAYOUTS: [(&str, &[&str]); 5] = [
+    ("net/http.response", &["req", "status"]),
+    ("net/http.Request", &["Method", "URL"]),
+    ("net/url.URL", &["Path"]),
+    ("net/http.http2responseWriterState", &["req", "status"]),
+    ("runtime.g", &["goid", "atomicstatus"]),
+];
+
+#[test]
+fn foreign_programs_are_read_in_full() {
+    let wanted = [SERVING.as_slice(), &OTHERS].concat();
+    let mut table = format!(
+        "{:<26} {:>7} {:<10} {:>8} {:>9} {:<8} {:>5} {:>5} {:>8} {:>9}\n",
+        "program", "MiB", "Go", "modules", "functions", "layouts", "sites", "RETs", "ms", "KiB more"
+    );
+    // The layout table is parsed at first use, once for all.
+    let first = deb("hugo", "usr/bin/hugo");
+    GoBinary::open(&first, &wanted, &LAYOUTS).unwrap();
+    let mut programs: Vec<_> = DEBIAN.iter().map(|(package, path)| (*package, deb(package, path))).collect();
+    programs.push((NPM.0, npm()));
+    for (name, path) in &programs {
+        let bytes = fs::metadata(path).unwrap().len();
+        let before = reset_peak();
+        let start = Instant::now();
+        let go = GoBinary::open(path, &wanted, &LAYOUTS).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let (mut sites, mut returns) = (0, 0);
+        for function in go.functions() {
+            // Its code is where its address says: nothing here starts with padding or zeros.
+            let site = go.entry_site(function).unwrap_or_else(|error| panic!("{name}: {}: {error}", function.name));
+            assert_eq!(site.vaddr, function.addr + u64::from(site.function_offset), "{name}");
+            sites += 1;
+            returns += go.return_sites(function).map_or(0, |sites| sites.len());
+        }
+        let (took, grown) = (start.elapsed(), peak_kib().saturating_sub(before));
+        let info = &go.build_info;
+        writeln!(
+            table,
+            "{name:<26} {:>7.1} {:<10} {:>8} {:>9} {:<8} {sites:>5} {returns:>5} {:>8.1} {grown:>9}",
+            bytes as f64 / 1_048_576.0,
+            info.go_version.to_string().replace("an unknown Go", "unknown"),
+            info.deps.len(),
+            go.functions().len(),
+            go.layouts().source().as_str(),
+            took.as_secs_f64() * 1e3,
+        )
+        .unwrap();
+        assert!(grown < 32 * 1024, "{name}: inspecting it took {grown} KiB");
+        assert_eq!(go.functions_from, FunctionsFrom::Gopclntab, "{name} is not stripped");
+        assert!(go.contradictions.is_empty(), "{name}: {:?}", go.contradictions);
+        for function in SERVING {
+            assert!(go.function(function).is_some(), "{name}: {function} was not found");
+        }
+        let finish = go.function(SERVING[1]).unwrap();
+        assert_eq!(go.return_sites(finish).map(|sites| sites.len()), Ok(1), "{name}: finishRequest");
+        if *name == NPM.0 {
+            // Its build leaves the build information out: nothing is guessed.
+            assert!(!info.go_version.is_known());
+            assert_eq!(go.layouts().source(), LayoutsFrom::None);
+            assert!(go.layouts_reason().unwrap().contains("the Go version is not recorded"), "{name}");
+            continue;
+        }
+        // Debian builds with GO111MODULE=off: no module is recorded, by `go version -m` neither.
+        assert!(info.go_version.at_least(1, 19), "{name}: {}", info.go_version);
+        assert!(info.main.is_none() && info.deps.is_empty(), "{name}: {:?}", info.main);
+        assert_eq!(info.setting("GOOS"), Some("linux"), "{name}: {:?}", info.settings);
+        assert_eq!(go.layouts().source(), LayoutsFrom::Table, "{name}: {:?}", go.layouts_reason());
+        for (ty, fields) in LAYOUTS {
+            for field in fields {
+                assert!(go.layouts().offset(ty, field).is_some(), "{name}: {ty}.{field}");
+            }
+        }
+    }
+    println!("{table}");
+}
+
+fn folder() -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/foreign");
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// A file of a Debian package.
+fn deb(package: &str, file: &str) -> PathBuf {
+    let into = folder().join(package);
+    let path = into.join(file);
+    if !path.is_file() {
+        let parts = folder().join(format!("{package}.part"));
+        fs::create_dir_all(&parts).unwrap();
+        let download = || {
+            let mut apt = Command::new("apt-get");
+            apt.current_dir(&parts).args(["-qq", "download", package]);
+            apt
+        };
+        if !download().status().is_ok_and(|status| status.success()) {
+            // A machine on which nothing was installed yet has no lists of packages.
+            run(Command::new("apt-get").args(["-qq", "update"]));
+            run(&mut download());
+        }
+        let archive = only(&parts, "deb");
+        run(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(&into));
+        fs::remove_dir_all(&parts).unwrap();
+    }
+    path
+}
+
+/// esbuild as npm has it.
+fn npm() -> PathBuf {
+    let (package, file) = NPM;
+    let into = folder().join("esbuild");
+    let path = into.join(file);
+    if !path.is_file() {
+        fs::create_dir_all(&into).unwrap();
+        run(Command::new("npm").current_dir(&into).args(["pack", "--silent", package]));
+        let archive = only(&into, "tgz");
+        run(Command::new("tar").current_dir(&into).arg("-xzf").arg(&archive));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    path
+}
+
+fn only(folder: &Path, extension: &str) -> PathBuf {
+    let mut files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    files.find(|path| path.extension().is_some_and(|found| found == extension)).unwrap_or_else(|| {
+        panic!("no .{extension} came into {}", folder.display());
+    })
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?} failed; this test needs its package: {complaint}");
+}
+
+fn status(field: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+    line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+fn peak_kib() -> u64 {
+    status("VmHWM")
+}
+
+/// Sets the peak back to what is resident now (proc(5), `clear_refs`), and returns it.
+fn reset_peak() -> u64 {
+    fs::write("/proc/self/clear_refs", "5").unwrap();
+    peak_kib()
+}

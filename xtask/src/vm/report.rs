@@ -1,0 +1,150 @@
+//! What the machines answered, held against what is expected, and the table of it.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::Arch;
+use super::boot::Booted;
+use super::kernel::Kernel;
+
+/// What `xtask/go/guest` prints.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Answer {
+    kernel: String,
+    #[serde(default)]
+    error: String,
+    trials: Vec<Trial>,
+}
+
+/// One run of the agent.
+#[derive(Debug, Clone, Deserialize)]
+struct Trial {
+    capabilities: Vec<String>,
+    #[serde(default)]
+    error: String,
+    #[serde(default)]
+    log: Vec<String>,
+    #[serde(default)]
+    attach_method: String,
+    verified_instructions: BTreeMap<String, u64>,
+    attached_probes: u64,
+    disabled: Vec<String>,
+    kernel_lacks: Vec<String>,
+    sent: u64,
+    counted: u64,
+    ready_seconds: f64,
+    detach_seconds: f64,
+}
+
+/// One line of the table.
+pub(super) struct Row {
+    cells: Vec<String>,
+    /// Facts that have no room in the table.
+    notes: Vec<String>,
+    /// What is not as it should be.
+    pub(super) wrong: Vec<String>,
+}
+
+const HEADS: [&str; 10] = [
+    "kernel",
+    "release",
+    "boots",
+    "attach",
+    "probes",
+    "sent",
+    "counted",
+    "detach",
+    "capabilities that were enough",
+    "absent",
+];
+
+impl Row {
+    /// A kernel that gave no answer.
+    pub(super) fn broken(kernel: &Kernel, arch: Arch, why: &str) -> Self {
+        let mut cells = vec![title(kernel, arch)];
+        cells.resize(HEADS.len(), "-".to_owned());
+        Self { cells, notes: Vec::new(), wrong: vec![why.to_owned()] }
+    }
+
+    /// A kernel's answer.
+    pub(super) fn new(kernel: &Kernel, arch: Arch, booted: &Booted) -> Self {
+        let answer = &booted.answer;
+        let Some(last) = answer.trials.last() else {
+            return Self::broken(kernel, arch, &format!("the agent did not run: {}", answer.error));
+        };
+        let mut wrong = Vec::new();
+        let mut notes = vec![format!(
+            "{:.0} s in all; measured {:.1} s after the agent's start; {}",
+            booted.took.as_secs_f64(),
+            last.ready_seconds,
+            verified(&last.verified_instructions)
+        )];
+        let refused = answer.trials.iter().filter(|trial| !trial.error.is_empty());
+        notes.extend(refused.map(|trial| format!("with {}: {}", trial.capabilities.join(", "), trial.error)));
+        notes.extend(last.disabled.iter().map(|off| format!("off at /targets: {off}")));
+        if last.error.is_empty() {
+            if last.capabilities != kernel.capabilities {
+                wrong.push(format!("{} should have been enough", kernel.capabilities.join(", ")));
+            }
+        } else {
+            wrong.push(last.error.clone());
+            wrong.extend(last.log.iter().map(|line| format!("  {line}")));
+        }
+        if last.attach_method != kernel.method {
+            wrong.push(format!("probes are attached by `{}`, not by {}", last.attach_method, kernel.method));
+        }
+        let absent: Vec<&str> = last.kernel_lacks.iter().filter_map(|lack| lack.split(" (").next()).collect();
+        notes.extend(last.kernel_lacks.iter().map(|lack| format!("absent at /targets: {lack}")));
+        if absent.len() != kernel.absent {
+            wrong.push(format!("/targets says that {} things are absent, not {}", absent.len(), kernel.absent));
+        }
+        let enough = if last.error.is_empty() { last.capabilities.join(", ") } else { "none".to_owned() };
+        let cells = vec![
+            title(kernel, arch),
+            answer.kernel.clone(),
+            booted.tries.to_string(),
+            last.attach_method.clone(),
+            last.attached_probes.to_string(),
+            last.sent.to_string(),
+            last.counted.to_string(),
+            format!("{:.2} s", last.detach_seconds),
+            enough,
+            if absent.is_empty() { "nothing".to_owned() } else { absent.join(", ") },
+        ];
+        Self { cells, notes, wrong }
+    }
+}
+
+fn title(kernel: &Kernel, arch: Arch) -> String {
+    format!("{} {}", kernel.name, arch.name())
+}
+
+fn verified(instructions: &BTreeMap<String, u64>) -> String {
+    if instructions.is_empty() {
+        return "this kernel does not tell how many instructions it verified".to_owned();
+    }
+    let each = instructions.iter().map(|(program, count)| format!("{program} {count}"));
+    format!("instructions verified: {}", each.collect::<Vec<_>>().join(", "))
+}
+
+/// Prints the table, and below it what has no room there.
+pub(super) fn print(rows: &[Row]) {
+    let heads = HEADS.map(str::to_owned).to_vec();
+    let lines: Vec<&Vec<String>> = std::iter::once(&heads).chain(rows.iter().map(|row| &row.cells)).collect();
+    let width = |column: usize| lines.iter().map(|cells| cells[column].len()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..HEADS.len()).map(width).collect();
+    println!();
+    for (number, cells) in lines.iter().enumerate() {
+        let padded: Vec<String> = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        println!("| {} |", padded.join(" | "));
+        if number == 0 {
+            println!("|{}|", widths.iter().map(|width| "-".repeat(width + 2)).collect::<Vec<_>>().join("|"));
+        }
+    }
+    for row in rows {
+        println!("\n{}:", row.cells[0]);
+        row.notes.iter().for_each(|note| println!("  {note}"));
+        row.wrong.iter().for_each(|wrong| println!("  WRONG: {wrong}"));
+    }
+}
