@@ -62,9 +62,11 @@ pub(super) fn run(tools: &Tools, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Rounded to hundredths: connections' beginnings and ends fall between measurements.
+/// Hits of probes, rounded to hundredths: connections' beginnings and ends fall between measurements. The tracepoints on
+/// processes are left out: they fire for whatever else the machine does meanwhile.
 fn hits(rows: &[Row]) -> f64 {
-    (rows.iter().map(|row| row.hits).sum::<f64>() * 100.0).round() / 100.0
+    let probes = rows.iter().filter(|row| !row.name.starts_with("process_"));
+    (probes.map(|row| row.hits).sum::<f64>() * 100.0).round() / 100.0
 }
 
 fn passed(measured: &Limits, limits: &Limits) -> Vec<String> {
