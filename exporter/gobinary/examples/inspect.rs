@@ -57,6 +57,12 @@ fn main() {
                     println!("    nop5 +{:#x}", site.function_offset);
                 }
             }
+            for &global in gobinary::Global::ALL {
+                match go.global(global) {
+                    Some(found) => println!("{:#x} {global} by {:?}", found.address, found.from),
+                    None => println!("{}", go.global_missing(global).unwrap_or_default()),
+                }
+            }
             println!("layouts from {} {:?}", go.layouts().source().as_str(), go.layouts_reason());
             for (ty, field, offset) in go.layouts().all() {
                 println!("    {ty}.{field} {offset}");

@@ -8,12 +8,14 @@ use crate::buildinfo::{self, BuildInfo};
 use crate::elf::{Arch, Elf};
 use crate::error::Error;
 use crate::function::{Function, FunctionsFrom, by_name};
+use crate::globals::{self, FoundGlobal, Global, Globals};
 use crate::layouts::table::Table;
 use crate::layouts::{Layouts, LayoutsFrom, dwarf};
 use crate::names::Names;
 use crate::pclntab::{self, Located};
 use crate::sites::{self, Site, SiteError};
 use crate::source::{Source, read_up_to};
+use crate::symtab::{Object, Symbols};
 use crate::{note, symtab, verify};
 
 /// The longest function whose code is kept: Go's largest that anyone probes are under 20 KiB.
@@ -44,6 +46,7 @@ pub struct GoBinary {
     pub contradictions: Vec<String>,
     functions: HashMap<String, Function>,
     layouts: Layouts,
+    globals: Globals,
     code: HashMap<u64, Box<[u8]>>,
     code_segments: Vec<(u64, u64, u64)>,
 }
@@ -105,8 +108,8 @@ impl GoBinary {
         });
         refuse_old(elf.arch, &build_info, table.as_ref())?;
 
-        let names =
-            Names::new(wanted_functions.iter().copied().chain(verify::functions().map(|name| -> &str { name })));
+        let ours = verify::functions().chain(globals::symbols());
+        let names = Names::new(wanted_functions.iter().copied().chain(ours.map(|name| -> &str { name })));
         let found = find_functions(&elf, table.as_ref(), &build_info, &names, &mut notes)?;
         let mut this = Self {
             arch: elf.arch,
@@ -120,6 +123,7 @@ impl GoBinary {
             contradictions: Vec::new(),
             functions: found.functions,
             layouts: Layouts::none("not looked for".into()),
+            globals: globals::find(&elf, &found.objects),
             code: HashMap::new(),
             code_segments: elf.loads().filter(|s| s.executable()).map(|s| (s.vaddr, s.offset, s.file_size)).collect(),
         };
@@ -150,6 +154,16 @@ impl GoBinary {
     /// Why the layouts are not the program's own, or are missing.
     pub fn layouts_reason(&self) -> Option<&str> {
         self.layouts.reason()
+    }
+
+    /// Where a variable of the runtime is, as far as it is known for certain.
+    pub fn global(&self, global: Global) -> Option<FoundGlobal> {
+        self.globals.get(global)
+    }
+
+    /// Why [`Self::global`] has nothing of it.
+    pub fn global_missing(&self, global: Global) -> Option<&str> {
+        self.globals.missing(global)
     }
 
     /// The code of a function, with the padding behind it where its size includes that.
@@ -266,6 +280,8 @@ struct FoundFunctions {
     functions: HashMap<String, Function>,
     from: FunctionsFrom,
     text: Option<u64>,
+    /// Variables by the symbol table.
+    objects: Vec<Object>,
 }
 
 fn find_functions<S: Source>(
@@ -283,13 +299,16 @@ fn find_functions<S: Source>(
         (Some(table), Some(text)) => Some(by_name(pclntab::wanted(elf, table, text, names)?)),
         _ => None,
     };
-    let symbols = if symtab::present(elf) { by_name(symtab::wanted(elf, names)?) } else { HashMap::new() };
+    let Symbols { functions: symbols, objects } =
+        if symtab::present(elf) { symtab::wanted(elf, names)? } else { Symbols::default() };
+    let symbols = by_name(symbols);
     let text = text.filter(|&text| text != 0);
+    let by_table = FunctionsFrom::Gopclntab;
     match tabled {
-        Some(functions) if symbols.is_empty() => Ok(FoundFunctions { functions, from: FunctionsFrom::Gopclntab, text }),
+        Some(functions) if symbols.is_empty() => Ok(FoundFunctions { functions, from: by_table, text, objects }),
         Some(mut functions) => {
             // The runtime itself lives by its function table; a symbol table is a copy that tools may spoil.
-            let (mut differ, mut same) = (0, 0);
+            let (mut differ, mut same, mut more) = (0, 0, Vec::new());
             for (name, symbol) in symbols {
                 match functions.get_mut(&name) {
                     Some(known) if known.addr == symbol.addr => {
@@ -299,20 +318,19 @@ fn find_functions<S: Source>(
                     }
                     Some(_) => differ += 1,
                     // Assembly and C functions that have no entry in Go's table.
-                    None => {
-                        functions.insert(name, symbol);
-                    }
+                    None => more.push((name, symbol)),
                 }
             }
             if differ > same {
                 notes.push(format!("the symbol table contradicts the function table on {differ} functions: not used"));
-                return Ok(FoundFunctions { functions, from: FunctionsFrom::Gopclntab, text });
+                return Ok(FoundFunctions { functions, from: by_table, text, objects: Vec::new() });
             }
-            Ok(FoundFunctions { functions, from: FunctionsFrom::SymbolTable, text })
+            functions.extend(more);
+            Ok(FoundFunctions { functions, from: FunctionsFrom::SymbolTable, text, objects })
         }
         None if !symbols.is_empty() => {
             notes.push("no readable function table (.gopclntab): took the symbol table alone".into());
-            Ok(FoundFunctions { functions: symbols, from: FunctionsFrom::SymbolTable, text })
+            Ok(FoundFunctions { functions: symbols, from: FunctionsFrom::SymbolTable, text, objects })
         }
         None => match pclntab::foreign_magic(elf)? {
             Some(magic) if pclntab::Magic::from_u32(magic).is_none() => Err(Error::UnknownPclntab(magic)),

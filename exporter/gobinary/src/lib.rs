@@ -22,6 +22,7 @@ mod function;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod globals;
 mod layouts;
 mod names;
 mod note;
@@ -37,6 +38,7 @@ pub use buildinfo::{BuildInfo, Module};
 pub use elf::Arch;
 pub use error::Error;
 pub use function::{Function, FunctionsFrom};
+pub use globals::{FoundGlobal, Global, GlobalSource};
 pub use layouts::{Layouts, LayoutsFrom, SIZE};
 pub use sites::cost::{Cost, Instruction, KernelFeatures};
 pub use sites::{Site, SiteError};

@@ -1,4 +1,4 @@
-//! Wanted functions out of `.symtab`. Knows nothing of Go but that its names are plain text here.
+//! Wanted functions and variables out of `.symtab`. Knows nothing of Go but that its names are plain text here.
 
 use std::collections::HashMap;
 
@@ -9,6 +9,7 @@ use crate::names::{Names, strings};
 use crate::source::{Flow, Le, Source, stream};
 
 const SYMBOL_SIZE: usize = 24;
+const STT_OBJECT: u8 = 1;
 const STT_FUNC: u8 = 2;
 const STT_NOTYPE: u8 = 0;
 const MAX_FOUND: usize = 65_536;
@@ -19,9 +20,23 @@ pub(crate) fn present<S: Source>(elf: &Elf<S>) -> bool {
     elf.sections.iter().any(|s| s.kind == SHT_SYMTAB && s.size > 0)
 }
 
-/// The wanted functions with all their duplicates.
-pub(crate) fn wanted<S: Source>(elf: &Elf<S>, names: &Names<'_>) -> Result<Vec<Function>, Error> {
-    let mut found = Vec::new();
+/// A variable at its link-time address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Object {
+    pub(crate) name: String,
+    pub(crate) addr: u64,
+}
+
+/// What the table has of the wanted names, with all duplicates.
+#[derive(Debug, Default)]
+pub(crate) struct Symbols {
+    pub(crate) functions: Vec<Function>,
+    pub(crate) objects: Vec<Object>,
+}
+
+/// Looks for the wanted names.
+pub(crate) fn wanted<S: Source>(elf: &Elf<S>, names: &Names<'_>) -> Result<Symbols, Error> {
+    let mut found = Symbols::default();
     let Some(table) = elf.sections.iter().find(|s| s.kind == SHT_SYMTAB) else { return Ok(found) };
     let Some(text) = elf.sections.get(table.link as usize).filter(|s| s.kind != SHT_NOBITS) else { return Ok(found) };
     let mut offsets: HashMap<u32, &str> = HashMap::new();
@@ -45,8 +60,10 @@ pub(crate) fn wanted<S: Source>(elf: &Elf<S>, names: &Names<'_>) -> Result<Vec<F
             let kind = symbol.get(4).copied().unwrap_or(0) & 0xf;
             let (addr, len) = (symbol.u64_at(8).unwrap_or(0), symbol.u64_at(16).unwrap_or(0));
             let code = elf.code_offset(addr).is_some();
-            if matches!(kind, STT_FUNC | STT_NOTYPE) && code && len > 0 && found.len() < MAX_FOUND {
-                found.push(Function { name: name.to_owned(), addr, size: len.min(MAX_SIZE) });
+            if matches!(kind, STT_FUNC | STT_NOTYPE) && code && len > 0 && found.functions.len() < MAX_FOUND {
+                found.functions.push(Function { name: name.to_owned(), addr, size: len.min(MAX_SIZE) });
+            } else if kind == STT_OBJECT && !code && found.objects.len() < MAX_FOUND {
+                found.objects.push(Object { name: name.to_owned(), addr });
             }
         }
         Flow::Continue
