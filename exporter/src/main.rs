@@ -59,7 +59,7 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
     }
     log_to_stderr(&config).map_err(Failure::usage)?;
     let globs = config.select.matcher().map_err(|(glob, error)| Failure::usage(format!("{glob}: {error}")))?;
-    agent::check_pids(&config.select).map_err(Failure::error)?;
+    agent::check_pids(&config.select, config.features).map_err(Failure::error)?;
     let listener = serve::bind(config.metrics_address).map_err(Failure::error)?;
     let options = Options { method: config.attach, max_series: config.max_series, max_in_flight: config.max_in_flight };
     let (kernel, events, kernel_log) = Kernel::load(&options).map_err(Failure::error)?;

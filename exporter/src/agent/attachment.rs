@@ -17,7 +17,7 @@ use super::{
 use crate::{
     kernel::{AttachError, Kernel, Link, Probe, Scope},
     process::{FileId, Process, ProcessId},
-    target::{Inspection, PlannedProbe, Sites, inspect},
+    target::{Features, Inspection, Measure, PlannedProbe, Sites, inspect},
 };
 
 /// What a group of links is attached to: a file, and one process of it or all.
@@ -37,16 +37,21 @@ impl GroupKey {
 type Links = Vec<(Probe, u64, Link)>;
 
 /// Links that live and die together.
-#[derive(Default)]
 pub(super) struct Group {
     links: Links,
     /// Whether the links are in place; until then its users are not measured.
     attached: bool,
+    /// What the links are for: what any of its users asks for.
+    features: Features,
     /// Ids of the targets that use it.
     pub(super) users: HashSet<u32>,
 }
 
 impl Group {
+    fn founded_by(id: u32) -> Self {
+        Self { links: Links::new(), attached: false, features: Features::NONE, users: HashSet::from([id]) }
+    }
+
     /// Whether this very site is attached.
     pub(super) fn has(&self, planned: &PlannedProbe) -> bool {
         self.links.iter().any(|(probe, offset, _)| *probe == planned.probe && *offset == planned.file_offset)
@@ -71,6 +76,7 @@ pub(super) struct Inspected {
 pub(super) struct Attached {
     id: u32,
     key: GroupKey,
+    features: Features,
     links: Result<Links, AttachError>,
 }
 
@@ -102,7 +108,7 @@ impl Agent {
         let pid = outcome.process.pid;
         let executable = target.process.executable.display().to_string();
         let inspection = match outcome.verdict {
-            Ok(inspection) if inspection.measures_something() => inspection,
+            Ok(inspection) if inspection.measures_something(target.features) => inspection,
             Ok(inspection) => {
                 let reason = inspection.why_nothing();
                 info!(pid, executable, reason, "not measured");
@@ -120,39 +126,62 @@ impl Agent {
         config.id = outcome.id;
         config.max_routes = self.inner.config.max_routes;
         target.inspection = Some(inspection.clone());
-        if let Err(error) = self.inner.kernel.maps().targets.insert(&pid, &config) {
+        let told = if target.features.has(Measure::Http) {
+            self.inner.kernel.maps().targets.insert(&pid, &config)
+        } else {
+            // A probe that another process of the file asked for finds nothing of this one.
+            Ok(())
+        };
+        if let Err(error) = told {
             warn!(pid, executable, %error, "not measured: the map of targets");
             target.stage = Stage::Failed(format!("the map of targets: {error}"));
             return;
         }
         let key = target.group;
         let exe = target.process.exe();
+        let features = target.features;
         match state.groups.entry(key) {
             Entry::Occupied(mut group) => {
-                group.get_mut().users.insert(outcome.id);
-                if group.get().attached {
+                let group = group.get_mut();
+                group.users.insert(outcome.id);
+                if group.attached && group.features.union(features) == group.features {
                     measured(target);
+                } else if group.attached {
+                    group.attached = false;
+                    let (features, had) = (features.union(group.features), group.features);
+                    drop(guard);
+                    self.attach(outcome.id, key, inspection, exe, features, had);
                 }
             }
             Entry::Vacant(slot) => {
-                slot.insert(Group::default()).users.insert(outcome.id);
+                slot.insert(Group::founded_by(outcome.id));
                 drop(guard);
-                self.attach(outcome.id, key, inspection, exe);
+                self.attach(outcome.id, key, inspection, exe, features, Features::NONE);
             }
         }
     }
 
-    fn attach(&self, id: u32, key: GroupKey, inspection: Arc<Inspection>, exe: PathBuf) {
+    /// Attaches what `features` ask for and is not there yet.
+    fn attach(
+        &self,
+        id: u32,
+        key: GroupKey,
+        inspection: Arc<Inspection>,
+        exe: PathBuf,
+        features: Features,
+        had: Features,
+    ) {
         let agent = self.clone();
         tokio::task::spawn_blocking(move || {
-            let links = attach_all(&agent.inner.kernel, &inspection, &exe, key.scope());
-            agent.send(Message::Attached(Box::new(Attached { id, key, links })));
+            let wanted = |it: &PlannedProbe| features.has(it.measure()) && !had.has(it.measure());
+            let links = attach_all(&agent.inner.kernel, &inspection, &exe, key.scope(), wanted);
+            agent.send(Message::Attached(Box::new(Attached { id, key, features, links })));
         });
     }
 
     /// Takes over a group's links.
     pub(super) fn attached(&self, outcome: Attached) {
-        let Attached { id, key, links } = outcome;
+        let Attached { id, key, features, links } = outcome;
         let mut guard = self.state();
         let state = &mut *guard;
         let Some(group) = state.groups.get_mut(&key).filter(|group| !group.attached) else {
@@ -163,12 +192,24 @@ impl Agent {
         };
         match links {
             Ok(links) => {
-                group.links = links;
+                group.links.extend(links);
                 group.attached = true;
+                group.features = features;
+                let mut more = None;
                 for id in &group.users {
-                    if let Some(target) = state.targets.get_mut(id) {
+                    let Some(target) = state.targets.get_mut(id) else { continue };
+                    let all = group.features.union(target.features);
+                    if all == group.features {
                         measured(target);
+                    } else if let Some(inspection) = target.inspection.clone() {
+                        // It came while the group was being attached, and asks for more.
+                        more = Some((*id, inspection, target.process.exe(), all));
                     }
+                }
+                if let Some((id, inspection, exe, all)) = more {
+                    group.attached = false;
+                    drop(guard);
+                    self.attach(id, key, inspection, exe, all, features);
                 }
             }
             Err(AttachError::Gone { .. }) => {
@@ -176,22 +217,24 @@ impl Agent {
                 group.users.remove(&id);
                 let next = group.users.iter().find_map(|id| {
                     let target = state.targets.get(id)?;
-                    Some((*id, target.inspection.clone()?, target.process.exe()))
+                    Some((*id, target.inspection.clone()?, target.process.exe(), target.features))
                 });
+                let had = group.features;
                 let pid = state.targets.get(&id).map(|target| target.process.id.pid);
-                if next.is_none() {
-                    state.groups.remove(&key);
-                }
+                let over = if next.is_none() { state.groups.remove(&key) } else { None };
                 drop(guard);
-                if let Some((id, inspection, exe)) = next {
-                    self.attach(id, key, inspection, exe);
+                detach_elsewhere(over.map(|group| group.links).unwrap_or_default());
+                if let Some((id, inspection, exe, features)) = next {
+                    self.attach(id, key, inspection, exe, features.union(had), had);
                 }
                 if let Some(pid) = pid {
                     self.look(pid);
                 }
             }
             Err(error) => {
-                let users = state.groups.remove(&key).map(|group| group.users).unwrap_or_default();
+                let (users, links) =
+                    state.groups.remove(&key).map(|group| (group.users, group.links)).unwrap_or_default();
+                detach_elsewhere(links);
                 let mut failed = Vec::new();
                 for id in users {
                     let Some(target) = state.targets.get_mut(&id) else { continue };
@@ -287,10 +330,16 @@ fn look_inside(process: &Process, sites: Sites) -> (Verdict, bool) {
     }
 }
 
-fn attach_all(kernel: &Kernel, inspection: &Inspection, exe: &Path, scope: Scope) -> Result<Links, AttachError> {
+fn attach_all(
+    kernel: &Kernel,
+    inspection: &Inspection,
+    exe: &Path,
+    scope: Scope,
+    wanted: impl Fn(&PlannedProbe) -> bool,
+) -> Result<Links, AttachError> {
     let mut links = Vec::new();
     // Ends before starts: a start without its end would be in flight for ever.
-    let mut planned: Vec<_> = inspection.probes.iter().filter(|it| !it.on_demand).collect();
+    let mut planned: Vec<_> = inspection.probes.iter().filter(|it| !it.on_demand && wanted(it)).collect();
     planned.sort_by_key(|it| matches!(it.probe, Probe::HttpStart | Probe::XnetStart));
     for it in planned {
         match kernel.attach(it.probe, exe, &[it.file_offset], scope) {

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     config::Selection,
     process::{self, Process},
-    target::{Labels, Sites, inspect},
+    target::{Features, Labels, Measure, Sites, inspect},
 };
 
 /// How long a target's series stay after its end, so that one more scrape sees its last figures.
@@ -126,7 +126,9 @@ impl Agent {
         let pid = process.id.pid;
         let missing = {
             let mut state = self.state();
-            state.of_pid(pid).is_some_and(|target| matches!(target.stage, Stage::Measured))
+            state
+                .of_pid(pid)
+                .is_some_and(|target| matches!(target.stage, Stage::Measured) && target.features.has(Measure::Http))
                 && self.inner.kernel.maps().targets.get(&pid).is_none()
         };
         if missing {
@@ -201,6 +203,7 @@ impl Agent {
             process: process.clone(),
             stage: Stage::Preparing,
             inspection: None,
+            features: self.inner.config.features,
             since: SystemTime::now(),
             group: key,
             wants_mux: false,
@@ -265,14 +268,14 @@ impl Agent {
 
 /// Checks processes that were named by id, before anything starts: each must be there, and where nothing else is selected, one
 /// of them at least must be measurable.
-pub(crate) fn check_pids(select: &Selection) -> Result<(), String> {
+pub(crate) fn check_pids(select: &Selection, features: Features) -> Result<(), String> {
     let mut first_refusal = None;
     let mut measurable = 0;
     for &pid in &select.pids {
         if !Path::new(&format!("/proc/{pid}")).exists() {
             return Err(format!("there is no process {pid}: it has ended, or the number is wrong (see `ps -ef`)"));
         }
-        match measurable_process(pid) {
+        match measurable_process(pid, features) {
             Ok(()) => measurable += 1,
             Err(reason) => {
                 first_refusal = first_refusal.or(Some(format!("process {pid} cannot be measured: {reason}")));
@@ -286,9 +289,9 @@ pub(crate) fn check_pids(select: &Selection) -> Result<(), String> {
     }
 }
 
-fn measurable_process(pid: u32) -> Result<(), String> {
+fn measurable_process(pid: u32, features: Features) -> Result<(), String> {
     let process = Process::find(pid).map_err(|error| format!("its executable cannot be found: {error}"))?;
     let file = process.open().map_err(|error| format!("its executable cannot be read: {error}"))?;
     let inspection = inspect(file, Sites::Chosen).map_err(|error| error.to_string())?;
-    if inspection.measures_something() { Ok(()) } else { Err(inspection.why_nothing()) }
+    if inspection.measures_something(features) { Ok(()) } else { Err(inspection.why_nothing()) }
 }

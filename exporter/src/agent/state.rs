@@ -19,7 +19,7 @@ use super::{
 use crate::{
     config::Globs,
     process::{FileId, Process, ProcessId},
-    target::{Inspection, Labels},
+    target::{Features, Inspection, Labels},
 };
 
 /// Where a target stands.
@@ -58,6 +58,8 @@ pub(super) struct Target {
     pub(super) labels: Labels,
     pub(super) stage: Stage,
     pub(super) inspection: Option<Arc<Inspection>>,
+    /// What is to be measured of it.
+    pub(super) features: Features,
     pub(super) since: SystemTime,
     pub(super) group: GroupKey,
     /// Requests were seen whose route was not in the request the handler was given.

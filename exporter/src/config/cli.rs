@@ -6,7 +6,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use super::Config;
-use crate::{kernel::Method, target::Sites};
+use crate::{
+    kernel::Method,
+    target::{Features, Sites},
+};
 
 /// Measures unmodified Go programs with eBPF and serves what it sees to Prometheus.
 #[derive(Debug, Parser)]
@@ -60,6 +63,10 @@ pub(crate) struct RunArgs {
     #[arg(long, help_heading = "What to measure")]
     pub(crate) all: bool,
 
+    /// What to measure of each process: http, runtime, blocking, gc, scheduler, with commas between, or all [default: all]
+    #[arg(long, value_name = "LIST", help_heading = "What to measure")]
+    pub(crate) features: Option<Features>,
+
     /// Address to serve /metrics, /healthz, /readyz and /targets on [default: 127.0.0.1:9464]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) metrics_address: Option<SocketAddr>,
@@ -105,6 +112,7 @@ impl RunArgs {
             config.select.all = self.all;
         }
         set(&mut config.metrics_address, self.metrics_address.as_ref());
+        set(&mut config.features, self.features.as_ref());
         set(&mut config.attach, self.attach.as_ref());
         set(&mut config.max_routes, self.max_routes.as_ref());
         set(&mut config.max_series, self.max_series.as_ref());

@@ -13,7 +13,10 @@ use std::{fs, net::SocketAddr, path::Path};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{kernel::Method, target::Sites};
+use crate::{
+    kernel::Method,
+    target::{Features, Sites},
+};
 
 /// The effective configuration. The YAML file has the same keys.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,6 +26,8 @@ pub(crate) struct Config {
     pub(crate) metrics_address: SocketAddr,
     /// Which processes are measured.
     pub(crate) select: Selection,
+    /// What is measured of each process.
+    pub(crate) features: Features,
     /// How probes are attached.
     pub(crate) attach: Method,
     /// Most distinct routes of one target.
@@ -47,6 +52,7 @@ impl Default for Config {
         Self {
             metrics_address: SocketAddr::from(([127, 0, 0, 1], 9464)),
             select: Selection::default(),
+            features: Features::default(),
             attach: Method::Auto,
             max_routes: 100,
             max_series: exporter_ebpf::http::MAX_SERIES,

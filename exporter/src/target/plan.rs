@@ -8,6 +8,7 @@ use exporter_ebpf::target::{Http2Offsets, NONE, TargetConfig};
 use gobinary::{Cost, Function, GoBinary, Instruction, Site, SiteError, Source};
 use serde::Serialize;
 
+use super::features::{Features, Measure};
 use crate::kernel::Probe;
 
 /// What a target can give.
@@ -56,6 +57,22 @@ pub(crate) struct PlannedProbe {
     pub(crate) cost: String,
     /// Attached only when it is needed.
     pub(crate) on_demand: bool,
+}
+
+impl PlannedProbe {
+    /// What it is for.
+    pub(crate) fn measure(&self) -> Measure {
+        match self.probe {
+            Probe::HttpStart
+            | Probe::XnetStart
+            | Probe::Http1End
+            | Probe::Http2End
+            | Probe::XnetEnd
+            | Probe::HttpHijack
+            | Probe::HttpPanic
+            | Probe::HttpMux => Measure::Http,
+        }
+    }
 }
 
 /// Something that is off.
@@ -125,16 +142,22 @@ pub(crate) struct Inspection {
 }
 
 impl Inspection {
-    /// Whether anything can be measured.
-    pub(crate) fn measures_something(&self) -> bool {
-        [Feature::Http1Server, Feature::Http2Server, Feature::XnetHttp2Server]
-            .iter()
-            .any(|feature| !self.disabled.iter().any(|off| off.feature == *feature))
+    /// Whether any of what is asked for can be measured.
+    pub(crate) fn measures_something(&self, features: Features) -> bool {
+        features.iter().any(|measure| match measure {
+            Measure::Http => [Feature::Http1Server, Feature::Http2Server, Feature::XnetHttp2Server]
+                .iter()
+                .any(|feature| !self.disabled.iter().any(|off| off.feature == *feature)),
+            // By themselves they are no reason to take a process yet.
+            Measure::Runtime | Measure::Blocking | Measure::Gc | Measure::Scheduler => false,
+        })
     }
 
     /// Why nothing can.
     pub(crate) fn why_nothing(&self) -> String {
-        self.disabled.first().map_or_else(String::new, |off| off.reason.clone())
+        self.disabled
+            .first()
+            .map_or_else(|| "nothing that is asked for can be measured".into(), |off| off.reason.clone())
     }
 }
 
