@@ -3,6 +3,7 @@
 mod agent;
 mod config;
 mod heap;
+mod hpa;
 mod kernel;
 mod metrics;
 mod process;
@@ -16,7 +17,7 @@ use tracing::info;
 
 use crate::{
     agent::Agent,
-    config::{Cli, Command, Config, LogFormat, RunArgs},
+    config::{Cli, Command, Config, HpaCommand, LogFormat, RunArgs},
     kernel::{Kernel, Options},
 };
 
@@ -40,6 +41,9 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run(&args),
         Command::Inspect(args) => inspect(&args.file, args.json),
+        Command::Hpa(HpaCommand::Simulate(args)) => {
+            hpa::simulate::run(&args).map_err(Failure::usage).and_then(|text| print(&text))
+        }
         Command::MetricReference => print(&metrics::reference()),
     };
     match result {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Config;
 use crate::{
+    hpa::simulate::SimulateArgs,
     kernel::Method,
     target::{Features, Sites},
 };
@@ -31,8 +32,18 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Say what gopulse finds in a Go executable, and what it could measure there (needs no privilege).
     Inspect(InspectArgs),
+    /// Try out and look into the scaling of a workload by the Horizontal Pod Autoscaler.
+    #[command(subcommand)]
+    Hpa(HpaCommand),
     /// Print the reference of every metric, as Markdown.
     MetricReference,
+}
+
+/// What to do about an HPA.
+#[derive(Debug, Subcommand)]
+pub(crate) enum HpaCommand {
+    /// Show what replicas an HPA would have chosen under a recorded or made load, by the controller's own algorithm.
+    Simulate(SimulateArgs),
 }
 
 /// Options of `gopulse run`.

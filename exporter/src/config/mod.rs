@@ -4,7 +4,7 @@ mod cli;
 mod selection;
 
 pub(crate) use self::{
-    cli::{Cli, Command, LogFormat, RunArgs},
+    cli::{Cli, Command, HpaCommand, LogFormat, RunArgs},
     selection::{Globs, Selection},
 };
 

@@ -1,0 +1,199 @@
+//! What the workload is put under: a recorded series (CSV) or a shape. A value holds until the next.
+
+use std::{collections::BTreeMap, io};
+
+use thiserror::Error;
+
+use super::calculator::Time;
+
+/// Values by metric.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Load {
+    series: BTreeMap<String, Series>,
+    end: Time,
+}
+
+#[derive(Clone, Debug)]
+enum Series {
+    /// Steps; none where the metric was not to be had.
+    Recorded(Vec<(Time, Option<f64>)>),
+    Ramp(Vec<(Time, Option<f64>)>),
+    Sine {
+        low: f64,
+        high: f64,
+        period: Time,
+    },
+}
+
+/// Why a load is not taken.
+#[derive(Debug, Error)]
+pub(crate) enum LoadError {
+    #[error("{0}")]
+    Csv(#[from] csv::Error),
+    #[error("the first column must be `seconds`, and each other column a metric of the HPA; found {0:?}")]
+    Header(String),
+    #[error("row {row}: {value:?} under {column} is no number")]
+    Number { row: usize, column: String, value: String },
+    #[error("row {row}: {seconds} s is not after the row before")]
+    Order { row: usize, seconds: f64 },
+    #[error("there are no rows")]
+    Empty,
+    #[error(
+        "{0:?} is no load: give METRIC=steps:SECONDS=VALUE,..., METRIC=ramp:SECONDS=VALUE,... or METRIC=sine:LOW,HIGH,PERIOD_SECONDS"
+    )]
+    Shape(String),
+}
+
+impl Load {
+    /// Reads a recorded series: `seconds` and a column for each metric. An empty cell says that the metric was not to be had.
+    /// Times count from the first row.
+    pub(crate) fn record(&mut self, input: impl io::Read) -> Result<(), LoadError> {
+        let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).comment(Some(b'#')).from_reader(input);
+        let header = reader.headers()?.clone();
+        if !matches!(header.get(0), Some("seconds" | "time")) || header.len() < 2 {
+            return Err(LoadError::Header(header.iter().collect::<Vec<_>>().join(",")));
+        }
+        let mut columns: Vec<Vec<(Time, Option<f64>)>> = vec![Vec::new(); header.len() - 1];
+        let mut first = None;
+        let mut last = None;
+        for (row, record) in reader.records().enumerate() {
+            let (record, row) = (record?, row + 2);
+            let number = |index: usize| {
+                let value = record.get(index).unwrap_or("");
+                let wrong = || LoadError::Number {
+                    row,
+                    column: header.get(index).unwrap_or("").to_owned(),
+                    value: value.to_owned(),
+                };
+                if value.is_empty() {
+                    return Ok(None);
+                }
+                value.parse::<f64>().ok().filter(|it| it.is_finite()).map(Some).ok_or_else(wrong)
+            };
+            let seconds = number(0)?.unwrap_or(f64::NAN);
+            let at = ((seconds - *first.get_or_insert(seconds)) * 1e3).round() as Time;
+            if seconds.is_nan() || last.is_some_and(|last| at <= last) {
+                return Err(LoadError::Order { row, seconds });
+            }
+            last = Some(at);
+            for (index, column) in columns.iter_mut().enumerate() {
+                column.push((at, number(index + 1)?));
+            }
+        }
+        self.end = self.end.max(last.ok_or(LoadError::Empty)?);
+        for (name, values) in header.iter().skip(1).zip(columns) {
+            self.series.insert(name.to_owned(), Series::Recorded(values));
+        }
+        Ok(())
+    }
+
+    /// Adds a shape: `METRIC=KIND:...`.
+    pub(crate) fn shape(&mut self, text: &str) -> Result<(), LoadError> {
+        let wrong = || LoadError::Shape(text.to_owned());
+        let (metric, shape) = text.split_once('=').ok_or_else(wrong)?;
+        let (kind, rest) = shape.split_once(':').ok_or_else(wrong)?;
+        let number = |text: &str| text.trim().parse::<f64>().ok().filter(|it| it.is_finite()).ok_or_else(wrong);
+        let points = || {
+            let mut points = Vec::new();
+            for point in rest.split(',') {
+                let (at, value) = point.split_once('=').ok_or_else(wrong)?;
+                points.push(((number(at)? * 1e3) as Time, Some(number(value)?)));
+            }
+            if points.is_sorted_by(|a, b| a.0 < b.0) { Ok(points) } else { Err(wrong()) }
+        };
+        let series = match kind {
+            "steps" => Series::Recorded(points()?),
+            "ramp" => Series::Ramp(points()?),
+            "sine" => match rest.split(',').map(number).collect::<Result<Vec<_>, _>>()?[..] {
+                [low, high, period] if period > 0.0 => Series::Sine { low, high, period: (period * 1e3) as Time },
+                _ => return Err(wrong()),
+            },
+            _ => return Err(wrong()),
+        };
+        if let Series::Recorded(points) | Series::Ramp(points) = &series {
+            self.end = self.end.max(points.last().map_or(0, |it| it.0));
+        }
+        self.series.insert(metric.trim().to_owned(), series);
+        Ok(())
+    }
+
+    /// When the last of them ends.
+    pub(crate) fn end(&self) -> Time {
+        self.end
+    }
+
+    /// Names of the metrics there are.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.series.keys().map(String::as_str)
+    }
+
+    /// Whether there is such a metric.
+    pub(crate) fn has(&self, metric: &str) -> bool {
+        self.series.contains_key(metric)
+    }
+
+    /// A metric's value at a time; none where it was not to be had.
+    pub(crate) fn at(&self, metric: &str, now: Time) -> Option<f64> {
+        match self.series.get(metric)? {
+            Series::Recorded(points) => {
+                let next = points.partition_point(|(at, _)| *at <= now);
+                points[next.saturating_sub(1)].1
+            }
+            Series::Ramp(points) => {
+                let next = points.partition_point(|(at, _)| *at <= now);
+                let (before, after) = (points.get(next.wrapping_sub(1)), points.get(next));
+                match (before, after) {
+                    (Some((from, Some(low))), Some((to, Some(high)))) => {
+                        Some(low + (high - low) * (now - from) as f64 / (to - from) as f64)
+                    }
+                    (Some((_, value)), _) | (None, Some((_, value))) => *value,
+                    _ => None,
+                }
+            }
+            Series::Sine { low, high, period } => {
+                let turn = (now % period) as f64 / *period as f64 * std::f64::consts::TAU;
+                // From the low point up.
+                Some(low + (high - low) * (1.0 - turn.cos()) / 2.0)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recorded_value_holds_until_the_next_and_an_empty_cell_is_none() {
+        let mut load = Load::default();
+        load.record("seconds,rps\n1000,10\n1010,\n1020,30\n".as_bytes()).unwrap();
+        assert_eq!(
+            [0, 9_999, 10_000, 19_999, 20_000, 90_000].map(|at| load.at("rps", at)),
+            [Some(10.0), Some(10.0), None, None, Some(30.0), Some(30.0)]
+        );
+        assert_eq!(load.end(), 20_000);
+    }
+
+    #[test]
+    fn errors_name_the_row_and_the_column() {
+        let error = |text: &str| Load::default().record(text.as_bytes()).unwrap_err().to_string();
+        assert!(error("seconds,rps\n0,10\n1,x\n").contains("row 3") && error("seconds,rps\n0,x\n").contains("rps"));
+        assert!(error("seconds,rps\n1,1\n1,2\n").contains("row 3"));
+        assert!(error("when,rps\n").contains("seconds"));
+        assert!(error("seconds,rps\n").contains("no rows"));
+        assert!(Load::default().shape("rps=steep:1").unwrap_err().to_string().contains("steps:"));
+        assert!(Load::default().shape("rps=steps:5=1,5=2").is_err());
+    }
+
+    #[test]
+    fn shapes() {
+        let mut load = Load::default();
+        load.shape("a=steps:0=1,60=5").unwrap();
+        load.shape("b=ramp:0=0,100=10").unwrap();
+        load.shape("c=sine:10,20,60").unwrap();
+        let at = |metric: &str, seconds: i64| load.at(metric, seconds * 1000).unwrap();
+        assert_eq!((at("a", 59), at("a", 60)), (1.0, 5.0));
+        assert_eq!((at("b", 50), at("b", 500)), (5.0, 10.0));
+        assert!((at("c", 0) - 10.0).abs() < 1e-9 && (at("c", 30) - 20.0).abs() < 1e-9);
+    }
+}
