@@ -5,6 +5,7 @@ mod config;
 mod heap;
 mod hpa;
 mod kernel;
+mod kubernetes;
 mod metrics;
 mod process;
 mod serve;

@@ -1,0 +1,428 @@
+//! The pods of this node as they are known now: which container is whose, and whether it is measured. Kept small: a few hundred
+//! bytes a pod, and of namespaces those alone that say something.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Serialize;
+
+use super::{
+    annotations::{self, Asked, Checks},
+    object,
+    policy::{Policy, Verdict},
+    workload::Workload,
+};
+use crate::process::ContainerId;
+
+/// Containers, by the id that a process's cgroup names.
+pub(crate) type Change = Vec<ContainerId>;
+
+/// Where a measured process is, and how it is to be measured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Placement {
+    /// The pod's namespace.
+    pub(crate) namespace: Arc<str>,
+    /// The pod's name.
+    pub(crate) pod: Arc<str>,
+    /// The pod's uid: a StatefulSet's next pod has the same name, and is another.
+    pub(crate) uid: Arc<str>,
+    /// The container's name.
+    pub(crate) container: Arc<str>,
+    /// The container's image, as the pod names it.
+    pub(crate) image: Arc<str>,
+    /// What runs the pod.
+    pub(crate) workload: Option<Arc<Workload>>,
+    /// Chosen labels of the pod, by their names as metrics have them.
+    pub(crate) labels: Arc<[(&'static str, String)]>,
+    /// `gopulse.io/features`, checked.
+    pub(crate) features: Option<Arc<str>>,
+    /// `gopulse.io/budget`, checked.
+    pub(crate) budget: Option<Arc<str>>,
+    /// `gopulse.io/routes`.
+    pub(crate) routes: Arc<[String]>,
+}
+
+/// What is known of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// No pod of this node is known to have it: it is not yet known, or is no pod's.
+    Unknown,
+    /// It is not measured, and why.
+    Refused(&'static str),
+    /// It is measured.
+    Wanted(Arc<Placement>),
+}
+
+/// What is wrong with a pod's or a namespace's annotations, as `/targets` shows it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct PodProblems {
+    namespace: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<String>,
+    state: &'static str,
+    problems: Vec<String>,
+}
+
+/// How the watches of the API server do.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct WatchFigures {
+    /// Pods known.
+    pub(crate) pods: u64,
+    /// By resource: whether it is watched now, and errors so far.
+    pub(crate) watches: Vec<(&'static str, bool, u64)>,
+    /// Events written, by result.
+    pub(crate) events: Vec<(&'static str, u64)>,
+}
+
+/// One of the two watches.
+#[derive(Debug, Default)]
+pub(super) struct WatchState {
+    /// Whether the first list is complete.
+    pub(super) synced: bool,
+    /// Since when it cannot be watched, and why; none while it can.
+    pub(super) down: Option<(Instant, String)>,
+    /// When it failed last.
+    pub(super) failed: Option<Instant>,
+    /// Failures so far.
+    pub(super) errors: u64,
+}
+
+#[derive(Debug)]
+struct Pod {
+    namespace: Arc<str>,
+    name: Arc<str>,
+    asked: Asked,
+    routes: Arc<[String]>,
+    workload: Option<Arc<Workload>>,
+    labels: Arc<[(&'static str, String)]>,
+    /// Names and images.
+    containers: Vec<(Arc<str>, Arc<str>)>,
+    /// Ids, with the container's place above.
+    ids: Vec<(ContainerId, usize)>,
+    problems: Arc<[String]>,
+}
+
+#[derive(Debug, Default)]
+struct Namespace {
+    enabled: Option<bool>,
+    problems: Arc<[String]>,
+}
+
+#[derive(Default)]
+struct Inner {
+    pods: HashMap<Arc<str>, Pod>,
+    /// Uid and place of a container by its id.
+    containers: HashMap<ContainerId, (Arc<str>, usize)>,
+    /// Those that say something.
+    namespaces: BTreeMap<String, Namespace>,
+    pods_watch: WatchState,
+    namespaces_watch: WatchState,
+    events_written: u64,
+    events_failed: u64,
+}
+
+/// The pods. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Pods {
+    policy: Arc<Policy>,
+    checks: Checks,
+    default: bool,
+    /// Chosen labels: the pod's name for it, and the metric's.
+    chosen: Arc<[(String, &'static str)]>,
+    inner: Arc<Mutex<Inner>>,
+}
+
+/// The watched resources, as metrics name them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Watched {
+    Pods,
+    Namespaces,
+}
+
+/// What applying a change asks the caller to do.
+#[derive(Debug, Default)]
+pub(super) struct Effect {
+    /// Containers that are to be looked at again.
+    pub(super) changed: Change,
+    /// Problems to be told at the pod, if they are new.
+    pub(super) told: Option<Arc<[String]>>,
+}
+
+impl Pods {
+    /// None is known yet.
+    pub(crate) fn new(settings: &super::PolicySettings, checks: Checks) -> Result<Self, String> {
+        // As many as the configuration names, for the life of the process.
+        let chosen = settings.pod_labels.iter().map(|label| (label.clone(), &*metric_label(label).leak()));
+        Ok(Self {
+            policy: Arc::new(Policy::new(settings)?),
+            checks,
+            default: settings.default,
+            chosen: chosen.collect(),
+            inner: Arc::default(),
+        })
+    }
+
+    /// What is known of the first of these containers that is known.
+    pub(crate) fn find(&self, ids: &[ContainerId]) -> Found {
+        let inner = self.lock();
+        ids.iter().map(|id| self.look_up(&inner, id)).find(|found| *found != Found::Unknown).unwrap_or(Found::Unknown)
+    }
+
+    /// Names of the chosen labels, as metrics have them.
+    pub(crate) fn label_names(&self) -> impl Iterator<Item = &'static str> {
+        self.chosen.iter().map(|(_, name)| *name)
+    }
+
+    /// Why the pods of this node are not known; none if they are.
+    pub(crate) fn not_ready(&self) -> Option<String> {
+        let inner = self.lock();
+        let why = |watch: &WatchState| watch.down.as_ref().map_or_else(String::new, |(_, error)| format!(": {error}"));
+        if !inner.pods_watch.synced {
+            return Some(format!("the pods of this node are not known yet{}", why(&inner.pods_watch)));
+        }
+        (!self.namespaces_known(&inner))
+            .then(|| format!("the namespaces are not known yet{}", why(&inner.namespaces_watch)))
+    }
+
+    /// What is being done without; none if nothing is.
+    pub(crate) fn degraded(&self) -> Option<String> {
+        let inner = self.lock();
+        let watches = [("pods", &inner.pods_watch), ("namespaces", &inner.namespaces_watch)];
+        let down = watches.iter().find_map(|(name, watch)| watch.down.as_ref().map(|down| (name, down)));
+        down.map(|(name, (since, error))| {
+            format!("{name} cannot be watched since {} s: {error}; what is known stands", since.elapsed().as_secs())
+        })
+    }
+
+    /// Figures for the metrics.
+    pub(crate) fn figures(&self) -> WatchFigures {
+        let inner = self.lock();
+        let of = |name, watch: &WatchState| (name, watch.synced && watch.down.is_none(), watch.errors);
+        WatchFigures {
+            pods: inner.pods.len() as u64,
+            watches: vec![of("pods", &inner.pods_watch), of("namespaces", &inner.namespaces_watch)],
+            events: vec![("written", inner.events_written), ("failed", inner.events_failed)],
+        }
+    }
+
+    /// Every pod and namespace whose annotations have a mistake.
+    pub(crate) fn problems(&self) -> Vec<PodProblems> {
+        let inner = self.lock();
+        let of_namespaces =
+            inner.namespaces.iter().filter(|(_, it)| !it.problems.is_empty()).map(|(name, it)| PodProblems {
+                namespace: name.clone(),
+                pod: None,
+                state: "annotation_refused",
+                problems: it.problems.to_vec(),
+            });
+        let of_pods = inner.pods.values().filter(|it| !it.problems.is_empty()).map(|it| PodProblems {
+            namespace: it.namespace.to_string(),
+            pod: Some(it.name.to_string()),
+            state: "annotation_refused",
+            problems: it.problems.to_vec(),
+        });
+        of_namespaces.chain(of_pods).collect()
+    }
+
+    /// A pod is as it is told here.
+    pub(super) fn apply(&self, pod: &object::Pod) -> Effect {
+        let (Some(uid), Some(read)) = (pod.metadata.uid.as_deref(), self.read(pod)) else { return Effect::default() };
+        let uid: Arc<str> = uid.into();
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        let told_before = inner.pods.get(&uid).is_some_and(|before| before.problems == read.problems);
+        let told = (!told_before && !read.problems.is_empty()).then(|| read.problems.clone());
+        let ids: HashSet<ContainerId> =
+            inner.pods.get(&uid).into_iter().chain([&read]).flat_map(|pod| pod.ids.iter().map(|(id, _)| *id)).collect();
+        let changed = self.changes(inner, ids, |inner| {
+            forget(inner, &uid);
+            for (id, place) in &read.ids {
+                inner.containers.insert(*id, (uid.clone(), *place));
+            }
+            inner.pods.insert(uid.clone(), read);
+        });
+        Effect { changed, told }
+    }
+
+    /// A pod is gone.
+    pub(super) fn delete(&self, uid: &str) -> Effect {
+        let mut guard = self.lock();
+        let ids = guard.pods.get(uid).map(|pod| pod.ids.iter().map(|(id, _)| *id).collect()).unwrap_or_default();
+        Effect { changed: self.changes(&mut guard, ids, |inner| forget(inner, uid)), told: None }
+    }
+
+    /// All pods have been listed: those that were not are gone.
+    pub(super) fn listed(&self, uids: &HashSet<String>) -> Effect {
+        let mut guard = self.lock();
+        let gone: Vec<Arc<str>> = guard.pods.keys().filter(|uid| !uids.contains(&***uid)).cloned().collect();
+        let ids = gone.iter().flat_map(|uid| guard.pods[uid].ids.iter().map(|(id, _)| *id)).collect();
+        let mut changed = self.changes(&mut guard, ids, |inner| gone.iter().for_each(|uid| forget(inner, uid)));
+        if !guard.pods_watch.synced {
+            guard.pods_watch.synced = true;
+            changed.extend(guard.containers.keys());
+        }
+        Effect { changed, told: None }
+    }
+
+    /// A namespace is as it is told here; none of its metadata if it is gone.
+    pub(super) fn namespace(&self, name: &str, metadata: Option<&ObjectMeta>) -> Effect {
+        let mut problems = Vec::new();
+        let enabled = metadata
+            .and_then(|it| it.annotations.as_ref())
+            .and_then(|annotations| annotations::enabled(annotations, &mut problems));
+        let mut guard = self.lock();
+        let of_it = guard.pods.values().filter(|pod| *pod.namespace == *name);
+        let ids = of_it.flat_map(|pod| pod.ids.iter().map(|(id, _)| *id)).collect();
+        let told = !problems.is_empty() && guard.namespaces.get(name).is_none_or(|it| *it.problems != *problems);
+        let problems: Arc<[String]> = problems.into();
+        let told = told.then(|| problems.clone());
+        let changed = self.changes(&mut guard, ids, |inner| {
+            if enabled.is_none() && problems.is_empty() {
+                inner.namespaces.remove(name);
+            } else {
+                inner.namespaces.insert(name.to_owned(), Namespace { enabled, problems });
+            }
+        });
+        Effect { changed, told }
+    }
+
+    /// All namespaces have been listed: those that were not are gone.
+    pub(super) fn namespaces_listed(&self, names: &HashSet<String>) -> Effect {
+        let gone: Vec<String> = self.lock().namespaces.keys().filter(|name| !names.contains(*name)).cloned().collect();
+        let mut effect = Effect::default();
+        for name in gone {
+            effect.changed.extend(self.namespace(&name, None).changed);
+        }
+        let mut guard = self.lock();
+        if !guard.namespaces_watch.synced {
+            guard.namespaces_watch.synced = true;
+            effect.changed.extend(guard.containers.keys());
+        }
+        effect
+    }
+
+    /// Notes how a watch does.
+    pub(super) fn watch<T>(&self, watched: Watched, act: impl FnOnce(&mut WatchState) -> T) -> T {
+        let mut inner = self.lock();
+        act(match watched {
+            Watched::Pods => &mut inner.pods_watch,
+            Watched::Namespaces => &mut inner.namespaces_watch,
+        })
+    }
+
+    /// Counts an Event.
+    pub(super) fn count_event(&self, written: bool) {
+        let mut inner = self.lock();
+        if written {
+            inner.events_written += 1;
+        } else {
+            inner.events_failed += 1;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a namespace that is not known says nothing. Without the right to watch namespaces they never are; a pod that has
+    /// not said so is then not measured, unless it is by default: its namespace may refuse.
+    fn namespaces_known(&self, inner: &Inner) -> bool {
+        inner.namespaces_watch.synced || (!self.default && inner.namespaces_watch.errors > 0)
+    }
+
+    fn look_up(&self, inner: &Inner, id: &ContainerId) -> Found {
+        let Some((uid, place)) = inner.containers.get(id).filter(|_| inner.pods_watch.synced) else {
+            return Found::Unknown;
+        };
+        let Some(pod) = inner.pods.get(uid).filter(|_| self.namespaces_known(inner)) else { return Found::Unknown };
+        let of_namespace = inner.namespaces.get(&*pod.namespace).and_then(|it| it.enabled);
+        if let Verdict::No(reason) = self.policy.decide(&pod.namespace, pod.asked.enabled, of_namespace) {
+            return Found::Refused(reason);
+        }
+        let Some((container, image)) = pod.containers.get(*place) else { return Found::Unknown };
+        if pod.asked.containers.as_ref().is_some_and(|names| !names.iter().any(|name| **name == **container)) {
+            return Found::Refused("its pod's annotation names other containers");
+        }
+        Found::Wanted(Arc::new(Placement {
+            namespace: pod.namespace.clone(),
+            pod: pod.name.clone(),
+            uid: uid.clone(),
+            container: container.clone(),
+            image: image.clone(),
+            workload: pod.workload.clone(),
+            labels: pod.labels.clone(),
+            features: pod.asked.features.clone(),
+            budget: pod.asked.budget.clone(),
+            routes: pod.routes.clone(),
+        }))
+    }
+
+    /// Makes a change; of these containers, those that are something else after it.
+    fn changes(&self, inner: &mut Inner, ids: HashSet<ContainerId>, act: impl FnOnce(&mut Inner)) -> Change {
+        let before: Vec<(ContainerId, Found)> = ids.into_iter().map(|id| (id, self.look_up(inner, &id))).collect();
+        act(inner);
+        before.into_iter().filter(|(id, found)| self.look_up(inner, id) != *found).map(|(id, _)| id).collect()
+    }
+
+    fn read(&self, pod: &object::Pod) -> Option<Pod> {
+        let (spec, status) = (&pod.spec, &pod.status);
+        let containers: Vec<(Arc<str>, Arc<str>)> =
+            [&spec.containers, &spec.init_containers, &spec.ephemeral_containers]
+                .into_iter()
+                .flatten()
+                .map(|it| (it.name.as_str().into(), it.image.as_str().into()))
+                .collect();
+        let mut ids = Vec::new();
+        let statuses = [&status.containers, &status.init_containers, &status.ephemeral_containers];
+        for it in statuses.into_iter().flatten() {
+            let Some(place) = containers.iter().position(|(name, _)| **name == *it.name) else { continue };
+            let ended = |state: &object::State| state.terminated.as_ref().and_then(|it| it.container_id.clone());
+            // A container that restarts: the one before may still be there.
+            for id in [it.container_id.clone(), ended(&it.state), ended(&it.last_state)].into_iter().flatten() {
+                if let Some(id) = ContainerId::of_status(&id)
+                    && !ids.contains(&(id, place))
+                {
+                    ids.push((id, place));
+                }
+            }
+        }
+        let none = BTreeMap::new();
+        let names: Vec<&str> = containers.iter().map(|(name, _)| &**name).collect();
+        let mut problems = Vec::new();
+        let annotations = pod.metadata.annotations.as_ref().unwrap_or(&none);
+        let mut asked = annotations::of_pod(annotations, &names, self.checks, &mut problems);
+        let labels = pod.metadata.labels.as_ref().unwrap_or(&none);
+        Some(Pod {
+            namespace: pod.metadata.namespace.as_deref()?.into(),
+            name: pod.metadata.name.as_deref()?.into(),
+            routes: std::mem::take(&mut asked.routes).into(),
+            asked,
+            workload: Workload::of(&pod.metadata).map(Arc::new),
+            labels: self.chosen.iter().filter_map(|(label, name)| Some((*name, labels.get(label)?.clone()))).collect(),
+            containers,
+            ids,
+            problems: problems.into(),
+        })
+    }
+}
+
+fn forget(inner: &mut Inner, uid: &str) {
+    if let Some(pod) = inner.pods.remove(uid) {
+        for (id, _) in pod.ids {
+            inner.containers.remove(&id);
+        }
+    }
+}
+
+/// `app.kubernetes.io/name` as `label_app_kubernetes_io_name`, as kube-state-metrics has it.
+fn metric_label(label: &str) -> String {
+    let tail = label.chars().map(|it| if it.is_ascii_alphanumeric() { it } else { '_' });
+    "label_".chars().chain(tail).collect()
+}
+
+#[cfg(test)]
+mod tests;
