@@ -19,6 +19,16 @@ struct Rules {
 #[derive(Deserialize)]
 struct Licenses {
     allow: Vec<String>,
+    #[serde(default)]
+    exceptions: Vec<Exception>,
+}
+
+/// Licences that one crate may have beyond those that all may.
+#[derive(Deserialize)]
+struct Exception {
+    allow: Vec<String>,
+    #[serde(rename = "crate")]
+    name: String,
 }
 
 #[derive(Deserialize)]
@@ -84,8 +94,11 @@ fn faults(rules: &Rules, packages: &[Package]) -> Vec<String> {
         if !rules.sources.allow_registry.iter().any(|allowed| allowed == registry) {
             faults.push(format!("{title} comes from {source}"));
         }
+        let excepted = rules.licenses.exceptions.iter().filter(|exception| exception.name == package.name);
+        let allow: Vec<String> =
+            rules.licenses.allow.iter().chain(excepted.flat_map(|exception| &exception.allow)).cloned().collect();
         match &package.license {
-            Some(license) if allowed(license, &rules.licenses.allow) => {}
+            Some(license) if allowed(license, &allow) => {}
             Some(license) => faults.push(format!("{title} has the licence {license}")),
             None => faults.push(format!("{title} states no licence")),
         }

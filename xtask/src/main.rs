@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::go::{self, Service, Variant};
-use xtask::{bench, build, check, demo, fuzz, offsets, setup, test, vm};
+use xtask::{bench, build, check, cluster, demo, fuzz, offsets, setup, test, vm};
 
 /// Every habit of the project as a command.
 #[derive(Parser)]
@@ -42,6 +42,9 @@ enum Command {
     },
     /// Fuzz the reader of Go executables; needs a nightly compiler, and installs cargo-fuzz
     Fuzz(fuzz::Options),
+    /// A real Kubernetes on this machine
+    #[command(subcommand)]
+    Cluster(cluster::Action),
     /// Build the Go sample services
     #[command(subcommand)]
     Go(GoCommand),
@@ -87,6 +90,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Check { checks } => check::run(&checks),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Offsets { arguments } => offsets::run(&arguments),
+        Command::Cluster(action) => cluster::run(&action),
         Command::Go(GoCommand::Build { name, go, variant }) => {
             println!("{}", go::build(&Service { name, go, variant })?.display());
             Ok(())

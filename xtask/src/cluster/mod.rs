@@ -1,0 +1,74 @@
+//! A real Kubernetes on this machine, for tests and for hands.
+//!
+//! [`ControlPlane`] is etcd, kube-apiserver, kube-controller-manager and kube-scheduler, on 127.0.0.1, ready in some ten
+//! seconds; it needs no root. It ends with the value, or with the process that made it.
+//!
+//! ```no_run
+//! # fn main() -> anyhow::Result<()> {
+//! use xtask::cluster::{ControlPlane, Options};
+//! let plane = ControlPlane::start(&Options::default())?;
+//! println!("{}", plane.kubectl(&["get", "namespaces"])?);
+//! plane.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n")?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Aggregated API servers: with `aggregator_routing: false` (the default), an `APIService` whose Service is of type
+//! `ExternalName` with `externalName: localhost` is served by what listens on that port of 127.0.0.1 (the `APIService`'s
+//! `spec.service.port`). With `aggregator_routing: true`, by the Service's `EndpointSlice`s, which may not hold loopback
+//! addresses. The API server shows the client certificate `front-proxy-client` of [`ControlPlane::front_proxy`]; its authority
+//! is in `kube-system/extension-apiserver-authentication` as in any cluster. A serving certificate comes from
+//! [`ControlPlane::authority`], its file being the `caBundle`.
+//!
+//! Without a node, pods stay Pending. A test may write a pod's status itself
+//! (`kubectl patch pod NAME --subresource status`), which is what the HorizontalPodAutoscaler's controller looks at.
+
+mod certificates;
+mod control;
+mod process;
+mod programs;
+
+use anyhow::{Context, Result};
+use clap::Subcommand;
+
+pub use self::certificates::{Authority, Pair, Subject};
+pub use self::control::{ControlPlane, Options, free_port};
+pub use self::process::{Process, wait_for};
+pub use self::programs::{helm, kubernetes, module_directory};
+
+/// `cargo xtask cluster ...`.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Compile and fetch the programs
+    Setup,
+    /// Start a control plane and keep it until Ctrl-C
+    Up,
+}
+
+/// Runs one of the commands.
+pub fn run(action: &Action) -> Result<()> {
+    match action {
+        Action::Setup => {
+            programs::etcd()?;
+            programs::node()?;
+            programs::helm()?;
+            programs::kubernetes().map(drop)
+        }
+        Action::Up => up(),
+    }
+}
+
+fn up() -> Result<()> {
+    let (sender, interrupted) = std::sync::mpsc::channel();
+    ctrlc::set_handler(move || {
+        let _ = sender.send(());
+    })?;
+    let plane = ControlPlane::start(&Options::default())?;
+    println!(
+        "{} --kubeconfig {} get namespaces",
+        plane.programs().join("kubectl").display(),
+        plane.kubeconfig().display()
+    );
+    println!("Ctrl-C ends it.");
+    interrupted.recv().context("waiting for Ctrl-C")
+}

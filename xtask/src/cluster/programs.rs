@@ -1,0 +1,132 @@
+//! Where a cluster's programs come from: etcd, containerd, runc and the network plug-ins out of Debian's packages,
+//! Kubernetes' own and helm compiled from their published Go modules. Everything lies below `target`; nothing is installed
+//! into the system, so no service of a package is ever started.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{go, util};
+
+/// What a control plane needs of Debian.
+const CONTROL_PACKAGES: [&str; 1] = ["etcd-server"];
+/// What a node needs of it.
+const NODE_PACKAGES: [&str; 3] = ["containerd", "runc", "containernetworking-plugins"];
+/// The names that our one file of Kubernetes programs answers to.
+const KUBERNETES: [&str; 5] = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kubectl"];
+const HELM: &str = "helm.sh/helm/v3/cmd/helm";
+
+/// The directory with Kubernetes' programs, each by its own name; compiled if they are not there yet, which takes some five
+/// minutes on two cores.
+pub fn kubernetes() -> Result<PathBuf> {
+    compiled(".", "kubernetes", &KUBERNETES)
+}
+
+/// helm's path; compiled if it is not there yet.
+pub fn helm() -> Result<PathBuf> {
+    Ok(compiled(HELM, "helm", &["helm"])?.join("helm"))
+}
+
+/// etcd's path.
+pub(super) fn etcd() -> Result<PathBuf> {
+    Ok(unpacked(&CONTROL_PACKAGES)?.join("usr/bin/etcd"))
+}
+
+/// The root of a node's packages: `usr/bin/containerd`, `usr/sbin/runc`, `usr/lib/cni`.
+pub(super) fn node() -> Result<PathBuf> {
+    unpacked(&NODE_PACKAGES)
+}
+
+/// The module's directory.
+fn module() -> PathBuf {
+    go::sources_directory().join("cluster")
+}
+
+/// Where Go keeps a module that ours names, after fetching it: example files and CRDs are in there.
+pub fn module_directory(module_path: &str) -> Result<PathBuf> {
+    let toolchain = go::toolchain("local")?;
+    let mut command = toolchain.command(&module());
+    command.env("GOFLAGS", "-mod=mod").args(["mod", "download", "-json", module_path]);
+    let said: serde_json::Value = serde_json::from_str(&util::output(&mut command)?)?;
+    let directory = said["Dir"].as_str().with_context(|| format!("go names no directory for {module_path}"))?;
+    Ok(PathBuf::from(directory))
+}
+
+/// Compiles a package of the module into `target/go/cluster/NAME`, unless the module is that of an earlier build.
+fn compiled(package: &str, name: &str, programs: &[&str]) -> Result<PathBuf> {
+    let home = util::target().join("go/cluster").join(name);
+    fs::create_dir_all(&home)?;
+    let lock = fs::File::create(home.join("lock"))?;
+    lock.lock().with_context(|| format!("cannot lock {}", home.join("lock").display()))?;
+    let toolchain = go::toolchain("local")?;
+    let mut hasher = DefaultHasher::new();
+    (&toolchain.version, package).hash(&mut hasher);
+    for file in ["go.mod", "go.sum", "main.go"] {
+        fs::read(module().join(file))?.hash(&mut hasher);
+    }
+    let stamp = format!("{:016x}", hasher.finish());
+    let binary = home.join(format!("{name}.bin"));
+    if !(binary.is_file() && fs::read_to_string(home.join("stamp")).is_ok_and(|old| old == stamp)) {
+        util::say(&format!("compiling {name} from its Go modules; the first time takes minutes"));
+        let partial = home.join(format!("{name}.partial"));
+        let mut command = toolchain.command(&module());
+        // No C and no symbols: half the size, and it runs in an image from scratch.
+        command.env("GOFLAGS", "-mod=readonly -buildvcs=false").env("CGO_ENABLED", "0");
+        command.args(["build", "-trimpath", "-ldflags=-s -w", "-o"]).arg(&partial).arg(package);
+        util::output(&mut command).with_context(|| format!("cannot compile {name}"))?;
+        fs::rename(&partial, &binary)?;
+        fs::write(home.join("stamp"), stamp)?;
+    }
+    for program in programs {
+        let link = home.join(program);
+        if !link.exists() {
+            let _ = fs::remove_file(&link);
+            symlink(binary.file_name().unwrap_or_default(), &link)
+                .with_context(|| format!("cannot create {}", link.display()))?;
+        }
+    }
+    Ok(home)
+}
+
+/// The directory below `target/tools` that packages are unpacked into; fetched if one is not there yet.
+fn unpacked(packages: &[&str]) -> Result<PathBuf> {
+    let root = util::tools().join("cluster");
+    fs::create_dir_all(&root)?;
+    let lock = fs::File::create(root.join("lock"))?;
+    lock.lock().with_context(|| format!("cannot lock {}", root.join("lock").display()))?;
+    for package in packages {
+        let done = root.join(format!("{package}.unpacked"));
+        if done.is_file() {
+            continue;
+        }
+        if util::which("apt-get").is_none() {
+            bail!("apt-get is not on PATH: {package} comes from Debian's packages");
+        }
+        let download = root.join(format!("{package}.download"));
+        let _ = fs::remove_dir_all(&download);
+        fs::create_dir_all(&download)?;
+        util::say(&format!("fetching Debian's {package}"));
+        if fetch(package, &download).is_err() {
+            // A fresh image has no package lists, and old lists name files that the archive no longer has.
+            util::run(util::as_root(Path::new("apt-get"), &[])?.arg("update"))?;
+            fetch(package, &download).with_context(|| format!("Debian's {package} is not to be had"))?;
+        }
+        for file in fs::read_dir(&download)? {
+            util::output(Command::new("dpkg-deb").arg("-x").arg(file?.path()).arg(&root))?;
+        }
+        fs::remove_dir_all(&download)?;
+        fs::write(&done, b"")?;
+    }
+    Ok(root)
+}
+
+fn fetch(package: &str, to: &Path) -> Result<()> {
+    // Not as the user _apt, which may not write there.
+    let mut command = Command::new("apt-get");
+    command.args(["download", "-qq", "-o", "APT::Sandbox::User=root", package]).current_dir(to);
+    util::output(&mut command).map(drop)
+}
