@@ -20,6 +20,8 @@ use crate::{
     agent::Agent,
     config::{Cli, Command, Config, HpaCommand, LogFormat, RunArgs},
     kernel::{Kernel, Options},
+    kubernetes::{Pods, Reviewer},
+    serve::Protection,
 };
 
 /// A message for the user, and the status to end with.
@@ -67,19 +69,40 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
     agent::check_pids(&config.select, config.features).map_err(Failure::error)?;
     let listener = serve::bind(config.metrics_address).map_err(Failure::error)?;
     let options = Options { method: config.attach, max_series: config.max_series, max_in_flight: config.max_in_flight };
+    let access = config.metrics_access.clone();
+    let tls = access.tls_certificate.as_deref().zip(access.tls_key.as_deref());
+    let tls = tls.map(|(certificate, key)| serve::acceptor(certificate, key)).transpose().map_err(Failure::error)?;
     let (kernel, events, kernel_log) = Kernel::load(&options).map_err(Failure::error)?;
     heap::give_back();
     let address = listener.local_addr().map_err(Failure::error)?;
-    info!(version = env!("CARGO_PKG_VERSION"), attach = ?kernel.method(), metrics = %format!("http://{address}/metrics"), "ready");
-    let (agent, inbox) = Agent::new(config, kernel, globs);
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    info!(version = env!("CARGO_PKG_VERSION"), attach = ?kernel.method(), metrics = %format!("{scheme}://{address}/metrics"), "ready");
+    let pods = config.in_pods().then(|| Pods::new(&config.kubernetes, agent::CHECKS)).transpose();
+    let pods = pods.map_err(Failure::usage)?;
+    let node = config.kubernetes.node_name.clone().unwrap_or_default();
+    let (agent, inbox) = Agent::new(config, kernel, globs, pods.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::error)?;
     let result = runtime.block_on(async {
         let mut terminate =
             tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(Failure::error)?;
+        let client = if pods.is_some() || access.require_token {
+            Some(kubernetes::client().await.map_err(Failure::error)?)
+        } else {
+            None
+        };
+        let reviewer = client.clone().filter(|_| access.require_token).map(Reviewer::new);
+        let watching = agent.clone();
+        let watch = async move {
+            if let (Some(pods), Some(client)) = (pods, client) {
+                kubernetes::run(client, &node, pods, |containers| watching.pods_changed(containers)).await;
+            }
+            std::future::pending::<()>().await;
+        };
         tokio::select! {
+            () = watch => Ok(()),
             result = agent.run(events, inbox) => result.map_err(Failure::error),
             result = kernel_log.run() => result.map_err(Failure::error),
-            result = serve::serve(listener, agent.clone()) => result.map_err(Failure::error),
+            result = serve::serve(listener, agent.clone(), Protection { tls, reviewer }) => result.map_err(Failure::error),
             _ = tokio::signal::ctrl_c() => Ok(()),
             _ = terminate.recv() => Ok(()),
         }

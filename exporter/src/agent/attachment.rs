@@ -124,7 +124,7 @@ impl Agent {
         };
         let mut config = inspection.config;
         config.id = outcome.id;
-        config.max_routes = self.inner.config.max_routes;
+        config.max_routes = super::pods::max_routes(target, self.inner.config.max_routes);
         target.inspection = Some(inspection.clone());
         let told = if target.features.has(Measure::Http) {
             self.inner.kernel.maps().targets.insert(&pid, &config)

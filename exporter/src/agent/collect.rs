@@ -1,7 +1,7 @@
 //! From the kernel's maps to a snapshot.
 
 use std::{
-    collections::{BTreeMap, HashMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
     fs,
     io::IoSliceMut,
     sync::{Arc, atomic::Ordering},
@@ -19,10 +19,14 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{Agent, state::State};
+use super::{
+    Agent, Inner,
+    state::{State, Target},
+};
 use crate::{
-    kernel::{Kernel, Usage},
+    kernel::{Kernel, Maps, Usage},
     metrics::{AgentFigures, HttpSeries, Lost, MapFigures, Snapshot, TargetFigures},
+    target::Inspection,
 };
 
 /// Series that show the same labels are one: two patterns may differ in their method alone.
@@ -41,16 +45,19 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
     let mut raw = Vec::new();
     maps.series.for_each(|key, value| raw.push((*key, *value)));
     usage.push(maps.series.usage(raw.len() as u64));
+    raw.extend(state.settled.iter().map(|(key, value)| (*key, *value)));
+    let leaders = state.leaders();
     let mut merged = Merged::new();
     let mut wants_mux = Vec::new();
-    for (key, value) in raw.iter().map(|(key, value)| (key, value)).chain(&state.settled) {
+    for (key, value) in &raw {
         let Some(target) = state.targets.get_mut(&key.target) else { continue };
         if key.route_kind == route_kind::PATH && !target.wants_mux {
             target.wants_mux = true;
             wants_mux.push(key.target);
         }
-        let route = state.routes.label(key, maps);
-        match merged.entry((key.target, route, key.method, key.status)) {
+        let route = state.route_label(key, maps, inner.config.max_routes);
+        let leader = leaders.get(&key.target).copied().unwrap_or(key.target);
+        match merged.entry((leader, route, key.method, key.status)) {
             Entry::Vacant(slot) => {
                 slot.insert(*value);
             }
@@ -58,6 +65,14 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
         }
     }
     drop(raw);
+    for leader in leaders.values().collect::<BTreeSet<_>>() {
+        let Some(retired) = state.targets.get(leader).and_then(|target| state.retired.get(&target.labels)) else {
+            continue;
+        };
+        for ((route, method, status), value) in &retired.http {
+            merged.entry((*leader, route.clone(), *method, *status)).or_insert(SeriesValue::ZERO).add(value);
+        }
+    }
 
     let (active, in_flight) = active_requests(&inner.kernel, state);
     let mut panicked = 0;
@@ -68,14 +83,7 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
     maps.routes.for_each(|_, _| routes += 1);
     usage.push(maps.routes.usage(routes));
 
-    let mut lost = Vec::new();
-    maps.lost.for_each(|key, count| {
-        let reason = Reason::ALL.iter().find(|reason| **reason as u32 == key.reason);
-        let target = state.targets.get(&key.target).map(|target| target.labels.clone());
-        if let Some(reason) = reason.filter(|_| target.is_some() || key.target == 0) {
-            lost.push(Lost { target, reason: reason.label(), count: *count });
-        }
-    });
+    let lost = lost(maps, state, &leaders);
 
     let http = merged
         .into_iter()
@@ -89,7 +97,7 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
             })
         })
         .collect();
-    let targets = target_figures(state, &active);
+    let targets = target_figures(inner, state, &active, &leaders);
     let mut by_stage: BTreeMap<&'static str, u64> =
         ["preparing", "measured", "unsupported", "failed", "gone"].into_iter().map(|name| (name, 0)).collect();
     for target in state.targets.values() {
@@ -134,27 +142,81 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
                 .collect(),
             cpu_seconds,
             resident_bytes,
+            kubernetes: inner.pods.as_ref().map(crate::kubernetes::Pods::figures),
         },
     }
 }
 
-fn target_figures(state: &State, active: &HashMap<u32, u64>) -> Vec<TargetFigures> {
-    let measured = state.targets.values().filter_map(|target| Some((target, target.inspection.as_deref()?)));
+/// What was lost, by target and reason, with what ended targets of the same labels lost.
+fn lost(maps: &Maps, state: &State, leaders: &HashMap<u32, u32>) -> Vec<Lost> {
+    let mut counts: BTreeMap<(u32, u32), u64> = BTreeMap::new();
+    maps.lost.for_each(|key, count| {
+        let leader = leaders.get(&key.target).copied();
+        if let Some(target) = leader.or((key.target == 0).then_some(0)) {
+            *counts.entry((target, key.reason)).or_default() += count;
+        }
+    });
+    for leader in leaders.values().collect::<BTreeSet<_>>() {
+        let Some(retired) = state.targets.get(leader).and_then(|target| state.retired.get(&target.labels)) else {
+            continue;
+        };
+        for (reason, count) in &retired.lost {
+            *counts.entry((*leader, *reason)).or_default() += count;
+        }
+    }
+    counts
+        .into_iter()
+        .filter_map(|((target, number), count)| {
+            let reason = Reason::ALL.iter().find(|reason| **reason as u32 == number)?;
+            let target = state.targets.get(&target).map(|target| target.labels.clone());
+            Some(Lost { target, reason: reason.label(), count })
+        })
+        .collect()
+}
+
+fn target_figures(
+    inner: &Inner,
+    state: &State,
+    active: &HashMap<u32, u64>,
+    leaders: &HashMap<u32, u32>,
+) -> Vec<TargetFigures> {
+    let mut active_of: HashMap<u32, u64> = HashMap::new();
+    for (id, count) in active {
+        *active_of.entry(leaders.get(id).copied().unwrap_or(*id)).or_default() += count;
+    }
+    let leading = state.targets.values().filter(|target| leaders.get(&target.id) == Some(&target.id));
+    let measured = leading.filter_map(|target| Some((target, target.inspection.as_deref()?)));
     measured
         .map(|(target, inspection)| TargetFigures {
             target: target.labels.clone(),
-            active_requests: active.get(&target.id).copied().unwrap_or(0),
+            active_requests: active_of.get(&target.id).copied().unwrap_or(0),
             probes: state.groups.get(&target.group).map_or(0, super::attachment::Group::sites),
-            info: [
-                ("go_version", inspection.go_version.clone()),
-                ("main_module", inspection.main_module.clone()),
-                ("main_version", inspection.main_version.clone()),
-                ("executable_path", target.process.executable.display().to_string()),
-                ("functions_from", inspection.functions_from.clone()),
-                ("layouts_from", inspection.layouts_from.clone()),
-            ],
+            info: info(inner, target, inspection),
         })
         .collect()
+}
+
+/// Labels of `go_target_info`.
+fn info(inner: &Inner, target: &Target, inspection: &Inspection) -> Vec<(&'static str, String)> {
+    let mut info = vec![
+        ("go_version", inspection.go_version.clone()),
+        ("main_module", inspection.main_module.clone()),
+        ("main_version", inspection.main_version.clone()),
+        ("executable_path", target.process.executable.display().to_string()),
+        ("functions_from", inspection.functions_from.clone()),
+        ("layouts_from", inspection.layouts_from.clone()),
+    ];
+    if let Some(placement) = target.placement.as_deref() {
+        let workload = placement.workload.as_deref();
+        info.extend([
+            ("node", inner.config.kubernetes.node_name.clone().unwrap_or_default()),
+            ("workload", workload.map_or_else(|| placement.pod.to_string(), |it| it.name.clone())),
+            ("workload_kind", workload.map_or_else(|| "Pod".to_owned(), |it| it.kind.clone())),
+            ("image", placement.image.to_string()),
+        ]);
+        info.extend(placement.labels.iter().cloned());
+    }
+    info
 }
 
 /// Requests in flight by target, and entries in the map. A settled request's entry stays until its goroutine is used again.

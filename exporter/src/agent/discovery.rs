@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     path::Path,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -15,6 +16,7 @@ use super::{
 };
 use crate::{
     config::Selection,
+    kubernetes::Placement,
     process::{self, Process},
     target::{Features, Labels, Measure, Sites, inspect},
 };
@@ -38,6 +40,12 @@ impl Agent {
         let to_look_at: Vec<u32> = {
             let mut state = self.state();
             state.unwanted.retain(|pid, _| present.contains(pid));
+            state.contained.retain(&present);
+            if full {
+                // Their pods may have become known by a way that was missed.
+                let unplaced = state.contained.unplaced.clone();
+                state.unwanted.retain(|pid, _| !unplaced.contains(pid));
+            }
             let vanished = state.by_pid.keys().copied().filter(|pid| !present.contains(pid));
             let seen =
                 |pid: &u32| state.by_pid.contains_key(pid) || (!ports_matter && state.unwanted.contains_key(pid));
@@ -106,7 +114,7 @@ impl Agent {
     /// The cheap answer for most processes that start on a busy node: one that is no target, and is not named.
     fn cannot_be_wanted(&self, pid: u32) -> bool {
         let select = &self.inner.config.select;
-        if select.all || !select.listen_ports.is_empty() || select.pids.contains(&pid) {
+        if self.inner.pods.is_some() || select.all || !select.listen_ports.is_empty() || select.pids.contains(&pid) {
             return false;
         }
         let mut state = self.state();
@@ -150,6 +158,10 @@ impl Agent {
                 return;
             }
         }
+        if let Some(pods) = &self.inner.pods {
+            self.place(pods, process);
+            return;
+        }
         if !self.wants(&process) {
             let new = self.state().unwanted.insert(id.pid, Some(id)) != Some(Some(id));
             if new && !self.inner.config.select.listen_ports.is_empty() {
@@ -159,7 +171,7 @@ impl Agent {
             }
             return;
         }
-        self.adopt(process);
+        self.adopt(process, None);
     }
 
     fn wants(&self, process: &Process) -> bool {
@@ -173,7 +185,7 @@ impl Agent {
     }
 
     /// Whether the executable is Go: a few kilobytes of it tell, and are read once a file.
-    fn is_go(&self, process: &Process) -> bool {
+    pub(super) fn is_go(&self, process: &Process) -> bool {
         if let Some(verdict) = self.state().verdicts.get(&process.id.file) {
             return verdict.is_ok();
         }
@@ -184,10 +196,13 @@ impl Agent {
         go
     }
 
-    fn adopt(&self, process: Process) {
+    pub(super) fn adopt(&self, process: Process, placement: Option<Arc<Placement>>) {
         let select = &self.inner.config.select;
-        // Others of the same file are not wanted where processes are picked one by one.
-        let one_by_one = !select.all && !self.state().globs.matches(&process.executable);
+        // Others of the same file are not wanted where processes are picked one by one. Pods of one image mostly opt in together,
+        // and a probe with a filter for each would cost more with each; a process that has not opted in is not counted.
+        let one_by_one = placement.is_none() && !select.all && !self.state().globs.matches(&process.executable);
+        // Checked before.
+        let features = placement.as_ref().and_then(|it| it.features.as_ref()?.parse().ok());
         let key = GroupKey { file: process.id.file, pid: one_by_one.then_some(process.id.pid) };
         let mut guard = self.state();
         let state: &mut State = &mut guard;
@@ -199,15 +214,17 @@ impl Agent {
         let known = state.verdicts.get(&process.id.file).cloned();
         let target = Target {
             id,
-            labels: Labels::of_process(&process),
+            labels: placement.as_deref().map_or_else(|| Labels::of_process(&process), Labels::of_placement),
+            placement,
             process: process.clone(),
             stage: Stage::Preparing,
             inspection: None,
-            features: self.inner.config.features,
+            features: features.unwrap_or(self.inner.config.features),
             since: SystemTime::now(),
             group: key,
             wants_mux: false,
         };
+        state.end_namesakes(&target);
         state.targets.insert(id, target);
         state.by_pid.insert(process.id.pid, id);
         drop(guard);
@@ -216,7 +233,7 @@ impl Agent {
     }
 
     /// A target's process is over.
-    fn end(&self, id: u32, at_once: bool) {
+    pub(super) fn end(&self, id: u32, at_once: bool) {
         let (pid, group) = {
             let mut state = self.state();
             let Some(target) = state.targets.get_mut(&id) else { return };
@@ -250,6 +267,10 @@ impl Agent {
             .collect();
         if dead.is_empty() {
             return;
+        }
+        // Outside pods labels are never used again.
+        if let Some(pods) = &self.inner.pods {
+            state.retire(&dead, self.inner.kernel.maps(), self.inner.config.max_routes, pods);
         }
         state.targets.retain(|id, _| !dead.contains(id));
         state.settled.retain(|key, _| !dead.contains(&key.target));

@@ -3,11 +3,13 @@
 mod attachment;
 mod collect;
 mod discovery;
+mod pods;
+mod retired;
 mod routes;
 mod state;
 mod view;
 
-pub(crate) use self::{discovery::check_pids, view::TargetView};
+pub(crate) use self::{discovery::check_pids, pods::CHECKS, view::Line};
 
 use std::{
     sync::{
@@ -25,6 +27,7 @@ use self::state::State;
 use crate::{
     config::Config,
     kernel::{Events, Kernel},
+    kubernetes::{Change, Pods},
     metrics::Snapshot,
 };
 
@@ -43,6 +46,10 @@ const PANIC_LOOK: Duration = Duration::from_millis(100);
 enum Message {
     /// Look at a process: it may be new, changed or gone.
     Look(u32),
+    /// Look at a process again whose container was not known.
+    Place(u32),
+    /// Something else is known of these containers.
+    Containers(Change),
     /// Settle panicked requests.
     Settle,
     /// A process's executable was read.
@@ -60,6 +67,8 @@ pub(crate) struct Agent {
 struct Inner {
     config: Config,
     kernel: Kernel,
+    /// The pods of this node, in Kubernetes mode.
+    pods: Option<Pods>,
     state: Mutex<State>,
     messages: mpsc::UnboundedSender<Message>,
     scanned: AtomicBool,
@@ -71,12 +80,18 @@ struct Inner {
 
 impl Agent {
     /// Puts the agent together; [`Agent::run`] makes it live.
-    pub(crate) fn new(config: Config, kernel: Kernel, globs: crate::config::Globs) -> (Self, Inbox) {
+    pub(crate) fn new(
+        config: Config,
+        kernel: Kernel,
+        globs: crate::config::Globs,
+        pods: Option<Pods>,
+    ) -> (Self, Inbox) {
         let (messages, inbox) = mpsc::unbounded_channel();
         let inner = Inner {
             state: Mutex::new(State::new(globs)),
             config,
             kernel,
+            pods,
             messages,
             scanned: AtomicBool::new(false),
             scrapes: AtomicU64::new(0),
@@ -111,9 +126,18 @@ impl Agent {
         }
     }
 
-    /// Whether the first scan is over.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.inner.scanned.load(Ordering::Relaxed)
+    /// Whether the first scan is over and the pods of this node are known; if not, why; if so, what is being done without.
+    pub(crate) fn readiness(&self) -> Result<Option<String>, String> {
+        if !self.inner.scanned.load(Ordering::Relaxed) {
+            return Err("the first scan of /proc is not over".into());
+        }
+        let Some(pods) = &self.inner.pods else { return Ok(None) };
+        pods.not_ready().map_or_else(|| Ok(pods.degraded()), Err)
+    }
+
+    /// Tells the agent that something else is known of these containers.
+    pub(crate) fn pods_changed(&self, containers: Change) {
+        self.send(Message::Containers(containers));
     }
 
     /// The figures of now. Blocks for as long as reading the kernel's maps takes.
@@ -122,9 +146,11 @@ impl Agent {
         collect::snapshot(self)
     }
 
-    /// Every target and what is known of it.
-    pub(crate) fn targets(&self) -> Vec<TargetView> {
-        self.state().views(self.inner.kernel.method(), self.inner.kernel.lacks())
+    /// Every target and what is known of it, and annotations that could not be used.
+    pub(crate) fn targets(&self) -> Vec<Line> {
+        let targets = self.state().views(self.inner.kernel.method(), self.inner.kernel.lacks());
+        let refused = self.inner.pods.as_ref().map(Pods::problems).unwrap_or_default();
+        targets.into_iter().map(|it| Line::Target(Box::new(it))).chain(refused.into_iter().map(Line::Refused)).collect()
     }
 
     /// Detaches everything, at once.
@@ -158,6 +184,8 @@ impl Agent {
     fn on_message(&self, message: Message) {
         match message {
             Message::Look(pid) => self.look(pid),
+            Message::Place(pid) => self.place_again(pid),
+            Message::Containers(containers) => self.containers_changed(&containers),
             Message::Settle => {
                 let mut state = self.state();
                 collect::settle(&self.inner.kernel, &mut state);

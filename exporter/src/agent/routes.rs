@@ -19,11 +19,23 @@ pub(super) const OVERFLOW: &str = "_overflow";
 #[derive(Default)]
 pub(super) struct Routes {
     known: HashMap<RouteKey, Arc<str>>,
+    /// Routes of targets with templates, which are limited here: the kernel side tells more apart for them.
+    folded: HashMap<u32, HashSet<Arc<str>>>,
+}
+
+/// What a target's author says of its routes.
+#[derive(Clone, Copy)]
+pub(super) struct Templates<'t> {
+    /// As `/users/{id}`: a segment in braces, or `*`, stands for any one segment; `{name...}` or `**` at the end for all that
+    /// follow.
+    pub(super) templates: &'t [String],
+    /// Most routes of the target.
+    pub(super) max_routes: u32,
 }
 
 impl Routes {
     /// The `http_route` of a series; none if it has none.
-    pub(super) fn label(&mut self, series: &SeriesKey, maps: &Maps) -> Option<Arc<str>> {
+    pub(super) fn label(&mut self, series: &SeriesKey, maps: &Maps, by: Templates<'_>) -> Option<Arc<str>> {
         match series.route_kind {
             route_kind::NONE => None,
             route_kind::OVERFLOW | route_kind::SERIES_OVERFLOW => Some(OVERFLOW.into()),
@@ -33,17 +45,52 @@ impl Routes {
                     return Some(label.clone());
                 }
                 let text = maps.routes.get(&key)?;
-                let label: Arc<str> = label_of(kind, &text)?.into();
+                let label: Arc<str> = if kind == route_kind::PATH && !by.templates.is_empty() {
+                    self.folded(series.target, label_of(kind, &text)?, by)
+                } else {
+                    label_of(kind, &text)?.into()
+                };
                 self.known.insert(key, label.clone());
                 Some(label)
             }
         }
     }
 
+    fn folded(&mut self, target: u32, path: String, by: Templates<'_>) -> Arc<str> {
+        let label = by.templates.iter().find(|template| matches(template, &path)).cloned().unwrap_or(path);
+        let known = self.folded.entry(target).or_default();
+        if let Some(label) = known.get(label.as_str()) {
+            return label.clone();
+        }
+        if known.len() >= by.max_routes as usize {
+            return OVERFLOW.into();
+        }
+        let label: Arc<str> = label.into();
+        known.insert(label.clone());
+        label
+    }
+
     /// Forgets what dead targets had.
     pub(super) fn forget(&mut self, dead: &HashSet<u32>) {
         self.known.retain(|key, _| !dead.contains(&key.target));
+        self.folded.retain(|target, _| !dead.contains(target));
     }
+}
+
+/// Whether a path is one of a template's.
+fn matches(template: &str, path: &str) -> bool {
+    let mut segments = path.split('/');
+    for part in template.split('/') {
+        if part == "**" || (part.starts_with('{') && part.ends_with("...}")) {
+            return segments.next().is_some();
+        }
+        let any = part == "*" || (part.starts_with('{') && part.ends_with('}'));
+        match segments.next() {
+            Some(segment) if segment == part || (any && !segment.is_empty()) => {}
+            _ => return false,
+        }
+    }
+    segments.next().is_none()
 }
 
 fn label_of(kind: u8, text: &RouteText) -> Option<String> {
@@ -95,6 +142,36 @@ mod tests {
         ] {
             assert_eq!(label_of(route_kind::PATTERN, &text(pattern)).unwrap(), label);
         }
+    }
+
+    #[test]
+    fn templates_match_whole_paths() {
+        for (template, path, expect) in [
+            ("/users/{id}", "/users/alice", true),
+            ("/users/{id}", "/users/{id}", true),
+            ("/users/{id}", "/users/", false),
+            ("/users/{id}", "/users/a/b", false),
+            ("/users/*/orders", "/users/a/orders", true),
+            ("/files/{path...}", "/files/a/b/c", true),
+            ("/files/**", "/files", false),
+            ("/", "/", true),
+            ("/a", "/ab", false),
+        ] {
+            assert_eq!(matches(template, path), expect, "{template} {path}");
+        }
+    }
+
+    #[test]
+    fn what_no_template_matches_is_limited() {
+        let mut routes = Routes::default();
+        let templates = ["/users/{id}".to_owned()];
+        let by = Templates { templates: &templates, max_routes: 2 };
+        let mut fold = |path: &str| routes.folded(1, path.to_owned(), by).to_string();
+        assert_eq!(fold("/users/alice"), "/users/{id}");
+        assert_eq!(fold("/users/bob"), "/users/{id}");
+        assert_eq!(fold("/x"), "/x");
+        assert_eq!(fold("/y"), OVERFLOW);
+        assert_eq!(fold("/users/carol"), "/users/{id}");
     }
 
     #[test]

@@ -14,10 +14,14 @@ use exporter_ebpf::{
 
 use super::{
     attachment::{Group, GroupKey},
-    routes::Routes,
+    pods::Contained,
+    retired::Retired,
+    routes::{Routes, Templates},
 };
 use crate::{
     config::Globs,
+    kernel::Maps,
+    kubernetes::Placement,
     process::{FileId, Process, ProcessId},
     target::{Features, Inspection, Labels},
 };
@@ -47,6 +51,10 @@ impl Stage {
             Self::Gone(_) => "gone",
         }
     }
+
+    pub(super) fn is_live(&self) -> bool {
+        !matches!(self, Self::Gone(_))
+    }
 }
 
 /// A selected process.
@@ -56,6 +64,8 @@ pub(super) struct Target {
     pub(super) id: u32,
     pub(super) process: Process,
     pub(super) labels: Labels,
+    /// Where it is, in Kubernetes mode.
+    pub(super) placement: Option<Arc<Placement>>,
     pub(super) stage: Stage,
     pub(super) inspection: Option<Arc<Inspection>>,
     /// What is to be measured of it.
@@ -88,6 +98,9 @@ pub(super) struct State {
     /// unless the map is filling.
     pub(super) idle: HashMap<u64, u64>,
     pub(super) routes: Routes,
+    pub(super) contained: Contained,
+    /// What ended targets of containers counted that may come back.
+    pub(super) retired: HashMap<Labels, Retired>,
     next_id: u32,
 }
 
@@ -107,6 +120,8 @@ impl State {
             settled_requests: HashMap::new(),
             idle: HashMap::new(),
             routes: Routes::default(),
+            contained: Contained::default(),
+            retired: HashMap::new(),
             next_id: 1,
         }
     }
@@ -126,6 +141,13 @@ impl State {
     /// The target that measures this process id now.
     pub(super) fn of_pid(&mut self, pid: u32) -> Option<&mut Target> {
         self.targets.get_mut(self.by_pid.get(&pid)?)
+    }
+
+    /// The `http_route` of a series; none if it has none.
+    pub(super) fn route_label(&mut self, series: &SeriesKey, maps: &Maps, max_routes: u32) -> Option<Arc<str>> {
+        let placement = self.targets.get(&series.target).and_then(|target| target.placement.as_deref());
+        let templates = placement.map_or(&[][..], |placement| &placement.routes);
+        self.routes.label(series, maps, Templates { templates, max_routes })
     }
 
     pub(super) fn remember(&mut self, file: FileId, verdict: Verdict) {

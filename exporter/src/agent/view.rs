@@ -7,12 +7,30 @@ use serde::Serialize;
 use super::state::{Stage, State};
 use crate::{
     kernel::Method,
+    kubernetes::PodProblems,
     target::{Disabled, PlannedProbe},
 };
+
+/// One line of `/targets`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Line {
+    /// A target.
+    Target(Box<TargetView>),
+    /// A pod or a namespace with annotations that could not be used.
+    Refused(PodProblems),
+}
 
 /// One target, as JSON shows it.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct TargetView {
+    /// The pod's namespace, in Kubernetes mode.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container: Option<String>,
     /// Process id.
     pid: u32,
     /// Where its executable was when it started.
@@ -69,7 +87,11 @@ impl State {
                         .map(|it| ProbeView { attached: attached(it), planned: it.clone() })
                         .collect()
                 });
+                let placement = target.placement.as_deref();
                 TargetView {
+                    namespace: placement.map(|it| it.namespace.to_string()),
+                    pod: placement.map(|it| it.pod.to_string()),
+                    container: placement.map(|it| it.container.to_string()),
                     pid: target.process.id.pid,
                     executable: target.process.executable.display().to_string(),
                     state: target.stage.name(),

@@ -48,6 +48,7 @@ pub(crate) enum HpaCommand {
 
 /// Options of `gopulse run`.
 #[derive(Debug, Default, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(crate) struct RunArgs {
     /// Configuration file (YAML); flags override it.
     #[arg(long, value_name = "FILE")]
@@ -70,6 +71,14 @@ pub(crate) struct RunArgs {
     #[arg(long = "listen-port", value_name = "PORT", help_heading = "What to measure")]
     pub(crate) listen_ports: Vec<u16>,
 
+    /// Measure this node's pods that opt in by annotation [default: if run in a pod, and nothing else is to be measured]
+    #[arg(long, help_heading = "What to measure")]
+    pub(crate) kubernetes: bool,
+
+    /// This node's name in Kubernetes [default: the environment variable NODE_NAME]
+    #[arg(long, value_name = "NAME", help_heading = "What to measure")]
+    pub(crate) node_name: Option<String>,
+
     /// Measure every Go process.
     #[arg(long, help_heading = "What to measure")]
     pub(crate) all: bool,
@@ -81,6 +90,18 @@ pub(crate) struct RunArgs {
     /// Address to serve /metrics, /healthz, /readyz and /targets on [default: 127.0.0.1:9464]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) metrics_address: Option<SocketAddr>,
+
+    /// Serve over TLS with this certificate (PEM); it is read again when it changes
+    #[arg(long, value_name = "FILE", help_heading = "Who may read")]
+    pub(crate) tls_certificate: Option<PathBuf>,
+
+    /// The certificate's private key (PEM)
+    #[arg(long, value_name = "FILE", help_heading = "Who may read")]
+    pub(crate) tls_key: Option<PathBuf>,
+
+    /// Answer /metrics and /targets only to owners of a Kubernetes bearer token that may get them
+    #[arg(long, help_heading = "Who may read")]
+    pub(crate) require_token: bool,
 
     /// How probes are attached [default: auto]
     #[arg(long, value_enum, value_name = "METHOD")]
@@ -123,6 +144,13 @@ impl RunArgs {
             config.select.all = self.all;
         }
         set(&mut config.metrics_address, self.metrics_address.as_ref());
+        if self.kubernetes {
+            config.kubernetes.enabled = Some(true);
+        }
+        set_some(&mut config.kubernetes.node_name, self.node_name.as_ref());
+        set_some(&mut config.metrics_access.tls_certificate, self.tls_certificate.as_ref());
+        set_some(&mut config.metrics_access.tls_key, self.tls_key.as_ref());
+        config.metrics_access.require_token |= self.require_token;
         set(&mut config.features, self.features.as_ref());
         set(&mut config.attach, self.attach.as_ref());
         set(&mut config.max_routes, self.max_routes.as_ref());
@@ -131,6 +159,12 @@ impl RunArgs {
         set(&mut config.bench_sites, self.bench_sites.as_ref());
         set(&mut config.log_format, self.log_format.as_ref());
         set(&mut config.log_level, self.log_level.as_ref());
+    }
+}
+
+fn set_some<T: Clone>(slot: &mut Option<T>, flag: Option<&T>) {
+    if flag.is_some() {
+        *slot = flag.cloned();
     }
 }
 

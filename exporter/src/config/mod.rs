@@ -8,13 +8,18 @@ pub(crate) use self::{
     selection::{Globs, Selection},
 };
 
-use std::{fs, net::SocketAddr, path::Path};
+use std::{
+    env, fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
     kernel::Method,
+    kubernetes::{self, PolicySettings},
     target::{Features, Sites},
 };
 
@@ -24,8 +29,12 @@ use crate::{
 pub(crate) struct Config {
     /// Where /metrics, /healthz, /readyz and /targets are served.
     pub(crate) metrics_address: SocketAddr,
+    /// What it is served with, where that is not plain HTTP for everyone.
+    pub(crate) metrics_access: MetricsAccess,
     /// Which processes are measured.
     pub(crate) select: Selection,
+    /// Pods of this node, that opt in.
+    pub(crate) kubernetes: PolicySettings,
     /// What is measured of each process.
     pub(crate) features: Features,
     /// How probes are attached.
@@ -47,11 +56,27 @@ pub(crate) struct Config {
     pub(crate) log_level: String,
 }
 
+/// How /metrics and /targets are protected.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct MetricsAccess {
+    /// Certificate chain, PEM. With it everything is served over TLS. Read again when it changes, as the key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_certificate: Option<PathBuf>,
+    /// Its private key, PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Whether a bearer token is asked for, whose owner the API server allows to get the path.
+    pub(crate) require_token: bool,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             metrics_address: SocketAddr::from(([127, 0, 0, 1], 9464)),
+            metrics_access: MetricsAccess::default(),
             select: Selection::default(),
+            kubernetes: PolicySettings::default(),
             features: Features::default(),
             attach: Method::Auto,
             max_routes: 100,
@@ -74,9 +99,19 @@ pub(crate) enum ConfigError {
     Invalid { path: String, error: serde_norway::Error },
     #[error(
         "nothing to measure: say which processes with --pid, --executable, --listen-port or --all (or under `select` in the \
-         configuration file)"
+         configuration file), or measure this node's pods with --kubernetes"
     )]
     NothingSelected,
+    #[error("kubernetes mode measures pods that opt in: it goes with no --pid, --executable, --listen-port or --all")]
+    PodsAndProcesses,
+    #[error(
+        "the name of this node is not known: set NODE_NAME (in a pod: from the field spec.nodeName) or give --node-name"
+    )]
+    NoNodeName,
+    #[error("{0}")]
+    Kubernetes(String),
+    #[error("TLS needs both a certificate and its key: give --tls-certificate and --tls-key")]
+    HalfTls,
     #[error("{key} is {value}: {must}")]
     OutOfRange { key: &'static str, value: String, must: &'static str },
     #[error("--executable {glob}: {error}")]
@@ -90,6 +125,7 @@ impl Config {
     pub(crate) fn load(args: &RunArgs) -> Result<Self, ConfigError> {
         let mut config = args.config.as_deref().map_or_else(|| Ok(Self::default()), Self::read)?;
         args.lay_over(&mut config);
+        config.choose_mode();
         config.check()?;
         Ok(config)
     }
@@ -103,9 +139,35 @@ impl Config {
         serde_norway::from_str(&text).map_err(|error| ConfigError::Invalid { path: shown, error })
     }
 
+    /// Whether pods of this node are measured.
+    pub(crate) fn in_pods(&self) -> bool {
+        self.kubernetes.enabled == Some(true)
+    }
+
+    /// In a pod, with nothing selected, pods are meant.
+    fn choose_mode(&mut self) {
+        if self.kubernetes.enabled.is_none() && self.select.is_empty() && kubernetes::in_cluster() {
+            self.kubernetes.enabled = Some(true);
+        }
+        if self.in_pods() && self.kubernetes.node_name.is_none() {
+            self.kubernetes.node_name = env::var("NODE_NAME").ok();
+        }
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
-        if self.select.is_empty() {
+        if self.in_pods() {
+            if !self.select.is_empty() {
+                return Err(ConfigError::PodsAndProcesses);
+            }
+            if self.kubernetes.node_name.as_deref().is_none_or(str::is_empty) {
+                return Err(ConfigError::NoNodeName);
+            }
+        } else if self.select.is_empty() {
             return Err(ConfigError::NothingSelected);
+        }
+        self.kubernetes.check().map_err(ConfigError::Kubernetes)?;
+        if self.metrics_access.tls_certificate.is_some() != self.metrics_access.tls_key.is_some() {
+            return Err(ConfigError::HalfTls);
         }
         self.select.matcher().map_err(|(glob, error)| ConfigError::Glob { glob, error })?;
         let range = |key, value: u32, least, most, must| {

@@ -172,9 +172,9 @@ impl Pods {
         ids.iter().map(|id| self.look_up(&inner, id)).find(|found| *found != Found::Unknown).unwrap_or(Found::Unknown)
     }
 
-    /// Names of the chosen labels, as metrics have them.
-    pub(crate) fn label_names(&self) -> impl Iterator<Item = &'static str> {
-        self.chosen.iter().map(|(_, name)| *name)
+    /// Whether this pod is there, as far as is known.
+    pub(crate) fn knows(&self, uid: &str) -> bool {
+        self.lock().pods.contains_key(uid)
     }
 
     /// Why the pods of this node are not known; none if they are.

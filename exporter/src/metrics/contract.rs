@@ -71,8 +71,9 @@ contract! {
         "HTTP server requests whose handler runs now; those in flight before the probes were attached are not seen.",
         "probes on net/http (OpenTelemetry semantic conventions: http.server.active_requests)";
     GO_TARGET_INFO: "go_target_info", Gauge, true,
-        ["go_version", "main_module", "main_version", "executable_path", "functions_from", "layouts_from"], Development,
-        "A measured process; always 1. Join it to other series by the target's labels.",
+        ["go_version", "main_module", "main_version", "executable_path", "functions_from", "layouts_from", "node",
+         "workload", "workload_kind", "image"], Development,
+        "A measured process; always 1. Join it to other series by the target's labels. In Kubernetes also with chosen labels of the pod.",
         "the executable";
     TARGET_PROBES: "exporter_target_probes_attached", Gauge, true, [], Development,
         "Probe sites attached for a target.",
@@ -101,6 +102,18 @@ contract! {
     MAP_MEMORY: "exporter_map_memory_bytes", Gauge, false, ["map"], Development,
         "Kernel memory reserved for a map, by formula.",
         "size of key, value and the kernel's element header, times the capacity";
+    KUBERNETES_PODS: "exporter_kubernetes_pods", Gauge, false, [], Development,
+        "Pods of this node that the agent knows.",
+        "the API server";
+    KUBERNETES_WATCH_UP: "exporter_kubernetes_watch_up", Gauge, false, ["resource"], Development,
+        "1 while pods of this node, and namespaces, are watched; 0 while the API server cannot be reached, and what is known stands.",
+        "the agent";
+    KUBERNETES_WATCH_ERRORS: "exporter_kubernetes_watch_errors_total", Counter, false, ["resource"], Development,
+        "Failed attempts to list or watch.",
+        "the agent";
+    KUBERNETES_EVENTS: "exporter_kubernetes_events_total", Counter, false, ["result"], Development,
+        "Kubernetes Events about annotations that could not be used, written or failed.",
+        "the agent";
     SCRAPES: "exporter_scrapes_total", Counter, false, [], Development,
         "Scrapes of /metrics begun, this one included.",
         "the agent";

@@ -8,7 +8,7 @@ use super::{
     contract::{self, Desc},
     snapshot::Snapshot,
 };
-use crate::target::Labels;
+use crate::{kubernetes::WatchFigures, target::Labels};
 
 /// Upper bounds of the duration histograms in seconds, without `+Inf`.
 pub(super) const BOUNDS: [f64; BUCKETS - 1] = [
@@ -117,6 +117,7 @@ fn samples<'a>(desc: &'static Desc, snapshot: &'a Snapshot) -> Vec<Sample<'a>> {
         name if name == contract::MAP_ENTRIES.name => maps(|map| map.entries),
         name if name == contract::MAP_MAX_ENTRIES.name => maps(|map| map.capacity),
         name if name == contract::MAP_MEMORY.name => maps(|map| map.bytes),
+        name if name.starts_with("exporter_kubernetes_") => kubernetes(desc, agent.kubernetes.as_ref()),
         name if name == contract::SCRAPES.name => number(agent.scrapes as f64),
         name if name == contract::COLLECT_DURATION.name => number(agent.collect_seconds),
         name if name == contract::CPU.name => agent.cpu_seconds.map(number).unwrap_or_default(),
@@ -124,6 +125,26 @@ fn samples<'a>(desc: &'static Desc, snapshot: &'a Snapshot) -> Vec<Sample<'a>> {
             agent.resident_bytes.map(|bytes| number(bytes as f64)).unwrap_or_default()
         }
         _ => Vec::new(),
+    }
+}
+
+fn kubernetes<'a>(desc: &'static Desc, figures: Option<&'a WatchFigures>) -> Vec<Sample<'a>> {
+    let Some(figures) = figures else { return Vec::new() };
+    let by_resource = |figure: fn(bool, u64) -> f64| {
+        let of = |(name, up, errors): &(&'static str, bool, u64)| {
+            Sample::own(vec![("resource", Cow::Borrowed(*name))], figure(*up, *errors))
+        };
+        figures.watches.iter().map(of).collect()
+    };
+    match desc.name {
+        name if name == contract::KUBERNETES_PODS.name => vec![Sample::own(Vec::new(), figures.pods as f64)],
+        name if name == contract::KUBERNETES_WATCH_UP.name => by_resource(|up, _| f64::from(u8::from(up))),
+        name if name == contract::KUBERNETES_WATCH_ERRORS.name => by_resource(|_, errors| errors as f64),
+        _ => figures
+            .events
+            .iter()
+            .map(|(result, count)| Sample::own(vec![("result", Cow::Borrowed(*result))], *count as f64))
+            .collect(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use exporter_ebpf::http::SeriesValue;
 
-use crate::target::Labels;
+use crate::{kubernetes::WatchFigures, target::Labels};
 
 /// One HTTP server label set.
 #[derive(Clone, Debug)]
@@ -31,7 +31,7 @@ pub(crate) struct TargetFigures {
     /// Sites attached.
     pub(crate) probes: usize,
     /// Labels of the info series.
-    pub(crate) info: [(&'static str, String); 6],
+    pub(crate) info: Vec<(&'static str, String)>,
 }
 
 /// Something lost.
@@ -79,6 +79,8 @@ pub(crate) struct AgentFigures {
     pub(crate) cpu_seconds: Option<f64>,
     /// Resident bytes, where it could be read.
     pub(crate) resident_bytes: Option<u64>,
+    /// How the watches of the API server do, in Kubernetes mode.
+    pub(crate) kubernetes: Option<WatchFigures>,
 }
 
 /// Everything.

@@ -9,7 +9,7 @@ use crate::{
 };
 
 fn snapshot(series: usize) -> Arc<Snapshot> {
-    let file = FileId { device: 1, inode: 2, modified_ns: 3, size: 4 };
+    let file = FileId { device: 1, inode: 2, modified_ns: 3, changed_ns: 0, size: 4 };
     let process = Process {
         id: ProcessId { pid: 7, started: 1, file },
         executable: PathBuf::from("/srv/a \"quoted\" \\ name\n"),
@@ -31,7 +31,7 @@ fn snapshot(series: usize) -> Arc<Snapshot> {
         .collect();
     let info = ["go_version", "main_module", "main_version", "executable_path", "functions_from", "layouts_from"]
         .map(|name| (name, "x".to_owned()));
-    let figures = TargetFigures { target: target.clone(), active_requests: 3, probes: 5, info };
+    let figures = TargetFigures { target: target.clone(), active_requests: 3, probes: 5, info: info.to_vec() };
     let lost = vec![Lost { target: Some(target), reason: "route_limit", count: 9 }];
     let agent = AgentFigures {
         attach_method: "uprobe-multi",

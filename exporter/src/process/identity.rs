@@ -7,17 +7,22 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
 use serde::Serialize;
 
 /// One executable file as it is mapped, also when its name has been removed or given to another file since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub(crate) struct FileId {
-    /// Device, as `stat` says it. Two overlay mounts show one underlying file with two of them.
+    /// Device, as `stat` says it; 0 on overlayfs, where each mount has its own for what may be one underlying file, as the
+    /// containers of one image have, and a probe on that file is on all of them.
     pub(crate) device: u64,
     /// Inode number.
     pub(crate) inode: u64,
     /// Modification time, nanoseconds: a file written in place is another file to us.
     pub(crate) modified_ns: i128,
+    /// Time of the inode's last change, nanoseconds, on overlayfs alone (0 elsewhere): a file that a container has changed is
+    /// copied to its own layer, where it keeps number, size and modification time, but not this.
+    pub(crate) changed_ns: i128,
     /// Size in bytes.
     pub(crate) size: u64,
 }
@@ -26,10 +31,13 @@ impl FileId {
     /// The identity of an open file.
     pub(crate) fn of(file: &File) -> io::Result<Self> {
         let meta = file.metadata()?;
+        let nanoseconds = |seconds, rest| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
+        let overlay = fstatfs(file)?.filesystem_type() == OVERLAYFS_SUPER_MAGIC;
         Ok(Self {
-            device: meta.dev(),
+            device: if overlay { 0 } else { meta.dev() },
             inode: meta.ino(),
-            modified_ns: i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec()),
+            modified_ns: nanoseconds(meta.mtime(), meta.mtime_nsec()),
+            changed_ns: if overlay { nanoseconds(meta.ctime(), meta.ctime_nsec()) } else { 0 },
             size: meta.size(),
         })
     }

@@ -1,13 +1,12 @@
 //! What runs on this node, from /proc: which executable a process runs, since when, and what it listens on. Knows nothing of
 //! Go, of eBPF or of what is wanted; anything it reads may be gone the next moment.
 
-#[allow(dead_code, reason = "the agent does not use it yet")]
 mod container;
 mod identity;
 mod ports;
 
 pub(crate) use self::{
-    container::ContainerId,
+    container::{ContainerId, containers_of},
     identity::{FileId, Process, ProcessId, executable},
     ports::listens_on,
 };

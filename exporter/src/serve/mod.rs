@@ -3,6 +3,9 @@
 
 mod accept;
 mod body;
+mod tls;
+
+pub(crate) use self::tls::acceptor;
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -11,18 +14,24 @@ use http_body_util::{BodyExt as _, Full, combinators::BoxBody};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
-    header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY},
+    header::{ALLOW, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY, WWW_AUTHENTICATE},
     server::conn::http1,
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
     sync::Semaphore,
 };
+use tokio_rustls::TlsAcceptor;
 use tracing::debug;
 
-use crate::{agent::Agent, metrics};
+use crate::{
+    agent::Agent,
+    kubernetes::{Access, Reviewer},
+    metrics,
+};
 
 /// Connections served at one time; more wait in the kernel's queue.
 const CONNECTIONS: usize = 64;
@@ -40,7 +49,15 @@ type Body = BoxBody<Bytes, io::Error>;
 
 /// Listens; the error names the address and what to do.
 pub(crate) fn bind(address: SocketAddr) -> Result<std::net::TcpListener, String> {
-    let listener = std::net::TcpListener::bind(address).map_err(|error| {
+    let listener = std::net::TcpListener::bind(address);
+    // `[::]` is all addresses, of both families; where the kernel has no IPv6 it is those of the other.
+    let listener = match listener {
+        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) && address.ip().is_unspecified() => {
+            std::net::TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, address.port()))
+        }
+        other => other,
+    };
+    let listener = listener.map_err(|error| {
         let advice = match error.kind() {
             io::ErrorKind::AddrInUse => {
                 "something else, perhaps another gopulse, listens there: choose another with --metrics-address"
@@ -57,10 +74,20 @@ pub(crate) fn bind(address: SocketAddr) -> Result<std::net::TcpListener, String>
     Ok(listener)
 }
 
+/// Who is served, and how.
+#[derive(Default)]
+pub(crate) struct Protection {
+    /// Plain HTTP without it.
+    pub(crate) tls: Option<TlsAcceptor>,
+    /// Everyone without it. It does not guard /healthz and /readyz, which kubelets ask for without a token.
+    pub(crate) reviewer: Option<Reviewer>,
+}
+
 /// Serves until it is dropped.
-pub(crate) async fn serve(listener: std::net::TcpListener, agent: Agent) -> io::Result<()> {
+pub(crate) async fn serve(listener: std::net::TcpListener, agent: Agent, protection: Protection) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
-    let server = Arc::new(Server { agent, rendering: Arc::new(Semaphore::new(SCRAPES)) });
+    let Protection { tls, reviewer } = protection;
+    let server = Arc::new(Server { agent, reviewer, rendering: Arc::new(Semaphore::new(SCRAPES)) });
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
@@ -74,8 +101,20 @@ pub(crate) async fn serve(listener: std::net::TcpListener, agent: Agent) -> io::
             }
         };
         let server = Arc::clone(&server);
+        let tls = tls.clone();
         tokio::spawn(async move {
-            if let Err(error) = connection(stream, server).await {
+            let result = match tls {
+                None => connection(stream, server).await,
+                Some(tls) => match tokio::time::timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => connection(stream, server).await,
+                    Ok(Err(error)) => {
+                        debug!(%error, "TLS");
+                        Ok(())
+                    }
+                    Err(_) => Ok(()),
+                },
+            };
+            if let Err(error) = result {
                 debug!(%error, "connection");
             }
             drop(place);
@@ -83,7 +122,7 @@ pub(crate) async fn serve(listener: std::net::TcpListener, agent: Agent) -> io::
     }
 }
 
-async fn connection(stream: TcpStream, server: Arc<Server>) -> hyper::Result<()> {
+async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, server: Arc<Server>) -> hyper::Result<()> {
     let service = service_fn(move |request| {
         let server = Arc::clone(&server);
         async move { Ok::<_, Infallible>(server.answer(request).await) }
@@ -98,6 +137,7 @@ async fn connection(stream: TcpStream, server: Arc<Server>) -> hyper::Result<()>
 
 struct Server {
     agent: Agent,
+    reviewer: Option<Reviewer>,
     /// A few scrapes are rendered at a time, so that many do not multiply their memory.
     rendering: Arc<Semaphore>,
 }
@@ -109,14 +149,52 @@ impl Server {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
         }
+        if let Some(refusal) = self.refusal(&request).await {
+            return refusal;
+        }
         match request.uri().path() {
             "/metrics" => self.metrics(&request).await,
             "/targets" => self.targets().await,
             "/healthz" => plain(StatusCode::OK, "ok\n"),
-            "/readyz" if self.agent.is_ready() => plain(StatusCode::OK, "ready\n"),
-            "/readyz" => plain(StatusCode::SERVICE_UNAVAILABLE, "the first scan of /proc is not over\n"),
+            "/readyz" => match self.agent.readiness() {
+                Ok(None) => plain(StatusCode::OK, "ready\n"),
+                Ok(Some(without)) => text(StatusCode::OK, format!("ready, but {without}\n")),
+                Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+            },
             "/" => plain(StatusCode::OK, "gopulse: see /metrics, /targets, /healthz, /readyz\n"),
             _ => plain(StatusCode::NOT_FOUND, "not found: see /metrics, /targets, /healthz, /readyz\n"),
+        }
+    }
+
+    /// The answer to someone who may not have one.
+    async fn refusal(&self, request: &Request<Incoming>) -> Option<Response<Body>> {
+        let reviewer = self.reviewer.as_ref()?;
+        let path = request.uri().path();
+        if matches!(path, "/" | "/healthz" | "/readyz") {
+            return None;
+        }
+        let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let token =
+            header.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let access = match token {
+            Some((_, token)) => reviewer.review(token.trim(), path).await,
+            None => Access::Unknown,
+        };
+        match access {
+            Access::Granted => None,
+            Access::Unknown => {
+                let mut response = plain(StatusCode::UNAUTHORIZED, "a bearer token of this cluster is needed\n");
+                response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                Some(response)
+            }
+            Access::Denied => Some(plain(
+                StatusCode::FORBIDDEN,
+                "the token's owner may not get this path (ClusterRole with nonResourceURLs, verb get)\n",
+            )),
+            Access::NotAsked => Some(plain(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the token could not be checked: the API server does not answer\n",
+            )),
         }
     }
 
@@ -161,7 +239,11 @@ impl Server {
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
-    let mut response = whole(status, Bytes::from_static(text.as_bytes()));
+    self::text(status, text)
+}
+
+fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+    let mut response = whole(status, text.into());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::process::Process;
+use crate::{kubernetes::Placement, process::Process};
 
 /// Label names and values, in the order they are written.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -15,6 +15,15 @@ impl Labels {
         Self(Arc::new([
             ("instance_pid", process.id.pid.to_string()),
             ("executable", name.to_string_lossy().into_owned()),
+        ]))
+    }
+
+    /// In a pod: where it is.
+    pub(crate) fn of_placement(placement: &Placement) -> Self {
+        Self(Arc::new([
+            ("namespace", placement.namespace.to_string()),
+            ("pod", placement.pod.to_string()),
+            ("container", placement.container.to_string()),
         ]))
     }
 

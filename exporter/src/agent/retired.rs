@@ -1,0 +1,75 @@
+//! What ended targets of a container counted. A container that restarts, or is measured again after a pause, has the same labels:
+//! its counters go on where they were, as long as its pod is there.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use exporter_ebpf::http::SeriesValue;
+
+use super::state::State;
+use crate::{kernel::Maps, kubernetes::Pods, target::Labels};
+
+/// Label values of one series: route, method, status.
+pub(super) type SeriesLabels = (Option<Arc<str>>, u8, u16);
+
+/// Totals of one container.
+#[derive(Default)]
+pub(super) struct Retired {
+    /// The pod that counted them.
+    pub(super) uid: Arc<str>,
+    pub(super) http: HashMap<SeriesLabels, SeriesValue>,
+    /// By reason, as the kernel side numbers them.
+    pub(super) lost: HashMap<u32, u64>,
+}
+
+impl State {
+    /// Takes over what targets that are about to be forgotten have counted, where their pod is still there.
+    pub(super) fn retire(&mut self, dead: &HashSet<u32>, maps: &Maps, max_routes: u32, pods: &Pods) {
+        let of_pods: HashMap<u32, (Labels, Arc<str>)> = dead
+            .iter()
+            .filter_map(|id| {
+                let target = self.targets.get(id)?;
+                let uid = &target.placement.as_ref()?.uid;
+                pods.knows(uid).then(|| (*id, (target.labels.clone(), uid.clone())))
+            })
+            .collect();
+        if of_pods.is_empty() {
+            return;
+        }
+        let mut series = Vec::new();
+        maps.series.for_each(|key, value| {
+            if of_pods.contains_key(&key.target) {
+                series.push((*key, *value));
+            }
+        });
+        series.extend(
+            self.settled.iter().filter(|(key, _)| of_pods.contains_key(&key.target)).map(|(key, value)| (*key, *value)),
+        );
+        for (key, value) in series {
+            let route = self.route_label(&key, maps, max_routes);
+            let (labels, uid) = &of_pods[&key.target];
+            let total = self.retired_of(labels, uid).http.entry((route, key.method, key.status));
+            total.or_insert(SeriesValue::ZERO).add(&value);
+        }
+        let mut lost = Vec::new();
+        maps.lost.for_each(|key, count| {
+            if let Some(whose) = of_pods.get(&key.target) {
+                lost.push((whose, key.reason, *count));
+            }
+        });
+        for ((labels, uid), reason, count) in lost {
+            *self.retired_of(labels, uid).lost.entry(reason).or_default() += count;
+        }
+    }
+
+    fn retired_of(&mut self, labels: &Labels, uid: &Arc<str>) -> &mut Retired {
+        let retired = self.retired.entry(labels.clone()).or_default();
+        // The next pod of a StatefulSet has the name of the one before, and counts anew.
+        if retired.uid != *uid {
+            *retired = Retired { uid: uid.clone(), ..Retired::default() };
+        }
+        retired
+    }
+}
