@@ -10,7 +10,9 @@ use super::contract::{ALL, Kind, Stability};
 pub(crate) fn reference() -> String {
     let mut page = String::from(
         "# Metric reference\n\nMade by `gopulse metric-reference` from the table that the exposition itself is made from.\n\n\
-         Metrics marked *target* carry `instance_pid` and `executable` in standalone mode.\n",
+         Metrics marked *target* carry `instance_pid` and `executable` in standalone mode, and `namespace`, `pod` and \
+         `container` in Kubernetes. There `go_target_info` also has the pod's labels that the configuration chooses, as \
+         `label_app_kubernetes_io_name`.\n",
     );
     for desc in ALL {
         let kind = match desc.kind {

@@ -4,6 +4,7 @@ use exporter_ebpf::{histogram::BOUNDS_NS, http::SeriesValue};
 
 use super::{contract::Kind, families::BOUNDS, *};
 use crate::{
+    kubernetes::WatchFigures,
     process::{FileId, Process, ProcessId},
     target::Labels,
 };
@@ -29,9 +30,8 @@ fn snapshot(series: usize) -> Arc<Snapshot> {
             value,
         })
         .collect();
-    let info = ["go_version", "main_module", "main_version", "executable_path", "functions_from", "layouts_from"]
-        .map(|name| (name, "x".to_owned()));
-    let figures = TargetFigures { target: target.clone(), active_requests: 3, probes: 5, info: info.to_vec() };
+    let info = contract::GO_TARGET_INFO.labels.iter().map(|name| (*name, "x".to_owned())).collect();
+    let figures = TargetFigures { target: target.clone(), active_requests: 3, probes: 5, info };
     let lost = vec![Lost { target: Some(target), reason: "route_limit", count: 9 }];
     let agent = AgentFigures {
         attach_method: "uprobe-multi",
@@ -40,6 +40,7 @@ fn snapshot(series: usize) -> Arc<Snapshot> {
         maps: vec![MapFigures { name: "series".into(), entries: 1, capacity: 2, bytes: 3 }],
         cpu_seconds: Some(0.5),
         resident_bytes: Some(1),
+        kubernetes: Some(WatchFigures { pods: 1, watches: vec![("pods", true, 0)], events: vec![("written", 1)] }),
         ..AgentFigures::default()
     };
     Arc::new(Snapshot { http, targets: vec![figures], lost, agent })
