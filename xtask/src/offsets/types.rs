@@ -8,11 +8,11 @@ pub(super) const STANDARD: &[(&str, &str)] = &[
     ),
     (
         "runtime.m",
-        "g0 procid gsignal curg p nextp oldp id mallocing locks spinning blocked incgo ncgo alllink schedlink lockedg waitunlockf freelink mLockProfile.waitTime",
+        "g0 procid gsignal curg p nextp oldp id mallocing locks spinning blocked incgo ncgo alllink schedlink lockedg waitunlockf freelink mLockProfile.waitTime ncgocall",
     ),
     (
         "runtime.p",
-        "id status schedtick syscalltick m mcache runqhead runqtail runq runnext gFree gFree.n goidcache goidcacheend timers numTimers statsSeq preempt gcMarkWorkerMode gcStopTime gFree.head gFree.size goroutinesCreated",
+        "id status schedtick syscalltick m mcache runqhead runqtail runq runnext gFree gFree.n goidcache goidcacheend timers numTimers statsSeq preempt gcMarkWorkerMode gcStopTime gFree.head gFree.size goroutinesCreated cleanupsQueued",
     ),
     (
         "runtime.schedt",
@@ -25,13 +25,15 @@ pub(super) const STANDARD: &[(&str, &str)] = &[
     ),
     (
         "runtime.gcControllerState",
-        "gcPercent memoryLimit heapMinimum gcPercentHeapGoal sweepDistMinTrigger triggered lastHeapGoal heapLive heapScan heapMarked assistTime dedicatedMarkTime fractionalMarkTime idleMarkTime markStartTime heapInUse heapReleased heapFree totalAlloc totalFree mappedReady lastStackScan globalsScan",
+        "gcPercent memoryLimit heapMinimum gcPercentHeapGoal sweepDistMinTrigger triggered lastHeapGoal heapLive heapScan heapMarked assistTime dedicatedMarkTime fractionalMarkTime idleMarkTime markStartTime heapInUse heapReleased heapFree totalAlloc totalFree mappedReady lastStackScan globalsScan heapGoal",
     ),
     (
         "runtime.workType",
         "bytesMarked nproc tstart nwait mode userForced initialHeapLive cycles stwprocs maxprocs tSweepTerm tMark tMarkTerm tEnd pauseNS pauseStart heap0 heap1 heap2 cpuStats goroutineLeak",
     ),
-    ("runtime.mheap", "pages sweepgen allspans pagesInUse"),
+    ("runtime.mheap", "pages sweepgen allspans pagesInUse spanalloc.inuse cachealloc.inuse"),
+    ("runtime.gcCPULimiterState", "lastEnabledCycle"),
+    ("runtime.cleanupQueue", "queued executed"),
     (
         "runtime.heapStatsDelta",
         "committed released inHeap inStacks inWorkBufs inPtrScalarBits tinyAllocCount largeAlloc largeAllocCount smallAllocCount largeFree largeFreeCount smallFreeCount",
