@@ -8,6 +8,7 @@ mod kernel;
 mod kubernetes;
 mod metrics;
 mod process;
+mod runtime;
 mod serve;
 mod target;
 

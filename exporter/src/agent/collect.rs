@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
     fs,
     io::IoSliceMut,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::Instant,
 };
 
@@ -98,6 +98,7 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
         })
         .collect();
     let targets = target_figures(inner, state, &active, &leaders);
+    let wanted = super::runtime::wanted(state, &leaders);
     let mut by_stage: BTreeMap<&'static str, u64> =
         ["preparing", "measured", "unsupported", "failed", "gone"].into_iter().map(|name| (name, 0)).collect();
     for target in state.targets.values() {
@@ -109,12 +110,17 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
     for id in wants_mux {
         agent.attach_mux(id);
     }
+    let (runtimes, (runtime_reads, runtime_read_seconds, walk_seconds)) = {
+        let mut known = inner.runtimes.lock().unwrap_or_else(PoisonError::into_inner);
+        (known.read(wanted), known.account())
+    };
 
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let (cpu_seconds, resident_bytes) = own_usage();
     Snapshot {
         http,
         targets,
+        runtimes,
         lost,
         agent: AgentFigures {
             attach_method: if inner.kernel.method() == crate::kernel::Method::PerfEvent {
@@ -129,6 +135,9 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
                 ("exit", count(&inner.exit_events)),
                 ("panic", count(&inner.panic_events)),
             ],
+            runtime_reads,
+            runtime_read_seconds,
+            walk_seconds,
             scrapes: count(&inner.scrapes),
             collect_seconds: started.elapsed().as_secs_f64(),
             maps: usage

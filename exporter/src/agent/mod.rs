@@ -6,6 +6,7 @@ mod discovery;
 mod pods;
 mod retired;
 mod routes;
+mod runtime;
 mod state;
 mod view;
 
@@ -70,6 +71,8 @@ struct Inner {
     /// The pods of this node, in Kubernetes mode.
     pods: Option<Pods>,
     state: Mutex<State>,
+    /// Never taken while the state is.
+    runtimes: Mutex<runtime::Runtimes>,
     messages: mpsc::UnboundedSender<Message>,
     scanned: AtomicBool,
     scrapes: AtomicU64,
@@ -89,6 +92,7 @@ impl Agent {
         let (messages, inbox) = mpsc::unbounded_channel();
         let inner = Inner {
             state: Mutex::new(State::new(globs)),
+            runtimes: Mutex::default(),
             config,
             kernel,
             pods,

@@ -1,6 +1,8 @@
 //! Every metric: its name, type, help, labels, stability and where its figure comes from. The exposition, the reference page
 //! and the tests are made from this table or held against it.
 
+use crate::runtime;
+
 /// A metric's type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -10,6 +12,8 @@ pub(crate) enum Kind {
     Gauge,
     /// Cumulative buckets, sum and count.
     Histogram,
+    /// Quantiles, sum and count.
+    Summary,
 }
 
 /// Whether its name and meaning can still change.
@@ -40,7 +44,7 @@ pub(crate) struct Desc {
     pub(crate) source: &'static str,
 }
 
-use Kind::{Counter, Gauge, Histogram};
+use Kind::{Counter, Gauge, Histogram, Summary};
 use Stability::{Development, Stable};
 
 macro_rules! contract {
@@ -57,9 +61,20 @@ macro_rules! contract {
                 source: $source,
             };
         )*
-        /// The whole contract, in the order of exposition.
-        pub(crate) static ALL: &[&Desc] = &[$(&$id),*];
+        /// What is exposed beside the figures of the Go runtime, in order.
+        static OWN: &[&Desc] = &[$(&$id),*];
     };
+}
+
+/// The entries of this table, in the order of exposition.
+pub(crate) fn own() -> impl Iterator<Item = &'static Desc> {
+    OWN.iter().copied()
+}
+
+/// The whole contract, in the order of exposition: the agent's own entries, then the numbers and the histograms of the Go
+/// runtime and its process.
+pub(crate) fn all() -> impl Iterator<Item = &'static Desc> {
+    own().chain(runtime::FIGURES).chain(runtime::DISTRIBUTIONS)
 }
 
 contract! {
@@ -75,6 +90,33 @@ contract! {
          "workload", "workload_kind", "image"], Development,
         "A measured process; always 1. Join it to other series by the target's labels. In Kubernetes also with chosen labels of the pod.",
         "the executable";
+    GO_INFO: "go_info", Gauge, true, ["version"], Stable,
+        "The Go version of the program; always 1.",
+        "the executable (client_golang: runtime.Version)";
+    GO_GC_DURATION: "go_gc_duration_seconds", Summary, true, ["quantile"], Stable,
+        "Pauses of the program by the garbage collector: quantiles of the last 256.",
+        "the runtime's memory (client_golang: debug.ReadGCStats)";
+    GO_GOROUTINES_WAITING: "go_goroutines_waiting", Gauge, true, ["reason"], Development,
+        "Goroutines that wait, by what for, in the runtime's words; the runtime's own included.",
+        "a walk over all goroutines in the runtime's memory";
+    GO_GOROUTINES_WAITING_OLDEST: "go_goroutines_waiting_oldest_seconds", Gauge, true, ["reason"], Development,
+        "Time since the first collection that found the longest waiting goroutine waiting: it waits that long or longer. The runtime notes it at collections alone.",
+        "a walk over all goroutines in the runtime's memory";
+    WALK_AGE: "exporter_target_goroutine_walk_age_seconds", Gauge, true, [], Development,
+        "How old the last walk over a target's goroutines is, which go_goroutines_waiting shows.",
+        "the agent";
+    WALK_RATIO: "exporter_target_goroutine_walk_ratio", Gauge, true, [], Development,
+        "Share of a target's goroutines that the last walk looked at; counts are scaled by it.",
+        "the agent";
+    RUNTIME_READS: "exporter_runtime_reads_total", Counter, false, ["outcome"], Development,
+        "Reads of targets' runtimes by outcome; see the page on the Go runtime for the outcomes.",
+        "the agent";
+    RUNTIME_READ_SECONDS: "exporter_runtime_read_seconds_total", Counter, false, [], Development,
+        "Time that reading targets' runtimes took.",
+        "the agent";
+    WALK_SECONDS: "exporter_goroutine_walk_seconds_total", Counter, false, [], Development,
+        "Time that walks over targets' goroutines took.",
+        "the agent";
     TARGET_PROBES: "exporter_target_probes_attached", Gauge, true, [], Development,
         "Probe sites attached for a target.",
         "the agent";

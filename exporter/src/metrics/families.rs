@@ -6,9 +6,14 @@ use exporter_ebpf::{histogram::BUCKETS, http::SeriesValue};
 
 use super::{
     contract::{self, Desc},
+    runtime,
     snapshot::Snapshot,
 };
-use crate::{kubernetes::WatchFigures, target::Labels};
+use crate::{
+    kubernetes::WatchFigures,
+    runtime::{Buckets, GcSummary},
+    target::Labels,
+};
 
 /// Upper bounds of the duration histograms in seconds, without `+Inf`.
 pub(super) const BOUNDS: [f64; BUCKETS - 1] = [
@@ -23,6 +28,10 @@ pub(super) enum Value<'a> {
     Number(f64),
     /// Durations by bucket of [`BOUNDS`].
     Durations(&'a SeriesValue),
+    /// Any histogram.
+    Buckets(&'a Buckets),
+    /// A summary.
+    Summary(&'a GcSummary),
 }
 
 /// One label set with its value.
@@ -35,7 +44,7 @@ pub(super) struct Sample<'a> {
 }
 
 impl<'a> Sample<'a> {
-    fn of(target: &'a Labels, own: Vec<(&'static str, Cow<'a, str>)>, value: Value<'a>) -> Self {
+    pub(super) fn of(target: &'a Labels, own: Vec<(&'static str, Cow<'a, str>)>, value: Value<'a>) -> Self {
         Self { target: Some(target), own, value }
     }
 
@@ -63,9 +72,9 @@ pub(super) struct Family<'a> {
 
 /// All families, one at a time, in the contract's order.
 pub(super) fn families(snapshot: &Snapshot) -> impl Iterator<Item = Family<'_>> {
-    contract::ALL
-        .iter()
+    contract::own()
         .map(|desc| Family { desc, samples: samples(desc, snapshot) })
+        .chain(runtime::families(snapshot))
         .filter(|family| !family.samples.is_empty())
 }
 
@@ -118,13 +127,16 @@ fn samples<'a>(desc: &'static Desc, snapshot: &'a Snapshot) -> Vec<Sample<'a>> {
         name if name == contract::MAP_MAX_ENTRIES.name => maps(|map| map.capacity),
         name if name == contract::MAP_MEMORY.name => maps(|map| map.bytes),
         name if name.starts_with("exporter_kubernetes_") => kubernetes(desc, agent.kubernetes.as_ref()),
+        name if name == contract::RUNTIME_READS.name => by("outcome", &agent.runtime_reads),
+        name if name == contract::RUNTIME_READ_SECONDS.name => number(agent.runtime_read_seconds),
+        name if name == contract::WALK_SECONDS.name => number(agent.walk_seconds),
         name if name == contract::SCRAPES.name => number(agent.scrapes as f64),
         name if name == contract::COLLECT_DURATION.name => number(agent.collect_seconds),
         name if name == contract::CPU.name => agent.cpu_seconds.map(number).unwrap_or_default(),
         name if name == contract::RESIDENT.name => {
             agent.resident_bytes.map(|bytes| number(bytes as f64)).unwrap_or_default()
         }
-        _ => Vec::new(),
+        _ => runtime::samples(desc, snapshot).unwrap_or_default(),
     }
 }
 

@@ -5,12 +5,13 @@ pub(crate) mod contract;
 mod families;
 mod openmetrics;
 mod reference;
+mod runtime;
 mod snapshot;
 mod text;
 
 pub(crate) use self::{
     reference::reference,
-    snapshot::{AgentFigures, HttpSeries, Lost, MapFigures, Snapshot, TargetFigures},
+    snapshot::{AgentFigures, HttpSeries, Lost, MapFigures, RuntimeFigures, Snapshot, TargetFigures},
 };
 
 use std::{

@@ -1,7 +1,7 @@
 //! OpenMetrics 1.0 text, by the `prometheus-client` crate's encoder.
 
 use std::{
-    fmt,
+    fmt::{self, Write as _},
     io::{self, Write},
     sync::Arc,
 };
@@ -17,11 +17,15 @@ use prometheus_client::{
 
 use super::{
     contract::{Desc, Kind},
-    families::{BOUNDS, Sample, Value, families},
+    families::{BOUNDS, Family, Sample, Value, families},
     snapshot::Snapshot,
 };
+use crate::runtime::QUANTILES;
 
 pub(super) fn write(snapshot: &Arc<Snapshot>, out: &mut dyn Write) -> io::Result<()> {
+    for family in families(snapshot).filter(|family| family.desc.kind == Kind::Summary) {
+        write_summaries(&family, out)?;
+    }
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Families(Arc::clone(snapshot))));
     let mut writer = Writer { out, error: None };
@@ -53,12 +57,13 @@ struct Families(Arc<Snapshot>);
 
 impl Collector for Families {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        for family in families(&self.0) {
+        for family in families(&self.0).filter(|family| family.desc.kind != Kind::Summary) {
             let (name, unit) = name_and_unit(family.desc);
             let kind = match family.desc.kind {
                 Kind::Counter => MetricType::Counter,
                 Kind::Gauge => MetricType::Gauge,
                 Kind::Histogram => MetricType::Histogram,
+                Kind::Summary => MetricType::Unknown,
             };
             // The encoder ends the help with a full stop of its own.
             let help = family.desc.help.trim_end_matches('.');
@@ -79,9 +84,37 @@ fn encode_sample(mut encoder: MetricEncoder<'_>, kind: Kind, sample: &Sample<'_>
             let sum = durations.sum_ns as f64 / 1e9;
             encoder.encode_histogram::<NoLabelSet>(sum, durations.count(), &buckets, None)
         }
+        (Value::Buckets(it), _) => {
+            let bounds = it.bounds.iter().copied().chain([f64::INFINITY]);
+            let buckets: Vec<(f64, u64)> = bounds.zip(it.counts.iter().copied()).collect();
+            encoder.encode_histogram::<NoLabelSet>(it.sum, it.counts.iter().sum(), &buckets, None)
+        }
+        // Written apart.
+        (Value::Summary(_), _) => Ok(()),
         (Value::Number(number), Kind::Counter) => ConstCounter::new(number).encode(encoder),
         (Value::Number(number), _) => ConstGauge::new(number).encode(encoder),
     }
+}
+
+/// The crate has no summaries (its `MetricType` says "not yet"): these lines are the specification's.
+fn write_summaries(family: &Family<'_>, out: &mut dyn Write) -> io::Result<()> {
+    let name = family.desc.name;
+    writeln!(out, "# HELP {name} {}", family.desc.help)?;
+    writeln!(out, "# TYPE {name} summary")?;
+    for sample in &family.samples {
+        let Value::Summary(it) = sample.value else { continue };
+        let mut labels = String::new();
+        for (i, (name, value)) in sample.labels().enumerate() {
+            let value = value.replace('\\', "\\\\").replace('\n', "\\n").replace('"', "\\\"");
+            let _ = write!(labels, "{}{name}=\"{value}\"", if i == 0 { "" } else { "," });
+        }
+        for (at, value) in QUANTILES.iter().zip(it.quantiles) {
+            writeln!(out, "{name}{{{labels},quantile=\"{at:?}\"}} {value:?}")?;
+        }
+        writeln!(out, "{name}_sum{{{labels}}} {:?}", it.sum)?;
+        writeln!(out, "{name}_count{{{labels}}} {}", it.count)?;
+    }
+    Ok(())
 }
 
 /// The encoder appends the unit and `_total` itself.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use exporter_ebpf::loss::Reason;
 
-use super::contract::{ALL, Kind, Stability};
+use super::contract::{Kind, Stability, all};
 
 /// The reference page, as Markdown.
 pub(crate) fn reference() -> String {
@@ -14,11 +14,12 @@ pub(crate) fn reference() -> String {
          `container` in Kubernetes. There `go_target_info` also has the pod's labels that the configuration chooses, as \
          `label_app_kubernetes_io_name`.\n",
     );
-    for desc in ALL {
+    for desc in all() {
         let kind = match desc.kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
             Kind::Histogram => "histogram",
+            Kind::Summary => "summary",
         };
         let stability = match desc.stability {
             Stability::Stable => "stable",

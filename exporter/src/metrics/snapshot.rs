@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use exporter_ebpf::http::SeriesValue;
 
-use crate::{kubernetes::WatchFigures, target::Labels};
+use crate::{
+    kubernetes::WatchFigures,
+    runtime::{Goroutines, Reading},
+    target::Labels,
+};
 
 /// One HTTP server label set.
 #[derive(Clone, Debug)]
@@ -32,6 +36,21 @@ pub(crate) struct TargetFigures {
     pub(crate) probes: usize,
     /// Labels of the info series.
     pub(crate) info: Vec<(&'static str, String)>,
+}
+
+/// What was read of one target's runtime.
+#[derive(Clone, Debug)]
+pub(crate) struct RuntimeFigures {
+    /// Whose.
+    pub(crate) target: Labels,
+    /// Its Go version, where its runtime is read.
+    pub(crate) go_version: Option<Arc<str>>,
+    /// Numbers and histograms.
+    pub(crate) reading: Arc<Reading>,
+    /// What its goroutines wait for.
+    pub(crate) goroutines: Option<Arc<Goroutines>>,
+    /// How old that is, seconds.
+    pub(crate) walk_age_seconds: f64,
 }
 
 /// Something lost.
@@ -69,6 +88,12 @@ pub(crate) struct AgentFigures {
     pub(crate) probes: u64,
     /// Events by kind.
     pub(crate) events: Vec<(&'static str, u64)>,
+    /// Reads of runtimes by outcome.
+    pub(crate) runtime_reads: Vec<(&'static str, u64)>,
+    /// Seconds they took.
+    pub(crate) runtime_read_seconds: f64,
+    /// Seconds that walks over goroutines took.
+    pub(crate) walk_seconds: f64,
     /// Scrapes begun.
     pub(crate) scrapes: u64,
     /// Seconds this collection took.
@@ -90,6 +115,8 @@ pub(crate) struct Snapshot {
     pub(crate) http: Vec<HttpSeries>,
     /// Targets.
     pub(crate) targets: Vec<TargetFigures>,
+    /// Runtimes.
+    pub(crate) runtimes: Vec<RuntimeFigures>,
     /// Losses.
     pub(crate) lost: Vec<Lost>,
     /// The agent.

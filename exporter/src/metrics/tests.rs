@@ -6,6 +6,7 @@ use super::{contract::Kind, families::BOUNDS, *};
 use crate::{
     kubernetes::WatchFigures,
     process::{FileId, Process, ProcessId},
+    runtime::{Buckets, Figure, GcSummary, Goroutines, Reading, Waiting},
     target::Labels,
 };
 
@@ -41,9 +42,30 @@ fn snapshot(series: usize) -> Arc<Snapshot> {
         cpu_seconds: Some(0.5),
         resident_bytes: Some(1),
         kubernetes: Some(WatchFigures { pods: 1, watches: vec![("pods", true, 0)], events: vec![("written", 1)] }),
+        runtime_reads: vec![("read", 3)],
         ..AgentFigures::default()
     };
-    Arc::new(Snapshot { http, targets: vec![figures], lost, agent })
+    let runtimes = vec![runtime_figures(&figures.target)];
+    Arc::new(Snapshot { http, targets: vec![figures], runtimes, lost, agent })
+}
+
+/// All that a runtime can show.
+fn runtime_figures(target: &Labels) -> RuntimeFigures {
+    let mut reading = Reading::default();
+    for figure in Figure::ALL {
+        reading.figures.set(*figure, 1.5);
+    }
+    let buckets = Buckets { bounds: &[0.25, 1.0], counts: [1, 2, 3].into(), sum: 7.5 };
+    reading.distributions = std::array::from_fn(|_| Some(buckets.clone()));
+    reading.gc = Some(GcSummary { quantiles: [0.1, 0.2, 0.3, 0.4, 0.5], sum: 2.5, count: 9 });
+    let waiting = vec![Waiting { reason: "chan receive", count: 3, oldest_seconds: Some(1.0) }];
+    RuntimeFigures {
+        target: target.clone(),
+        go_version: Some("go1.27.3".into()),
+        reading: Arc::new(reading),
+        goroutines: Some(Arc::new(Goroutines { waiting, looked_at: 1.0 })),
+        walk_age_seconds: 0.5,
+    }
 }
 
 fn written(series: usize, format: Format) -> String {
@@ -75,11 +97,42 @@ fn text_has_cumulative_buckets_and_escapes_labels() {
     }
 }
 
+/// Last buckets of the requests' histograms.
+fn infinite(text: &str) -> usize {
+    let buckets = text.lines().filter(|line| line.starts_with("http_server_request_duration_seconds_bucket"));
+    buckets.filter(|line| line.contains("le=\"+Inf\"")).count()
+}
+
 #[test]
 fn a_family_in_pieces_has_one_header() {
     let text = written(500, Format::Text);
     assert_eq!(text.matches("# TYPE http_server_request_duration_seconds histogram").count(), 1);
-    assert_eq!(text.matches("le=\"+Inf\"").count(), 500);
+    assert_eq!(infinite(&text), 500);
+}
+
+#[test]
+fn what_a_runtime_keeps_is_written_in_both_formats() {
+    let labels = r#"instance_pid="7",executable="a \"quoted\" \\ name\n""#;
+    let sums = [
+        format!("go_sched_latencies_seconds_sum{{{labels}}} 7.5"),
+        format!("go_sched_latencies_seconds_count{{{labels}}} 6"),
+        format!("go_gc_duration_seconds_sum{{{labels}}} 2.5"),
+        format!("go_gc_duration_seconds_count{{{labels}}} 9"),
+        format!("go_goroutines{{{labels}}} 1.5"),
+    ];
+    for (format, quantile, bucket) in [(Format::Text, "1", "1"), (Format::OpenMetrics, "1.0", "1.0")] {
+        let text = written(1, format);
+        let own = [
+            format!("go_gc_duration_seconds{{{labels},quantile=\"{quantile}\"}} 0.5"),
+            format!("go_sched_latencies_seconds_bucket{{{labels},le=\"{bucket}\"}} 3"),
+        ];
+        for line in sums.iter().chain(&own) {
+            let swapped =
+                line.replace(&format!("{{{labels},le=\"{bucket}\"}}"), &format!("{{le=\"{bucket}\",{labels}}}"));
+            assert!(text.lines().any(|have| have == line || have == swapped), "{line}\nnot in\n{text}");
+        }
+        assert_eq!(text.matches("# TYPE go_gc_duration_seconds summary").count(), 1);
+    }
 }
 
 #[test]
@@ -92,7 +145,7 @@ fn openmetrics_has_the_same_samples_and_ends() {
     };
     let open = written(3, Format::OpenMetrics);
     assert!(open.ends_with("# EOF\n"));
-    assert_eq!(open.matches("le=\"+Inf\"").count(), 3, "{open}");
+    assert_eq!(infinite(&open), 3, "{open}");
     assert_eq!(names(&open), names(&written(3, Format::Text)));
     assert!(open.contains("# UNIT http_server_request_duration_seconds seconds"), "{open}");
     assert!(open.contains(r#"executable="a \"quoted\" \\ name\n""#));
@@ -102,7 +155,7 @@ fn openmetrics_has_the_same_samples_and_ends() {
 fn the_contract_is_well_formed_and_all_of_it_is_exposed() {
     let text = written(1, Format::Text);
     let mut names = BTreeSet::new();
-    for desc in contract::ALL {
+    for desc in contract::all() {
         assert!(names.insert(desc.name), "{} stands twice", desc.name);
         assert_eq!(desc.kind == Kind::Counter, desc.name.ends_with("_total"), "{}", desc.name);
         assert!(desc.help.ends_with('.') && !desc.source.is_empty(), "{}", desc.name);
@@ -120,7 +173,7 @@ fn the_contract_is_well_formed_and_all_of_it_is_exposed() {
 #[test]
 fn the_reference_names_every_metric() {
     let page = reference();
-    assert!(contract::ALL.iter().all(|desc| page.contains(&format!("## `{}`", desc.name))));
+    assert!(contract::all().all(|desc| page.contains(&format!("## `{}`", desc.name))));
 }
 
 #[test]

@@ -3,10 +3,9 @@
 
 use std::io::{self, Write};
 
-use exporter_ebpf::http::SeriesValue;
 use prometheus::{
     Encoder as _, TextEncoder,
-    proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType},
+    proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType, Quantile, Summary},
 };
 
 use super::{
@@ -14,6 +13,7 @@ use super::{
     families::{BOUNDS, Family, Sample, Value, families},
     snapshot::Snapshot,
 };
+use crate::runtime::{GcSummary, QUANTILES};
 
 /// Samples encoded at once.
 const PIECE: usize = 64;
@@ -50,6 +50,7 @@ fn encoded(family: &Family<'_>, samples: &[Sample<'_>]) -> MetricFamily {
         Kind::Counter => MetricType::COUNTER,
         Kind::Gauge => MetricType::GAUGE,
         Kind::Histogram => MetricType::HISTOGRAM,
+        Kind::Summary => MetricType::SUMMARY,
     });
     out.set_metric(samples.iter().map(|sample| metric(family.desc.kind, sample)).collect());
     out
@@ -65,7 +66,12 @@ fn metric(kind: Kind, sample: &Sample<'_>) -> Metric {
     });
     metric.set_label(labels.collect());
     match (sample.value, kind) {
-        (Value::Durations(durations), _) => metric.set_histogram(histogram(durations)),
+        (Value::Durations(durations), _) => {
+            let sum = durations.sum_ns as f64 / 1e9;
+            metric.set_histogram(histogram(&BOUNDS, &durations.buckets, sum));
+        }
+        (Value::Buckets(it), _) => metric.set_histogram(histogram(it.bounds, &it.counts, it.sum)),
+        (Value::Summary(it), _) => metric.set_summary(summary(it)),
         (Value::Number(number), Kind::Counter) => {
             let mut counter = Counter::default();
             counter.set_value(number);
@@ -80,10 +86,11 @@ fn metric(kind: Kind, sample: &Sample<'_>) -> Metric {
     metric
 }
 
-fn histogram(durations: &SeriesValue) -> Histogram {
+/// There is one count more than bounds: that of what is above them all.
+fn histogram(bounds: &[f64], counts: &[u64], sum: f64) -> Histogram {
     let mut histogram = Histogram::default();
     let mut cumulative = 0;
-    let buckets = BOUNDS.iter().zip(durations.buckets).map(|(bound, count)| {
+    let buckets = bounds.iter().zip(counts).map(|(bound, count)| {
         cumulative += count;
         let mut bucket = Bucket::default();
         bucket.set_upper_bound(*bound);
@@ -91,7 +98,21 @@ fn histogram(durations: &SeriesValue) -> Histogram {
         bucket
     });
     histogram.set_bucket(buckets.collect());
-    histogram.set_sample_count(durations.count());
-    histogram.set_sample_sum(durations.sum_ns as f64 / 1e9);
+    histogram.set_sample_count(counts.iter().sum());
+    histogram.set_sample_sum(sum);
     histogram
+}
+
+fn summary(of: &GcSummary) -> Summary {
+    let mut summary = Summary::default();
+    let quantiles = QUANTILES.iter().zip(of.quantiles).map(|(at, value)| {
+        let mut quantile = Quantile::default();
+        quantile.set_quantile(*at);
+        quantile.set_value(value);
+        quantile
+    });
+    summary.set_quantile(quantiles.collect());
+    summary.set_sample_sum(of.sum);
+    summary.set_sample_count(of.count);
+    summary
 }

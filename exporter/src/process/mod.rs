@@ -4,11 +4,13 @@
 mod container;
 mod identity;
 mod ports;
+mod usage;
 
 pub(crate) use self::{
     container::{ContainerId, containers_of},
     identity::{FileId, Process, ProcessId, executable},
     ports::listens_on,
+    usage::{Image, Networks, Stat, Usage},
 };
 
 use std::{fs, io};

@@ -1,7 +1,7 @@
 //! What can be measured in a Go binary: which functions are probed where, which offsets that needs, and what is off and why.
 //! This table is where a new probe is added.
 
-use std::{fmt, time::Instant};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Instant};
 
 use clap::ValueEnum;
 use exporter_ebpf::target::{Http2Offsets, NONE, TargetConfig};
@@ -9,7 +9,7 @@ use gobinary::{Cost, Function, GoBinary, Instruction, Site, SiteError, Source};
 use serde::Serialize;
 
 use super::features::{Features, Measure};
-use crate::kernel::Probe;
+use crate::{kernel::Probe, runtime};
 
 /// What a target can give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -27,6 +27,8 @@ pub(crate) enum Feature {
     Hijack,
     /// Requests that end in a panic.
     Panic,
+    /// The Go runtime's own figures.
+    Runtime,
 }
 
 /// Where probes go in a function.
@@ -136,6 +138,9 @@ pub(crate) struct Inspection {
     /// What the kernel side is told; the target's id and limits are still to be set.
     #[serde(skip)]
     pub(crate) config: TargetConfig,
+    /// How the runtime's own figures are read, or why they cannot be.
+    #[serde(skip)]
+    pub(crate) runtime: Result<Arc<runtime::Plan>, String>,
     /// Offset of `runtime.g.atomicstatus`.
     #[serde(skip)]
     pub(crate) g_status: u16,
@@ -149,7 +154,8 @@ impl Inspection {
                 .iter()
                 .any(|feature| !self.disabled.iter().any(|off| off.feature == *feature)),
             // By themselves they are no reason to take a process yet.
-            Measure::Runtime | Measure::Blocking | Measure::Gc | Measure::Scheduler => false,
+            Measure::Runtime => self.runtime.is_ok(),
+            Measure::Blocking | Measure::Gc | Measure::Scheduler => false,
         })
     }
 
@@ -227,14 +233,30 @@ const LAYOUTS: [(&str, &[&str]); 13] = [
     ("golang.org/x/net/http2.ServerRequest", &["Method"]),
 ];
 
+/// The structs whose layouts are wanted, for probes and for reading the runtime.
+fn all_layouts() -> BTreeMap<&'static str, Vec<&'static str>> {
+    let mut all: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (ty, fields) in LAYOUTS.iter().chain(&runtime::LAYOUTS) {
+        let known = all.entry(ty).or_default();
+        known.extend(fields.iter().filter(|field| !known.contains(field)).collect::<Vec<_>>());
+    }
+    all
+}
+
 /// Inspects an executable.
 pub(crate) fn inspect<S: Source>(source: S, sites: Sites) -> Result<Inspection, gobinary::Error> {
     let started = Instant::now();
-    let binary = GoBinary::parse(source, &FUNCTIONS, &LAYOUTS)?;
+    let layouts = all_layouts();
+    let layouts: Vec<(&str, &[&str])> = layouts.iter().map(|(ty, fields)| (*ty, fields.as_slice())).collect();
+    let binary = GoBinary::parse(source, &FUNCTIONS, &layouts)?;
     let mut plan = Plan { binary: &binary, sites, probes: Vec::new(), disabled: Vec::new() };
     let config = plan.http();
     let g_status = plan.offset("runtime.g", "atomicstatus");
-    let Plan { probes, disabled, .. } = plan;
+    let Plan { probes, mut disabled, .. } = plan;
+    let runtime = runtime::Plan::of(&binary).map(Arc::new);
+    if let Err(reason) = &runtime {
+        disabled.push(Disabled { feature: Feature::Runtime, reason: reason.clone() });
+    }
     let info = &binary.build_info;
     let (main_module, main_version) =
         info.main.as_ref().map_or((info.path.clone(), String::new()), |main| (main.path.clone(), main.version.clone()));
@@ -250,6 +272,7 @@ pub(crate) fn inspect<S: Source>(source: S, sites: Sites) -> Result<Inspection, 
         disabled,
         seconds: started.elapsed().as_secs_f64(),
         config,
+        runtime,
         g_status,
     })
 }

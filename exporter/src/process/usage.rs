@@ -1,0 +1,158 @@
+//! What a process uses, from /proc, as client_golang's process collector reads it. Knows nothing of Go.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io::{self, BufRead as _, BufReader, Read as _},
+    os::unix::fs::MetadataExt as _,
+    sync::OnceLock,
+};
+
+/// What tells one image of a process from what comes after it under the same id: its start, and where its stack begins, which
+/// an `execve` changes wherever addresses are random.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Image {
+    /// Clock ticks since boot.
+    pub(crate) started: u64,
+    stack: u64,
+}
+
+/// The figures of `/proc/PID/stat`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stat {
+    /// Whose they are.
+    pub(crate) image: Image,
+    /// Seconds, user and system.
+    pub(crate) cpu_seconds: f64,
+    /// Bytes.
+    pub(crate) virtual_bytes: u64,
+    /// Bytes.
+    pub(crate) resident_bytes: u64,
+}
+
+/// What else /proc tells. A part that could not be read is not there.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Usage {
+    /// Open file descriptors.
+    pub(crate) open_fds: Option<u64>,
+    /// Most of them; `u64::MAX` where there is no limit.
+    pub(crate) max_fds: Option<u64>,
+    /// Most virtual memory, bytes; `u64::MAX` where there is no limit.
+    pub(crate) max_virtual_bytes: Option<u64>,
+    /// Bytes received and sent in its network namespace.
+    pub(crate) network: Option<(u64, u64)>,
+}
+
+/// Network figures by namespace: reading them takes longer than all the rest, and processes share namespaces.
+#[derive(Debug, Default)]
+pub(crate) struct Networks(HashMap<u64, Option<(u64, u64)>>);
+
+impl Stat {
+    /// Reads it; a process that is gone, or a zombie, is `NotFound`.
+    pub(crate) fn read(pid: u32) -> io::Result<Self> {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        Self::parse(&text).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// The fields are numbered in proc(5); the name in parentheses may hold anything.
+    fn parse(text: &str) -> Option<Self> {
+        let (_, fields) = text.rsplit_once(") ")?;
+        let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
+        let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
+        if matches!(fields.first(), Some(&("Z" | "X" | "x")) | None) {
+            return None;
+        }
+        Some(Self {
+            image: Image { started: field(22)?, stack: field(28)? },
+            cpu_seconds: (field(14)? + field(15)?) as f64 / procfs::ticks_per_second() as f64,
+            virtual_bytes: field(23)?,
+            resident_bytes: field(24)?.saturating_mul(procfs::page_size()),
+        })
+    }
+}
+
+impl Image {
+    /// When it started, seconds since 1970, as precise as the kernel's whole seconds of the boot.
+    pub(crate) fn start_seconds(self) -> Option<f64> {
+        static BOOT: OnceLock<Option<u64>> = OnceLock::new();
+        let boot = *BOOT.get_or_init(|| {
+            let stat = fs::read_to_string("/proc/stat").ok()?;
+            stat.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok())
+        });
+        Some(boot? as f64 + self.started as f64 / procfs::ticks_per_second() as f64)
+    }
+}
+
+impl Usage {
+    /// Reads it. What is read may be another process's by now: the caller compares [`Image`]s.
+    pub(crate) fn read(pid: u32, networks: &mut Networks) -> Self {
+        let (max_fds, max_virtual_bytes) = limits(pid).unwrap_or_default();
+        Self { open_fds: open_fds(pid), max_fds, max_virtual_bytes, network: networks.of(pid) }
+    }
+}
+
+/// Linux 6.2 and later say the number as the directory's size.
+fn open_fds(pid: u32) -> Option<u64> {
+    let path = format!("/proc/{pid}/fd");
+    match fs::metadata(&path).ok()?.size() {
+        0 => Some(fs::read_dir(&path).ok()?.count() as u64),
+        size => Some(size),
+    }
+}
+
+fn limits(pid: u32) -> Option<(Option<u64>, Option<u64>)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
+    let soft = |name: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(name))?.split_ascii_whitespace().next()?;
+        if value == "unlimited" { Some(u64::MAX) } else { value.parse().ok() }
+    };
+    Some((soft("Max open files"), soft("Max address space")))
+}
+
+impl Networks {
+    fn of(&mut self, pid: u32) -> Option<(u64, u64)> {
+        let namespace = fs::metadata(format!("/proc/{pid}/ns/net")).ok()?.ino();
+        *self.0.entry(namespace).or_insert_with(|| octets(pid))
+    }
+}
+
+/// `IpExt: ... InOctets OutOctets ...`, names in one line and values in the next.
+fn octets(pid: u32) -> Option<(u64, u64)> {
+    let file = File::open(format!("/proc/{pid}/net/netstat")).ok()?.take(64 * 1024);
+    let mut lines = BufReader::new(file).lines().map_while(Result::ok).filter(|line| line.starts_with("IpExt:"));
+    let (names, values) = (lines.next()?, lines.next()?);
+    let value = |name: &str| {
+        let mut pairs = names.split_ascii_whitespace().zip(values.split_ascii_whitespace());
+        pairs.find(|(it, _)| *it == name)?.1.parse().ok()
+    };
+    Some((value("InOctets")?, value("OutOctets")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_uses_something() {
+        let me = std::process::id();
+        let stat = Stat::read(me).unwrap();
+        assert!(stat.resident_bytes > 0 && stat.virtual_bytes > stat.resident_bytes && stat.image.stack > 0);
+        assert!(stat.image.start_seconds().unwrap() > 1.5e9);
+        let mut networks = Networks::default();
+        let usage = Usage::read(me, &mut networks);
+        assert!(usage.open_fds.unwrap() > 2 && usage.max_fds.unwrap() >= usage.open_fds.unwrap());
+        assert!(usage.max_virtual_bytes.is_some() && usage.network.is_some() && networks.0.len() == 1);
+        let before = usage.open_fds;
+        let _file = File::open("/proc/self/stat").unwrap();
+        assert!(Usage::read(me, &mut networks).open_fds > before || before.is_none());
+    }
+
+    #[test]
+    fn a_name_may_hold_anything_and_a_zombie_is_gone() {
+        let rest = "1 1 1 0 -1 0 0 0 0 0 7 5 0 0 20 0 1 0 1234 4096 2 18446744073709551615 1 1 777 0";
+        let stat = Stat::parse(&format!("42 (a) Z (b) S {rest}")).unwrap();
+        assert_eq!((stat.image.started, stat.image.stack, stat.virtual_bytes), (1234, 777, 4096));
+        assert!(Stat::parse(&format!("42 (x) Z {rest}")).is_none());
+        assert_eq!(Stat::read(u32::MAX).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}
