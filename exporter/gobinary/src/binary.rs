@@ -78,6 +78,16 @@ pub fn dwarf_layouts<S: Source>(src: S, wanted: &[(&str, &[&str])]) -> Result<La
     })
 }
 
+/// What the runtime's functions do with its variables in a program that has a symbol table: function, variable, and the
+/// uses as `globals/witnesses.txt` writes them. What `cargo xtask offsets` makes that file of.
+pub fn variable_uses<S: Source>(src: S) -> Result<Vec<(&'static str, Global, String)>, Error> {
+    let elf = Elf::parse(src)?;
+    let Some(table) = pclntab::locate(&elf)? else { return Err(no_go(&elf)?) };
+    let info = buildinfo::read(&elf)?.unwrap_or_else(BuildInfo::unknown);
+    let found = find_functions(&elf, Some(&table), &info, &Names::new(globals::symbols()), &mut Vec::new())?;
+    globals::describe(&found.program(&elf, Some(&table), &info))
+}
+
 impl GoBinary {
     /// Inspects a file. See [`Self::parse`].
     pub fn open(path: &Path, wanted_functions: &[&str], wanted_layouts: &[(&str, &[&str])]) -> Result<GoBinary, Error> {
@@ -102,15 +112,28 @@ impl GoBinary {
             return Err(no_go(&elf)?);
         }
         let mut notes = std::mem::take(&mut elf.notes);
-        let build_info = build_info.unwrap_or_else(|| {
-            notes.push("no build information: the Go version and the modules are unknown".into());
-            BuildInfo::unknown()
-        });
+        let without = build_info.is_none();
+        let mut build_info = build_info.unwrap_or_else(BuildInfo::unknown);
         refuse_old(elf.arch, &build_info, table.as_ref())?;
 
         let ours = verify::functions().chain(globals::symbols());
         let names = Names::new(wanted_functions.iter().copied().chain(ours.map(|name| -> &str { name })));
         let found = find_functions(&elf, table.as_ref(), &build_info, &names, &mut notes)?;
+        let own = globals::recorded_in_runtime(&found.program(&elf, table.as_ref(), &build_info))?;
+        let mut contradictions = Vec::new();
+        match own {
+            Some(own) if !build_info.go_version.is_known() => {
+                notes.push(format!("no build information: took the Go version from runtime.buildVersion, {own}"));
+                build_info.go_version = own;
+                refuse_old(elf.arch, &build_info, table.as_ref())?;
+            }
+            Some(own) if !own.same_release(&build_info.go_version) => {
+                contradictions
+                    .push(format!("it says {}, but its runtime.buildVersion is {own}", build_info.go_version));
+            }
+            _ if without => notes.push("no build information: the Go version and the modules are unknown".into()),
+            _ => {}
+        }
         let mut this = Self {
             arch: elf.arch,
             pie: elf.pie,
@@ -120,15 +143,18 @@ impl GoBinary {
             pclntab: table.map(|t| t.vaddr),
             text_start: found.text,
             notes,
-            contradictions: Vec::new(),
-            functions: found.functions,
+            contradictions,
+            functions: found.functions.clone(),
             layouts: Layouts::none("not looked for".into()),
-            globals: globals::find(&elf, &found.objects),
+            globals: Globals::default(),
             code: HashMap::new(),
             code_segments: elf.loads().filter(|s| s.executable()).map(|s| (s.vaddr, s.offset, s.file_size)).collect(),
         };
         this.keep_code(&elf, wanted_functions)?;
-        this.contradictions = verify::contradictions(&this, table.as_ref().map(|t| &t.header));
+        let more = verify::contradictions(&this, table.as_ref().map(|t| &t.header));
+        this.contradictions.extend(more);
+        let doubt = this.contradictions.first().map(String::as_str);
+        this.globals = globals::find(&found.program(&elf, table.as_ref(), &this.build_info), doubt)?;
         this.layouts = this.find_layouts(&elf, wanted_layouts)?;
         this.functions.retain(|name, _| wanted_functions.contains(&name.as_str()));
         Ok(this)
@@ -282,6 +308,17 @@ struct FoundFunctions {
     text: Option<u64>,
     /// Variables by the symbol table.
     objects: Vec<Object>,
+}
+
+impl FoundFunctions {
+    fn program<'p, S: Source>(
+        &'p self,
+        elf: &'p Elf<S>,
+        table: Option<&'p Located>,
+        info: &'p BuildInfo,
+    ) -> globals::Program<'p, S> {
+        globals::Program { elf, table, info, objects: &self.objects, functions: &self.functions }
+    }
 }
 
 fn find_functions<S: Source>(

@@ -278,10 +278,9 @@ impl<S: Source> Elf<S> {
         })
     }
 
-    /// Whether an address is in memory that is loaded and is no code; in the file or, as variables without a value are,
-    /// behind it.
-    pub(crate) fn in_data(&self, vaddr: u64) -> bool {
-        self.loads().filter(|s| !s.executable()).any(|s| vaddr.checked_sub(s.vaddr).is_some_and(|at| at < s.mem_size))
+    /// Whether an address is in writable memory; in the file or, as variables without a value are, behind it.
+    pub(crate) fn in_variables(&self, vaddr: u64) -> bool {
+        self.loads().filter(|s| s.writable()).any(|s| vaddr.checked_sub(s.vaddr).is_some_and(|at| at < s.mem_size))
     }
 
     /// The address that a file offset is loaded at.

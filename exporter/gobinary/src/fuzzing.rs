@@ -77,6 +77,7 @@ pub fn sites(bytes: &[u8]) {
     if arch == Arch::Amd64 {
         let _ = sites::amd64::nop5(code).map(|found| inside(&found));
     }
+    let _ = crate::globals::operands::references(arch, code, u64::MAX - 64);
 }
 
 /// An executable of one segment that holds everything, its header among it, at [`BASE`].

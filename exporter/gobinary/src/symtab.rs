@@ -25,6 +25,7 @@ pub(crate) fn present<S: Source>(elf: &Elf<S>) -> bool {
 pub(crate) struct Object {
     pub(crate) name: String,
     pub(crate) addr: u64,
+    pub(crate) size: u64,
 }
 
 /// What the table has of the wanted names, with all duplicates.
@@ -63,7 +64,7 @@ pub(crate) fn wanted<S: Source>(elf: &Elf<S>, names: &Names<'_>) -> Result<Symbo
             if matches!(kind, STT_FUNC | STT_NOTYPE) && code && len > 0 && found.functions.len() < MAX_FOUND {
                 found.functions.push(Function { name: name.to_owned(), addr, size: len.min(MAX_SIZE) });
             } else if kind == STT_OBJECT && !code && found.objects.len() < MAX_FOUND {
-                found.objects.push(Object { name: name.to_owned(), addr });
+                found.objects.push(Object { name: name.to_owned(), addr, size: len });
             }
         }
         Flow::Continue

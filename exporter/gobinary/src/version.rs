@@ -56,6 +56,12 @@ impl GoVersion {
         (self.major, self.minor) >= (major, minor)
     }
 
+    /// Whether both are the same release, whatever follows its number.
+    pub(crate) fn same_release(&self, other: &Self) -> bool {
+        (self.major, self.minor, self.patch) == (other.major, other.minor, other.patch)
+            && self.is_prerelease() == other.is_prerelease()
+    }
+
     /// Whether the version is a pre-release (`go1.22rc1`, `go1.22beta1`).
     pub fn is_prerelease(&self) -> bool {
         self.suffix.starts_with("rc") || self.suffix.starts_with("beta")

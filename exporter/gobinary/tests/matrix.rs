@@ -1,5 +1,5 @@
-//! Every Go release with a register ABI x every way of building x both architectures: what gobinary finds in a stripped
-//! program is what its unstripped twin says. The twin is the same link: the stripped copies are made here by taking
+//! Every Go release with a register ABI x every way of building x both architectures: the functions, layouts and runtime
+//! variables that gobinary finds in a stripped program are where its unstripped twin says. The twin is the same link: the stripped copies are made here by taking
 //! headers away, so that every address is comparable. Symbols are read by another library than gobinary's own reader.
 //!
 //! Needs the Go toolchains (`GOTOOLCHAIN=go1.X.Y`) and fails when they cannot be had. Executables are kept in
@@ -12,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use gobinary::{Arch, FunctionsFrom, GoBinary, LayoutsFrom};
+use gobinary::{Arch, FunctionsFrom, Global, GlobalSource, GoBinary, LayoutsFrom};
 use object::{Object, ObjectSection, ObjectSymbol};
 
 const RELEASES: [&str; 11] = [
@@ -128,7 +128,9 @@ fn matrix() {
             }
         }
     }
-    let mut table = String::from("functions at the twin's addresses / offsets equal to the twin's DWARF\n");
+    let mut table = String::from(
+        "functions at the twin's addresses / offsets equal to the twin's DWARF / variables at its symbols\n",
+    );
     for ((index, arch), cells) in &rows {
         let _ = write!(table, "go{:8} {arch}", RELEASES[*index]);
         for (variant, cell) in cells {
@@ -204,9 +206,11 @@ fn check(path: &Path, go: &str, arch: &str, variant: &str) -> Result<String, Str
     };
     for (kind, copy) in copies {
         let found = GoBinary::parse(copy, &FUNCTIONS, LAYOUTS).map_err(|e| format!("{kind}: {e}"))?;
+        let unstripped = *kind == "unstripped";
         let (functions, offsets) =
-            compare(&found, &whole, &symbols, go, *kind == "unstripped").map_err(|e| format!("{kind}: {e}"))?;
-        cell = format!("{functions}/{offsets}");
+            compare(&found, &whole, &symbols, go, unstripped).map_err(|e| format!("{kind}: {e}"))?;
+        let variables = compare_variables(&found, &symbols, unstripped, variant).map_err(|e| format!("{kind}: {e}"))?;
+        cell = format!("{functions}/{offsets}/{variables}");
     }
     Ok(cell)
 }
@@ -273,13 +277,50 @@ fn compare(
     Ok((functions, offsets))
 }
 
-/// Function symbols by name.
+/// The runtime's variables are where the twin's symbols say, and all that the release has are found.
+fn compare_variables(
+    found: &GoBinary,
+    symbols: &BTreeMap<String, Vec<(u64, u64)>>,
+    unstripped: bool,
+    variant: &str,
+) -> Result<usize, String> {
+    let mut equal = 0;
+    for &global in Global::ALL {
+        let known = global.names().iter().find_map(|name| symbols.get(*name)).map(|all| all[0].0);
+        match (found.global(global), known) {
+            // Both were built, not copied: a few bytes of build information more or less move everything behind it.
+            (Some(here), Some(_)) if variant == "-s -w" && here.from != GlobalSource::Symtab => {}
+            (Some(here), Some(address)) if here.address == address => {
+                if unstripped != (here.from == GlobalSource::Symtab) {
+                    return Err(format!("{global} by {:?}", here.from));
+                }
+            }
+            (None, None) => continue,
+            // One function alone uses it in programs that do not read their own metrics.
+            (None, Some(_)) if global == Global::Ncgocall => continue,
+            (here, known) => {
+                let why = found.global_missing(global).unwrap_or_default();
+                return Err(format!("{global}: {here:x?}, the twin has {known:x?} {why}"));
+            }
+        }
+        equal += 1;
+    }
+    if equal < 20 { Err(format!("only {equal} variables")) } else { Ok(equal) }
+}
+
+/// Symbols of functions and variables by name.
 fn symbols(bytes: &[u8]) -> BTreeMap<String, Vec<(u64, u64)>> {
     let file = object::read::elf::ElfFile64::<object::LittleEndian>::parse(bytes).unwrap();
     let mut all: BTreeMap<String, Vec<(u64, u64)>> = BTreeMap::new();
-    for symbol in file.symbols().filter(|s| s.kind() == object::SymbolKind::Text && s.size() > 0) {
+    let variables: Vec<&str> = Global::ALL.iter().flat_map(|global| global.names()).copied().collect();
+    for symbol in file.symbols().filter(|s| s.size() > 0) {
+        let wanted = match symbol.kind() {
+            object::SymbolKind::Text => &FUNCTIONS[..],
+            object::SymbolKind::Data => &variables,
+            _ => continue,
+        };
         if let Ok(name) = symbol.name()
-            && FUNCTIONS.contains(&name)
+            && wanted.contains(&name)
         {
             all.entry(name.to_owned()).or_default().push((symbol.address(), symbol.size()));
         }

@@ -4,6 +4,7 @@
 mod abbrev;
 pub(crate) mod dwarf;
 mod section;
+pub(crate) mod steps;
 pub(crate) mod table;
 
 use std::collections::{BTreeMap, HashMap};

@@ -8,14 +8,12 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use super::Fields;
+use super::steps::{Release, Steps, between, release, release_of, step};
 use crate::buildinfo::BuildInfo;
 use crate::elf::Arch;
 use crate::version::GoVersion;
 
 static TEXT: &str = include_str!("table.txt");
-
-/// Field values by the version from which they hold.
-type Steps<V> = Vec<(V, Option<u32>)>;
 
 /// The parsed table.
 #[derive(Debug, Default)]
@@ -28,25 +26,13 @@ pub(crate) struct Table {
 #[derive(Debug)]
 struct Measured<V> {
     versions: Vec<V>,
-    types: HashMap<String, HashMap<String, Steps<V>>>,
+    types: HashMap<String, HashMap<String, Steps<V, u32>>>,
 }
 
 impl<V> Default for Measured<V> {
     fn default() -> Self {
         Self { versions: Vec::new(), types: HashMap::new() }
     }
-}
-
-/// Minor and patch number of a release of Go 1; -1 for what came before its first.
-type Release = (u16, i32);
-
-fn release(text: &str) -> Option<Release> {
-    let (minor, patch) = text.split_once('.')?;
-    Some((minor.parse().ok()?, patch.parse().ok()?))
-}
-
-fn release_of(version: &GoVersion) -> Release {
-    (version.minor, if version.is_prerelease() { -1 } else { i32::from(version.patch) })
 }
 
 impl Table {
@@ -138,25 +124,13 @@ impl<V: Ord> Measured<V> {
         words: impl Iterator<Item = &'w str>,
         version: impl Fn(&str) -> Option<V>,
     ) {
-        let steps = words.filter_map(|word| step(word, &version)).collect();
+        let steps = words.filter_map(|word| step(word, &version, |text| text.parse().ok())).collect();
         self.types.entry(ty.to_owned()).or_default().insert(field.to_owned(), steps);
     }
 
-    /// Between two measured versions a value counts only when both agree; outside of them nothing is known. Patch
-    /// releases too move fields: Go 1.26 moved `net/http.response.status` between 1.26.8 and 1.26.11.
     fn offset(&self, version: &V, ty: &str, field: &str) -> Option<u32> {
-        let below = self.versions.iter().rev().find(|v| *v <= version)?;
-        let above = self.versions.iter().find(|v| *v >= version)?;
-        let steps = self.types.get(ty)?.get(field)?;
-        let at = |version: &V| steps.iter().rev().find(|(from, _)| from <= version).and_then(|(_, value)| *value);
-        at(below).filter(|_| at(below) == at(above))
+        between(&self.versions, self.types.get(ty)?.get(field)?, version)
     }
-}
-
-fn step<V>(word: &str, version: impl Fn(&str) -> Option<V>) -> Option<(V, Option<u32>)> {
-    let (from, value) = word.split_once('=')?;
-    let value = if value == "-" { None } else { Some(value.parse().ok()?) };
-    Some((version(from)?, value))
 }
 
 /// A module version, ordered as Go orders them.

@@ -10,7 +10,7 @@ use crate::elf::{Arch, Elf};
 use crate::error::Error;
 use crate::source::{Le, Source, read_up_to};
 
-pub(crate) use find::{Located, locate, text_start};
+pub(crate) use find::{Located, locate, moduledata, text_start};
 pub(crate) use functions::{matching, wanted};
 
 /// The layout generations, by magic.
