@@ -358,7 +358,7 @@ fn steps(keys: &[String], values: &[Option<String>]) -> String {
     let mut text = String::new();
     for (index, (key, value)) in keys.iter().zip(values).enumerate() {
         if index == 0 || values[index - 1] != *value {
-            text.push_str(&format!(" {key}={}", value.as_deref().unwrap_or("-")));
+            let _ = write!(text, " {key}={}", value.as_deref().unwrap_or("-"));
         }
     }
     text
