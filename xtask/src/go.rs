@@ -24,7 +24,8 @@ const WHEELS: [&str; 7] = ["1.21.13", "1.22.10", "1.23.9", "1.24.11", "1.25.5", 
 /// as the pattern syntax of `http.ServeMux`, and real services are at their toolchain's.
 const GENERIC_GO_LINE: &str = "go 1.17";
 /// The services, each a module in `xtask/go`.
-pub const SERVICES: [&str; 9] = ["hello", "matrix", "edge", "counted", "demo", "xnet", "load", "bench", "guest"];
+pub const SERVICES: [&str; 10] =
+    ["hello", "matrix", "edge", "counted", "demo", "xnet", "load", "bench", "guest", "pause"];
 /// What services share, a module of its own that they name by a relative path.
 const SHARED: &str = "self";
 

@@ -20,11 +20,13 @@
 //! is in `kube-system/extension-apiserver-authentication` as in any cluster. A serving certificate comes from
 //! [`ControlPlane::authority`], its file being the `caBundle`.
 //!
-//! Without a node, pods stay Pending. A test may write a pod's status itself
+//! [`Cluster`] is a control plane with a [`Node`]: the real kubelet and containerd. Without a node, pods stay Pending. A test may write a pod's status itself
 //! (`kubectl patch pod NAME --subresource status`), which is what the HorizontalPodAutoscaler's controller looks at.
 
 mod certificates;
 mod control;
+mod image;
+mod node;
 mod process;
 mod programs;
 
@@ -33,6 +35,8 @@ use clap::Subcommand;
 
 pub use self::certificates::{Authority, Pair, Subject};
 pub use self::control::{ControlPlane, Options, free_port};
+pub use self::image::Image;
+pub use self::node::{NODE, Node};
 pub use self::process::{Process, wait_for};
 pub use self::programs::{helm, kubernetes, module_directory};
 
@@ -42,7 +46,46 @@ pub enum Action {
     /// Compile and fetch the programs
     Setup,
     /// Start a control plane and keep it until Ctrl-C
-    Up,
+    Up {
+        /// With a node: a kubelet and containerd, as root
+        #[arg(long)]
+        node: bool,
+    },
+}
+
+/// A control plane with a node; both end when this is dropped.
+#[derive(Debug)]
+pub struct Cluster {
+    // The node goes first.
+    node: Node,
+    plane: ControlPlane,
+}
+
+impl Cluster {
+    /// Starts both, and waits until the node is ready for pods. The control plane is at an address that pods reach.
+    pub fn start(options: &Options) -> Result<Self> {
+        let place = node::Place::take()?;
+        place.open()?;
+        let options = Options { service_address: Some(place.service_address()), ..options.clone() };
+        let plane = ControlPlane::start(&options)?;
+        let node = Node::start(&plane, place)?;
+        Ok(Self { node, plane })
+    }
+
+    /// The control plane.
+    pub fn plane(&self) -> &ControlPlane {
+        &self.plane
+    }
+
+    /// The control plane, to end and start its parts.
+    pub fn plane_mut(&mut self) -> &mut ControlPlane {
+        &mut self.plane
+    }
+
+    /// The node.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
 }
 
 /// Runs one of the commands.
@@ -54,21 +97,27 @@ pub fn run(action: &Action) -> Result<()> {
             programs::helm()?;
             programs::kubernetes().map(drop)
         }
-        Action::Up => up(),
+        Action::Up { node } => up(*node),
     }
 }
 
-fn up() -> Result<()> {
+fn up(with_node: bool) -> Result<()> {
     let (sender, interrupted) = std::sync::mpsc::channel();
     ctrlc::set_handler(move || {
         let _ = sender.send(());
     })?;
-    let plane = ControlPlane::start(&Options::default())?;
-    println!(
-        "{} --kubeconfig {} get namespaces",
-        plane.programs().join("kubectl").display(),
-        plane.kubeconfig().display()
-    );
-    println!("Ctrl-C ends it.");
-    interrupted.recv().context("waiting for Ctrl-C")
+    let say = |plane: &ControlPlane| {
+        println!(
+            "{} --kubeconfig {} get namespaces",
+            plane.programs().join("kubectl").display(),
+            plane.kubeconfig().display()
+        );
+        println!("Ctrl-C ends it.");
+        interrupted.recv().context("waiting for Ctrl-C")
+    };
+    if with_node {
+        say(Cluster::start(&Options::default())?.plane())
+    } else {
+        say(&ControlPlane::start(&Options::default())?)
+    }
 }

@@ -1,0 +1,3 @@
+module sample/pause
+
+go 1.17
