@@ -113,7 +113,7 @@ impl Agent {
 
     /// `/metrics`.
     pub(crate) fn scrape(&self) -> Scrape {
-        Scrape { samples: exposition::parse(&service::get(self.address, "/metrics").expect("/metrics answers")) }
+        Scrape::of_address(self.address)
     }
 
     /// Kills it, so that it cannot clean up.
@@ -160,6 +160,11 @@ pub(crate) struct Scrape {
 const DURATION: &str = "http_server_request_duration_seconds";
 
 impl Scrape {
+    /// What an agent says now.
+    pub(crate) fn of_address(address: SocketAddr) -> Self {
+        Self { samples: exposition::parse(&service::get(address, "/metrics").expect("/metrics answers")) }
+    }
+
     fn of(&self, pid: u32, name: &str) -> impl Iterator<Item = &Sample> {
         let pid = pid.to_string();
         self.samples.iter().filter(move |sample| sample.name == name && sample.label("instance_pid") == pid)

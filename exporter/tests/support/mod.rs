@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "every test file compiles this module, and none uses all of it")]
 
 pub(crate) mod agent;
+pub(crate) mod cluster;
 pub(crate) mod http;
 pub(crate) mod memory;
 
@@ -18,6 +19,7 @@ use xtask::{
     service::{self, LoadReport, Running},
 };
 
+#[allow(unused_imports, reason = "as above")]
 pub(crate) use self::agent::Agent;
 
 /// How long to wait for what should come within moments, on a machine that others use too.
