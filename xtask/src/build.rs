@@ -33,6 +33,31 @@ pub fn run() -> Result<PathBuf> {
     Ok(agent())
 }
 
+/// Builds the objects and an agent that needs no file of the system it runs on, for an image from scratch; returns its path.
+pub fn run_static() -> Result<PathBuf> {
+    objects()?;
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let mut cargo = util::cargo();
+    // With a target named, the flags are not for build scripts and macros, which cannot be static.
+    cargo.args([
+        "build",
+        "--release",
+        "--ignore-rust-version",
+        "--package",
+        "gopulse",
+        "--target",
+        &target,
+        "--target-dir",
+    ]);
+    cargo.arg(util::target()).env(BPF_DIR, bpf_directory()).env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", "-C\u{1f}target-feature=+crt-static").env_remove("RUSTFLAGS");
+    util::run(&mut cargo)?;
+    let built = util::target().join(target).join("release/gopulse");
+    let agent = util::target().join("release/gopulse-static");
+    fs::copy(&built, &agent).with_context(|| format!("cannot copy {}", built.display()))?;
+    Ok(agent)
+}
+
 /// Builds the eBPF objects.
 pub fn objects() -> Result<()> {
     let setup = Setup::load_or_run()?;

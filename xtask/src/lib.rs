@@ -10,6 +10,7 @@ pub mod deny;
 pub mod exposition;
 pub mod fuzz;
 pub mod go;
+pub mod manifests;
 pub mod offsets;
 pub mod service;
 pub mod setup;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::go::{self, Service, Variant};
-use xtask::{bench, build, check, cluster, demo, fuzz, offsets, setup, test, vm};
+use xtask::{bench, build, check, cluster, demo, fuzz, manifests, offsets, setup, test, vm};
 
 /// Every habit of the project as a command.
 #[derive(Parser)]
@@ -20,7 +20,11 @@ enum Command {
     /// Find or install what the build needs and the machine lacks: a compiler and a linker for eBPF, and Go
     Setup,
     /// Build the eBPF objects for both register layouts, and target/release/gopulse with them in it
-    Build,
+    Build {
+        /// target/release/gopulse-static instead, which needs no file of the system it runs on
+        #[arg(long = "static")]
+        without_libraries: bool,
+    },
     /// Run a sample shop under load, measure it, and show live what gopulse sees
     Demo(demo::Options),
     /// Run every check and every test; the end-to-end tests run as root
@@ -42,6 +46,8 @@ enum Command {
     },
     /// Fuzz the reader of Go executables; needs a nightly compiler, and installs cargo-fuzz
     Fuzz(fuzz::Options),
+    /// Render what daemonset/ ships, hold the Helm chart against the kustomize base, and have a real API server check both
+    Manifests(manifests::Options),
     /// A real Kubernetes on this machine
     #[command(subcommand)]
     Cluster(cluster::Action),
@@ -82,7 +88,8 @@ fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<()> {
     match command {
         Command::Setup => setup::run().map(drop),
-        Command::Build => build::run().map(drop),
+        Command::Build { without_libraries: true } => build::run_static().map(drop),
+        Command::Build { without_libraries: false } => build::run().map(drop),
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Bench(options) => bench::run(&options),
@@ -90,6 +97,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Check { checks } => check::run(&checks),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Offsets { arguments } => offsets::run(&arguments),
+        Command::Manifests(options) => manifests::run(&options),
         Command::Cluster(action) => cluster::run(&action),
         Command::Go(GoCommand::Build { name, go, variant }) => {
             println!("{}", go::build(&Service { name, go, variant })?.display());
