@@ -99,13 +99,16 @@ fn kustomize(kubectl: &Path, variant: &Variant) -> Result<(Objects, String)> {
     fs::create_dir_all(&scratch)?;
     // kustomize takes no absolute paths.
     let up = "../".repeat(scratch.strip_prefix(util::root()).context("target is not below the root")?.iter().count());
-    let components: String =
-        variant.components.iter().map(|name| format!("  - {up}daemonset/components/{name}\n")).collect();
-    let components = if components.is_empty() { String::new() } else { format!("components:\n{components}") };
-    let text = format!(
-        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nnamespace: gopulse\nresources:\n  - {up}daemonset/base\n{components}"
-    );
-    fs::write(scratch.join("kustomization.yaml"), text)?;
+    let components: Vec<String> =
+        variant.components.iter().map(|name| format!("{up}daemonset/components/{name}")).collect();
+    let kustomization = serde_json::json!({
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "namespace": "gopulse",
+        "resources": [format!("{up}daemonset/base")],
+        "components": components,
+    });
+    fs::write(scratch.join("kustomization.yaml"), kustomization.to_string())?;
     let text = util::output(Command::new(kubectl).arg("kustomize").arg(&scratch))?;
     Ok((objects(&text)?, text))
 }

@@ -187,13 +187,19 @@ impl State {
         }
     }
 
-    /// For each target the one that speaks for it: of those with the same labels the newest. A container may hold several
-    /// processes, and the one before a restart lingers; its series must be there once.
+    /// For each target the one that speaks for it: of those with the same labels the oldest that lives. A container may hold
+    /// several processes, its own and what is run in it for a moment, and the one before a restart lingers; its series must be
+    /// there once.
     pub(super) fn leaders(&self) -> HashMap<u32, u32> {
         let mut leader: HashMap<&Labels, &Target> = HashMap::new();
         for target in self.targets.values() {
             let best = leader.entry(&target.labels).or_insert(target);
-            if (target.stage.is_live(), target.since) > (best.stage.is_live(), best.since) {
+            let better = match (target.stage.is_live(), best.stage.is_live()) {
+                (true, true) => target.since < best.since,
+                (false, false) => target.since > best.since,
+                (lives, _) => lives,
+            };
+            if better {
                 *best = target;
             }
         }

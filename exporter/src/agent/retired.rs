@@ -8,8 +8,12 @@ use std::{
 
 use exporter_ebpf::http::SeriesValue;
 
-use super::state::State;
+use super::{routes::OVERFLOW, state::State};
 use crate::{kernel::Maps, kubernetes::Pods, target::Labels};
+
+/// Series kept of one container. A program that crashes again and again may have other routes each time; what is more is added
+/// up under the overflow route, of which there are as many as methods and statuses.
+const MOST: usize = 1000;
 
 /// Label values of one series: route, method, status.
 pub(super) type SeriesLabels = (Option<Arc<str>>, u8, u16);
@@ -50,8 +54,12 @@ impl State {
         for (key, value) in series {
             let route = self.route_label(&key, maps, max_routes);
             let (labels, uid) = &of_pods[&key.target];
-            let total = self.retired_of(labels, uid).http.entry((route, key.method, key.status));
-            total.or_insert(SeriesValue::ZERO).add(&value);
+            let totals = &mut self.retired_of(labels, uid).http;
+            let mut series = (route, key.method, key.status);
+            if totals.len() >= MOST && !totals.contains_key(&series) {
+                series.0 = Some(OVERFLOW.into());
+            }
+            totals.entry(series).or_insert(SeriesValue::ZERO).add(&value);
         }
         let mut lost = Vec::new();
         maps.lost.for_each(|key, count| {
