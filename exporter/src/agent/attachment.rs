@@ -146,6 +146,7 @@ impl Agent {
                 group.users.insert(outcome.id);
                 if group.attached && group.features.union(features) == group.features {
                     measured(target);
+                    self.send(Message::Verify(outcome.id));
                 } else if group.attached {
                     group.attached = false;
                     let (features, had) = (features.union(group.features), group.features);
@@ -201,6 +202,7 @@ impl Agent {
                     let all = group.features.union(target.features);
                     if all == group.features {
                         measured(target);
+                        self.send(Message::Verify(target.id));
                     } else if let Some(inspection) = target.inspection.clone() {
                         // It came while the group was being attached, and asks for more.
                         more = Some((*id, inspection, target.process.exe(), all));
@@ -278,6 +280,53 @@ impl Agent {
                 }
             }
         });
+    }
+
+    /// On overlayfs one identity may stand for two files: where a container's layers are file systems of their own, mounted for
+    /// each container from one image, they agree in all that `stat` tells. So it is looked at whether the probes that a target
+    /// shares are in its memory.
+    pub(super) fn verify(&self, id: u32) {
+        let (process, offset) = {
+            let state = self.state();
+            let Some(target) = state.targets.get(&id).filter(|it| matches!(it.stage, Stage::Measured)) else { return };
+            let shared =
+                target.group.pid.is_none() && state.groups.get(&target.group).is_some_and(|it| it.users.len() > 1);
+            if target.process.id.file.device != 0 || !shared {
+                return;
+            }
+            let probes = target.inspection.as_ref().map_or(&[][..], |it| &it.probes);
+            let asked_for = |it: &&PlannedProbe| !it.on_demand && target.features.has(it.measure());
+            let Some(site) = probes.iter().find(asked_for) else { return };
+            (target.process.clone(), site.file_offset)
+        };
+        let agent = self.clone();
+        tokio::task::spawn_blocking(move || {
+            // Where it cannot be seen, nothing speaks against it.
+            if !crate::process::is_probed(&process, offset).unwrap_or(true) {
+                agent.send(Message::Regroup(id));
+            }
+        });
+    }
+
+    /// Gives a target probes of its own.
+    pub(super) fn regroup(&self, id: u32) {
+        let (before, key, inspection, exe, features) = {
+            let mut guard = self.state();
+            let state = &mut *guard;
+            let Some(target) = state.targets.get_mut(&id).filter(|it| matches!(it.stage, Stage::Measured)) else {
+                return;
+            };
+            let Some(inspection) = target.inspection.clone() else { return };
+            let before = target.group;
+            let key = GroupKey { file: before.file, pid: Some(target.process.id.pid) };
+            info!(pid = target.process.id.pid, "its file only looks like that of others: probes of its own");
+            target.group = key;
+            target.stage = Stage::Preparing;
+            state.groups.insert(key, Group::founded_by(id));
+            (before, key, inspection, target.process.exe(), target.features)
+        };
+        self.release(before, id);
+        self.attach(id, key, inspection, exe, features, Features::NONE);
     }
 
     /// Lets a target's use of its group go; the last user detaches.

@@ -51,6 +51,10 @@ enum Message {
     Place(u32),
     /// Something else is known of these containers.
     Containers(Change),
+    /// See that the probes that a target shares are really in it.
+    Verify(u32),
+    /// They are not.
+    Regroup(u32),
     /// Settle panicked requests.
     Settle,
     /// A process's executable was read.
@@ -188,6 +192,8 @@ impl Agent {
     fn on_message(&self, message: Message) {
         match message {
             Message::Look(pid) => self.look(pid),
+            Message::Verify(id) => self.verify(id),
+            Message::Regroup(id) => self.regroup(id),
             Message::Place(pid) => self.place_again(pid),
             Message::Containers(containers) => self.containers_changed(&containers),
             Message::Settle => {

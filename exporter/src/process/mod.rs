@@ -4,12 +4,14 @@
 mod container;
 mod identity;
 mod ports;
+mod probed;
 mod usage;
 
 pub(crate) use self::{
     container::{ContainerId, containers_of},
     identity::{FileId, Process, ProcessId, executable},
     ports::listens_on,
+    probed::is_probed,
     usage::{Image, Networks, Stat, Usage},
 };
 
