@@ -27,8 +27,18 @@ const CONTAINER_LOOKS: [Duration; 3] = [Duration::from_millis(50), Duration::fro
 /// What of a pod's annotations is for other stations to read.
 pub(crate) const CHECKS: Checks = Checks {
     features: |text| text.parse::<Features>().map(drop).map_err(|error| error.to_string()),
-    budget: |_| Ok(()),
+    budget: |text| budget(text).map(drop),
 };
+
+/// A share of CPU time, as `0.01` or `1%`.
+pub(super) fn budget(text: &str) -> Result<f64, String> {
+    let (number, scale) = text.strip_suffix('%').map_or((text, 1.0), |number| (number.trim(), 0.01));
+    let share = number.parse::<f64>().ok().map(|number| number * scale);
+    share.filter(|share| (0.0001..=1.0).contains(share)).ok_or_else(|| {
+        let shown: String = text.chars().take(20).collect();
+        format!("{shown:?} is no budget: it must be a share of CPU time from 0.0001 to 1, or from 0.01% to 100%")
+    })
+}
 
 /// What is known of processes in containers. Empty outside Kubernetes mode.
 #[derive(Default)]
@@ -204,5 +214,21 @@ impl State {
             }
         }
         self.targets.values().map(|target| (target.id, leader[&target.labels].id)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn budgets_are_shares_or_percentages() {
+        for (text, share) in [("0.01", 0.01), ("1%", 0.01), ("2.5 %", 0.025), ("100%", 1.0), ("1", 1.0)] {
+            assert!((budget(text).unwrap() - share).abs() < 1e-12, "{text}");
+        }
+        for text in ["", "%", "0", "101%", "2", "-1%", "NaN", "inf", "1%%", "one", &"9".repeat(100_000)] {
+            let error = budget(text).unwrap_err();
+            assert!(error.contains("0.01% to 100%") && error.len() < 200, "{error}");
+        }
     }
 }
