@@ -15,7 +15,7 @@ mod target;
 use std::{io::Write as _, process::ExitCode};
 
 use clap::Parser as _;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
     agent::Agent,
@@ -76,6 +76,9 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
     let (kernel, events, kernel_log) = Kernel::load(&options).map_err(Failure::error)?;
     heap::give_back();
     let address = listener.local_addr().map_err(Failure::error)?;
+    if access.require_token && tls.is_none() && !address.ip().is_loopback() {
+        warn!("bearer tokens are asked for, and come in the clear: give --tls-certificate and --tls-key");
+    }
     let scheme = if tls.is_some() { "https" } else { "http" };
     info!(version = env!("CARGO_PKG_VERSION"), attach = ?kernel.method(), metrics = %format!("{scheme}://{address}/metrics"), "ready");
     let pods = config.in_pods().then(|| Pods::new(&config.kubernetes, agent::CHECKS)).transpose();

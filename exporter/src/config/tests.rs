@@ -74,3 +74,23 @@ fn globs_match_paths_or_names() {
     assert!(!globs.matches(Path::new("/srv/api")));
     assert!(!globs.matches(Path::new("/shop/api")));
 }
+
+#[test]
+fn pods_are_measured_instead_of_a_selection() {
+    let config = load(&["--kubernetes", "--node-name", "n1"], Some("kubernetes: {deny_namespaces: [kube-*]}")).unwrap();
+    assert!(config.in_pods());
+    assert_eq!(config.kubernetes.node_name.as_deref(), Some("n1"));
+    assert_eq!(config.kubernetes.deny_namespaces, ["kube-*"]);
+    let error = load(&["--kubernetes", "--node-name", "n1", "--all"], None).unwrap_err().to_string();
+    assert!(error.contains("--all"), "{error}");
+    let error = load(&["--kubernetes", "--node-name", ""], None).unwrap_err().to_string();
+    assert!(error.contains("NODE_NAME"), "{error}");
+    let error = load(&["--kubernetes", "--node-name", "n"], Some("kubernetes: {allow_namespaces: ['a[']}"));
+    assert!(error.unwrap_err().to_string().contains("allow_namespaces: a["));
+}
+
+#[test]
+fn tls_needs_both_halves() {
+    let error = load(&["--all", "--tls-key", "/k"], None).unwrap_err().to_string();
+    assert!(error.contains("--tls-certificate"), "{error}");
+}
