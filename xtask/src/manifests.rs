@@ -23,7 +23,7 @@ pub struct Options {
 }
 
 /// The Prometheus operator whose custom resources are used.
-const OPERATOR: &str = "github.com/prometheus-operator/prometheus-operator@v0.86.2";
+const OPERATOR: &str = "github.com/prometheus-operator/prometheus-operator@v0.85.0";
 /// The version that helm is told the cluster has; its own default is that of its libraries.
 const KUBERNETES: &str = "1.34.4";
 
