@@ -30,26 +30,35 @@ pub const BOUNDS_NS: [u64; 20] = [
 pub const BUCKETS: usize = BOUNDS_NS.len() + 1;
 
 /// The index of the bucket that `duration_ns` falls into: the first whose bound is not below it. Counts are per bucket, not
-/// cumulative. Written as a sum of comparisons over a constant table so that the verifier sees a bounded index.
+/// cumulative. A sum of the signs of the differences, without branches: the verifier follows both ways of each, from every
+/// state in which a program comes here.
 #[inline(always)]
 pub fn bucket(duration_ns: u64) -> usize {
-    // Two levels: most requests end below 5 ms, and the sum over the lower part alone decides them.
+    // Past all bounds, and far enough from the sign bit.
+    let duration = if duration_ns > LONGEST { LONGEST } else { duration_ns };
     let mut index = 0;
-    if duration_ns <= BOUNDS_NS[6] {
-        let mut i = 0;
-        while i < 6 {
-            index += usize::from(duration_ns > BOUNDS_NS[i]);
-            i += 1;
-        }
-    } else {
-        index = 7;
-        let mut i = 7;
-        while i < BOUNDS_NS.len() {
-            index += usize::from(duration_ns > BOUNDS_NS[i]);
-            i += 1;
-        }
+    let mut i = 0;
+    while i < BOUNDS_NS.len() {
+        index += opaque(BOUNDS_NS[i].wrapping_sub(duration)) >> 63;
+        i += 1;
     }
-    index
+    index as usize
+}
+
+const LONGEST: u64 = 1 << 40;
+
+/// Hides a difference from the compiler, which would turn the arithmetic on its sign back into a comparison.
+#[inline(always)]
+fn opaque(value: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: a move of a register onto itself.
+    unsafe {
+        let mut value = value;
+        core::arch::asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack));
+        value
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    value
 }
 
 #[cfg(test)]

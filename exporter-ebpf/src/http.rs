@@ -149,8 +149,9 @@ pub struct RouteKey {
     pub route_kind: u32,
 }
 
-/// Value of `ROUTES`: the text a route was first seen with: the pattern, or one example path.
-#[repr(C)]
+/// Value of `ROUTES`: the text a route was first seen with: the pattern, or one example path. Aligned to words, so that the
+/// kernel side clears one word by word: byte by byte, the verifier takes 132 rounds of a loop.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RouteText {
     /// Length of the whole text in the target's memory; only [`ROUTE_TEXT`] bytes of it are here.

@@ -6,11 +6,22 @@ pub const MAX_TARGETS: u32 = 4096;
 /// An offset that this target does not have.
 pub const NONE: u16 = u16::MAX;
 
-/// Value of the `TARGETS` map, keyed by process id (`u32`). Offsets are in bytes from the start of the struct named;
+/// Slots of the `TARGET_SLOTS` array, a power of two.
+pub const TARGET_SLOTS: u32 = 8192;
+
+/// The slot of a process. Where another target has it, the process is found in `TARGETS` alone.
+#[inline(always)]
+pub const fn target_slot(pid: u32) -> u32 {
+    pid & (TARGET_SLOTS - 1)
+}
+
+/// Value of the `TARGETS` map, keyed by process id (`u32`), and of the `TARGET_SLOTS` array. Offsets are in bytes from the start of the struct named;
 /// [`NONE`] where the version has no such field.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TargetConfig {
+    /// The process's id; 0 in a slot that nothing has.
+    pub pid: u32,
     /// The target's id, 1 to [`MAX_TARGETS`].
     pub id: u32,
     /// Most distinct routes; past it requests are counted under the overflow route.
@@ -37,8 +48,25 @@ pub struct TargetConfig {
     pub h2: Http2Offsets,
     /// `golang.org/x/net/http2`, where the program carries its own.
     pub xnet: Http2Offsets,
+    /// 1 where `net/http.Request` has the layout of [`request_words`]: then one read takes all of it.
+    pub request_words: u16,
     /// Keeps the size a multiple of the alignment, explicitly.
-    pub reserved: u16,
+    pub reserved: [u16; 2],
+}
+
+/// Words of `net/http.Request` in Go 1.23 to 1.27 on 64-bit machines (net/http/request.go), known at compile time so that the
+/// kernel side reads them from one copy of the struct. A program laid out otherwise is read field by field.
+pub mod request_words {
+    /// `Method`, a string: address and length.
+    pub const METHOD: usize = 0;
+    /// `URL`, a pointer.
+    pub const URL: usize = 2;
+    /// `Pattern`, a string.
+    pub const PATTERN: usize = 29;
+    /// `pat`, a pointer.
+    pub const PAT: usize = 33;
+    /// Words up to the last of them.
+    pub const WORDS: usize = PAT + 1;
 }
 
 /// Offsets in the response writer of one HTTP/2 server.
@@ -60,4 +88,4 @@ impl Http2Offsets {
     pub const ABSENT: Self = Self { writer_rws: NONE, rws_status: NONE, rws_req: NONE, server_request_method: NONE };
 }
 
-const _: () = assert!(size_of::<TargetConfig>() == 8 + 9 * 2 + 2 * 8 + 2);
+const _: () = assert!(size_of::<TargetConfig>() == 12 + 9 * 2 + 2 * 8 + 3 * 2 && size_of::<TargetConfig>() % 4 == 0);

@@ -18,11 +18,11 @@ use exporter_ebpf::{
     loss::Reason,
     method,
     route::{Folder, MAX_PATH},
-    target::{Http2Offsets, NONE, TargetConfig},
+    target::{Http2Offsets, NONE, TargetConfig, request_words, target_slot},
 };
 
 use super::{
-    maps::{INFLIGHT, PANICS, ROUTE_COUNT, ROUTES, SERIES, TARGETS, add, lost, tell},
+    maps::{INFLIGHT, PANICS, ROUTE_COUNT, ROUTES, SERIES, TARGET_SLOTS, TARGETS, add, lost, tell},
     memory::{GoString, read, read_bytes},
     regs::Regs,
 };
@@ -82,6 +82,11 @@ fn pid() -> u32 {
 
 #[inline(always)]
 fn target(pid: u32) -> Option<&'static TargetConfig> {
+    if let Some(slot) = TARGET_SLOTS.get(target_slot(pid)) {
+        if slot.pid == pid {
+            return Some(slot);
+        }
+    }
     // SAFETY: user space replaces a value only to change limits; offsets of one process never change, so a torn read of a
     // value being replaced reads the same offsets.
     unsafe { TARGETS.get(&pid) }
@@ -236,9 +241,9 @@ fn panic_at(ctx: &ProbeContext) {
         UNREADABLE
     };
     // Nothing was written yet: the client gets no answer at all, which is the server's failure.
-    let (mut series, text) = series(target, entry.request, entry.routed, status_code(status, 500));
+    let (mut series, route) = series(target, entry.request, entry.routed, status_code(status, 500));
     if SERIES.get_ptr(&series).is_none() {
-        new_route(ctx, target, &mut series, text);
+        new_route(ctx, target, &mut series, &route);
     }
     let panicked = Panicked {
         series,
@@ -266,7 +271,7 @@ fn end(ctx: &ProbeContext, target: &TargetConfig, entry: &InFlight, request: u64
     if status == UNREADABLE {
         lost(target.id, Reason::Unreadable);
     }
-    let (mut series, text) = series(target, request, entry.routed, status_code(status, unwritten));
+    let (mut series, route) = series(target, request, entry.routed, status_code(status, unwritten));
     if series.status == 101 {
         match series.method {
             method::PREFACE => return,
@@ -278,59 +283,110 @@ fn end(ctx: &ProbeContext, target: &TargetConfig, entry: &InFlight, request: u64
         record(value, duration_ns);
         return;
     }
-    new_route(ctx, target, &mut series, text);
+    new_route(ctx, target, &mut series, &route);
     count(&series, duration_ns);
 }
 
-/// The series that a request belongs to, and where its route's text is. Nothing is copied for a route known by address.
+/// What a request says of its method and route.
+#[derive(Clone, Copy)]
+struct Request {
+    method: GoString,
+    /// `Request.URL`; read from the request when it is needed where it is not known.
+    url: u64,
+    pattern: GoString,
+    pat: u64,
+}
+
+/// Where a route's text is, and the ServeMux pattern that it must be the text of (0: none).
+#[derive(Clone, Copy)]
+struct Route {
+    text: GoString,
+    pat: u64,
+}
+
+/// Reads a request: in one go where its layout is the usual one, since a call costs more than the bytes (100 ns each here).
 #[inline(always)]
-fn series(target: &TargetConfig, request: u64, routed: u64, status: u16) -> (SeriesKey, GoString) {
-    let mut series = SeriesKey { route: 0, target: target.id, status, method: 0, route_kind: route_kind::NONE };
-    let Some(name) = (if request == 0 { None } else { read::<GoString>(request, target.request_method) }) else {
-        lost(target.id, Reason::Unreadable);
-        return (series, GoString { ptr: 0, len: 0 });
-    };
-    series.method = method_id(name);
-    // The copy is held by nothing once the handler has returned; it is whole as long as it shares the method's string.
-    let mut routed_request = request;
-    if routed != 0 && read::<u64>(routed, target.request_method) == Some(name.ptr) {
-        routed_request = routed;
+fn request(target: &TargetConfig, address: u64) -> Option<Request> {
+    if target.request_words != 0 {
+        use request_words::{METHOD, PAT, PATTERN, URL, WORDS};
+        if let Some(words) = read::<[u64; WORDS]>(address, 0) {
+            return Some(Request {
+                method: GoString { ptr: words[METHOD], len: words[METHOD + 1] },
+                url: words[URL],
+                pattern: GoString { ptr: words[PATTERN], len: words[PATTERN + 1] },
+                pat: words[PAT],
+            });
+        }
     }
-    let text = route(target, &mut series, routed_request);
-    (series, text)
+    let method = read::<GoString>(address, target.request_method)?;
+    let mut request = Request { method, url: 0, pattern: GoString::EMPTY, pat: 0 };
+    if target.request_pat != NONE {
+        request.pat = read::<u64>(address, target.request_pat).unwrap_or(0);
+    }
+    if target.request_pattern != NONE {
+        request.pattern = read::<GoString>(address, target.request_pattern).unwrap_or(GoString::EMPTY);
+    } else if request.pat != 0 {
+        // Go 1.22 has the pattern, but not its text in the request.
+        request.pattern = read::<GoString>(request.pat, target.pattern_str).unwrap_or(GoString::EMPTY);
+    }
+    if request.pattern.len == 0 {
+        request.url = read::<u64>(address, target.request_url).unwrap_or(0);
+    }
+    Some(request)
+}
+
+/// The series that a request belongs to, and its route. Nothing is copied for a route known by address.
+#[inline(always)]
+fn series(target: &TargetConfig, address: u64, routed: u64, status: u16) -> (SeriesKey, Route) {
+    let mut series = SeriesKey { route: 0, target: target.id, status, method: 0, route_kind: route_kind::NONE };
+    let Some(mut from) = (if address == 0 { None } else { request(target, address) }) else {
+        lost(target.id, Reason::Unreadable);
+        return (series, Route { text: GoString::EMPTY, pat: 0 });
+    };
+    series.method = method_id(from.method);
+    if routed != 0 {
+        // The copy is held by nothing once the handler has returned; it is whole as long as it shares the method's string.
+        if let Some(copy) = request(target, routed) {
+            if copy.method.ptr == from.method.ptr {
+                from = copy;
+            }
+        }
+    }
+    let route = route(target, &mut series, &from);
+    (series, route)
 }
 
 /// Finds the route and where its text is.
 #[inline(always)]
-fn route(target: &TargetConfig, series: &mut SeriesKey, request: u64) -> GoString {
-    if target.request_pat != NONE {
-        let pat = read::<u64>(request, target.request_pat).unwrap_or(0);
-        if pat != 0 {
-            if let Some(text) = read::<GoString>(pat, target.pattern_str) {
-                series.route = text.ptr ^ (text.len << 48);
-                series.route_kind = route_kind::PATTERN;
-                return text;
-            }
-        }
+fn route(target: &TargetConfig, series: &mut SeriesKey, request: &Request) -> Route {
+    if request.pat != 0 && request.pattern.len != 0 {
+        // The text is the pattern's own: whether that holds is seen to where the series is new.
+        series.route = request.pattern.ptr ^ (request.pattern.len << 48);
+        series.route_kind = route_kind::PATTERN;
+        return Route { text: request.pattern, pat: request.pat };
     }
-    let mut text = GoString { ptr: 0, len: 0 };
-    if target.request_pattern != NONE {
-        text = read::<GoString>(request, target.request_pattern).unwrap_or(text);
-    }
+    let mut text = request.pattern;
     let mut kind = route_kind::PATTERN_TEXT;
     if text.len == 0 {
-        let url = read::<u64>(request, target.request_url).unwrap_or(0);
-        text = read::<GoString>(url, target.url_path).unwrap_or(text);
+        text = read::<GoString>(request.url, target.url_path).unwrap_or(text);
         kind = route_kind::PATH;
     }
     if text.len != 0 {
-        series.route = text_route(text.ptr, text.len, u64::from(kind == route_kind::PATH));
-        series.route_kind = if series.route == 0 { route_kind::NONE } else { kind };
-        if series.route == 0 {
-            lost(target.id, Reason::Unreadable);
-        }
+        hashed(target, series, text, kind);
     }
-    text
+    Route { text, pat: 0 }
+}
+
+#[inline(always)]
+fn hashed(target: &TargetConfig, series: &mut SeriesKey, text: GoString, kind: u8) {
+    // Hidden, so that the compiler makes no copy of the function for one of its values: the verifier would take a copy anew
+    // at each call.
+    let fold = core::hint::black_box(u64::from(kind == route_kind::PATH));
+    series.route = text_route(text.ptr, text.len, fold);
+    series.route_kind = if series.route == 0 { route_kind::NONE } else { kind };
+    if series.route == 0 {
+        lost(target.id, Reason::Unreadable);
+    }
 }
 
 #[inline(always)]
@@ -375,7 +431,16 @@ extern "C" fn text_route(ptr: u64, len: u64, fold: u64) -> u64 {
 
 /// Makes sure that a new series' route is one of the target's; past the limit it becomes the overflow route.
 #[inline(never)]
-fn new_route(ctx: &ProbeContext, target: &TargetConfig, series: &mut SeriesKey, text: GoString) {
+fn new_route(ctx: &ProbeContext, target: &TargetConfig, series: &mut SeriesKey, route: &Route) {
+    let text = route.text;
+    if route.pat != 0 {
+        // ServeMux gives the request its pattern's own text (net/http/server.go: ServeMux.findHandler), which lives as long
+        // as the mux, so that its address names the route. A handler may have put another there, which may be gone at once.
+        let own = read::<GoString>(route.pat, target.pattern_str);
+        if !own.is_some_and(|own| own.ptr == text.ptr && own.len == text.len) {
+            hashed(target, series, text, route_kind::PATTERN_TEXT);
+        }
+    }
     if series.route_kind == route_kind::NONE {
         return;
     }

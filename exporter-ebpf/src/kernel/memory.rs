@@ -11,6 +11,10 @@ pub(crate) struct GoString {
     pub(crate) len: u64,
 }
 
+impl GoString {
+    pub(crate) const EMPTY: Self = Self { ptr: 0, len: 0 };
+}
+
 /// The value at `base + offset`.
 #[inline(always)]
 pub(crate) fn read<T: Copy>(base: u64, offset: u16) -> Option<T> {

@@ -1,9 +1,9 @@
 //! Processes that begin and end: tells user space, which decides what they are. Knows nothing of Go.
 
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::raw_tracepoint, programs::RawTracePointContext};
-use exporter_ebpf::event;
+use exporter_ebpf::{event, target::target_slot};
 
-use super::maps::{TARGETS, tell};
+use super::maps::{TARGET_SLOTS, TARGETS, tell};
 
 /// A process called `execve`; its new image is in place.
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
@@ -11,6 +11,15 @@ fn process_exec(_ctx: RawTracePointContext) -> u32 {
     let process = (bpf_get_current_pid_tgid() >> 32) as u32;
     // What the process was told to be no longer holds: until user space has looked at the new image, nothing is read from it.
     let _ = TARGETS.remove(&process);
+    // After the map: user space writes the slot, then looks whether the map still has the process (kernel/targets.rs there).
+    if let Some(slot) = TARGET_SLOTS.get_ptr_mut(target_slot(process)) {
+        // SAFETY: from a look-up just above; a word is written whole.
+        unsafe {
+            if (*slot).pid == process {
+                (*slot).pid = 0;
+            }
+        }
+    }
     tell(event::EXEC, process);
     0
 }

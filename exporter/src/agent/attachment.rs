@@ -123,11 +123,12 @@ impl Agent {
             }
         };
         let mut config = inspection.config;
+        config.pid = pid;
         config.id = outcome.id;
         config.max_routes = super::pods::max_routes(target, self.inner.config.max_routes);
         target.inspection = Some(inspection.clone());
         let told = if target.features.has(Measure::Http) {
-            self.inner.kernel.maps().targets.insert(&pid, &config)
+            self.inner.kernel.maps().targets.insert(&config)
         } else {
             // A probe that another process of the file asked for finds nothing of this one.
             Ok(())
@@ -348,8 +349,8 @@ impl Agent {
     /// Takes a process's config from the kernel side, if it is still this target's.
     pub(super) fn forget_config(&self, pid: u32, id: u32) {
         let targets = &self.inner.kernel.maps().targets;
-        if targets.get(&pid).is_some_and(|config| config.id == id) {
-            targets.remove(&pid);
+        if targets.get(pid).is_some_and(|config| config.id == id) {
+            targets.remove(pid);
         }
     }
 }

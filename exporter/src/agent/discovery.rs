@@ -137,7 +137,7 @@ impl Agent {
             state
                 .of_pid(pid)
                 .is_some_and(|target| matches!(target.stage, Stage::Measured) && target.features.has(Measure::Http))
-                && self.inner.kernel.maps().targets.get(&pid).is_none()
+                && self.inner.kernel.maps().targets.get(pid).is_none()
         };
         if missing {
             let id = self.state().of_pid(pid).map(|target| target.id);

@@ -13,11 +13,10 @@ use aya::{
 use exporter_ebpf::{
     http::{InFlight, PanicKey, Panicked, RouteKey, RouteText, SeriesKey, SeriesValue},
     loss::LostKey,
-    target::TargetConfig,
 };
 use tracing::warn;
 
-use super::batch;
+use super::{batch, targets::Targets};
 
 /// How full a map is.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +35,7 @@ pub(crate) struct Usage {
 /// The maps that user space reads and writes.
 pub(crate) struct Maps {
     /// Measured processes.
-    pub(crate) targets: Map<u32, TargetConfig>,
+    pub(crate) targets: Targets,
     /// Requests in flight.
     pub(crate) in_flight: Map<u64, InFlight>,
     /// Panicked requests.
@@ -54,7 +53,7 @@ pub(crate) struct Maps {
 impl Maps {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, String> {
         Ok(Self {
-            targets: Map::take(ebpf, "TARGETS")?,
+            targets: Targets::take(ebpf)?,
             in_flight: Map::take(ebpf, "INFLIGHT")?,
             panics: Map::take(ebpf, "PANICS")?,
             series: Map::take(ebpf, "SERIES")?,
@@ -75,7 +74,7 @@ pub(crate) struct Map<K: Pod, V: Pod> {
 }
 
 impl<K: Pod, V: Pod> Map<K, V> {
-    fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, String> {
+    pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, String> {
         let Some(map) = ebpf.take_map(name) else {
             return Err(format!("hash map {name} is not in the object"));
         };

@@ -6,6 +6,7 @@ mod batch;
 mod events;
 mod load;
 mod maps;
+mod targets;
 
 pub(crate) use self::{
     attach::{AttachError, Link, Probe, Scope},

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Instant};
 
 use clap::ValueEnum;
-use exporter_ebpf::target::{Http2Offsets, NONE, TargetConfig};
+use exporter_ebpf::target::{Http2Offsets, NONE, TargetConfig, request_words};
 use gobinary::{Cost, Function, GoBinary, Instruction, Site, SiteError, Source};
 use serde::Serialize;
 
@@ -332,6 +332,7 @@ impl Plan<'_> {
 
     fn http(&mut self) -> TargetConfig {
         let mut config = TargetConfig {
+            pid: 0,
             id: 0,
             max_routes: 0,
             g_goid: self.offset("runtime.g", "goid"),
@@ -345,7 +346,8 @@ impl Plan<'_> {
             url_path: self.offset("net/url.URL", "Path"),
             h2: Http2Offsets::ABSENT,
             xnet: Http2Offsets::ABSENT,
-            reserved: 0,
+            request_words: 0,
+            reserved: [0; 2],
         };
         let request_is_known = config.request_method != NONE && config.request_url != NONE && config.url_path != NONE;
         let all = [Feature::Http1Server, Feature::Http2Server, Feature::XnetHttp2Server];
@@ -399,6 +401,12 @@ impl Plan<'_> {
             );
         } else {
             let _ = self.probe(Probe::HttpMux, MUX, true);
+            let word = |offset: u16, word: usize| usize::from(offset) == word * size_of::<u64>();
+            let usual = word(config.request_method, request_words::METHOD)
+                && word(config.request_url, request_words::URL)
+                && word(config.request_pattern, request_words::PATTERN)
+                && word(config.request_pat, request_words::PAT);
+            config.request_words = u16::from(usual);
         }
         config
     }
