@@ -308,14 +308,9 @@ struct Route {
 #[inline(always)]
 fn request(target: &TargetConfig, address: u64) -> Option<Request> {
     if target.request_words != 0 {
-        use request_words::{METHOD, PAT, PATTERN, URL, WORDS};
-        if let Some(words) = read::<[u64; WORDS]>(address, 0) {
-            return Some(Request {
-                method: GoString { ptr: words[METHOD], len: words[METHOD + 1] },
-                url: words[URL],
-                pattern: GoString { ptr: words[PATTERN], len: words[PATTERN + 1] },
-                pat: words[PAT],
-            });
+        let mut request = Request { method: GoString::EMPTY, url: 0, pattern: GoString::EMPTY, pat: 0 };
+        if whole_request(address, &mut request) {
+            return Some(request);
         }
     }
     let method = read::<GoString>(address, target.request_method)?;
@@ -335,6 +330,20 @@ fn request(target: &TargetConfig, address: u64) -> Option<Request> {
     Some(request)
 }
 
+/// By itself, so that the copy is on the stack only while it is read: a program and what it calls have 512 bytes of it on
+/// kernels before 6.13.
+#[inline(never)]
+fn whole_request(address: u64, request: &mut Request) -> bool {
+    let Some(words) = read::<[u64; request_words::WORDS]>(address, 0) else { return false };
+    *request = Request {
+        method: GoString { ptr: words[request_words::METHOD], len: words[request_words::METHOD + 1] },
+        url: words[request_words::URL],
+        pattern: GoString { ptr: words[request_words::PATTERN], len: words[request_words::PATTERN + 1] },
+        pat: words[request_words::PAT],
+    };
+    true
+}
+
 /// The series that a request belongs to, and its route. Nothing is copied for a route known by address.
 #[inline(always)]
 fn series(target: &TargetConfig, address: u64, routed: u64, status: u16) -> (SeriesKey, Route) {
@@ -343,7 +352,7 @@ fn series(target: &TargetConfig, address: u64, routed: u64, status: u16) -> (Ser
         lost(target.id, Reason::Unreadable);
         return (series, Route { text: GoString::EMPTY, pat: 0 });
     };
-    series.method = method_id(from.method);
+    series.method = method_of(from.method.ptr, from.method.len) as u8;
     if routed != 0 {
         // The copy is held by nothing once the handler has returned; it is whole as long as it shares the method's string.
         if let Some(copy) = request(target, routed) {
@@ -389,21 +398,25 @@ fn hashed(target: &TargetConfig, series: &mut SeriesKey, text: GoString, kind: u
     }
 }
 
-#[inline(always)]
-fn method_id(name: GoString) -> u8 {
-    if name.len == 0 || name.len > method::LONGEST as u64 {
+/// The id of the method whose name is at `ptr`. Global and with plain numbers, as [`text_route`]: the verifier would follow each
+/// of the dozen constants through all that comes after.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn method_of(ptr: u64, len: u64) -> u64 {
+    if len == 0 || len > method::LONGEST as u64 {
         return 0;
     }
     // Eight bytes at once: a heap or read-only string of up to seven is never at the last byte of the address space. Where the
     // next page is not there, byte by byte.
-    match read::<u64>(name.ptr, 0) {
-        Some(bytes) => method::id(bytes, name.len),
+    let bytes = match read::<u64>(ptr, 0) {
+        Some(bytes) => bytes,
         None => {
             let mut bytes = [0_u8; 8];
-            read_bytes(name.ptr, name.len, &mut bytes);
-            method::id(u64::from_le_bytes(bytes), name.len)
+            read_bytes(ptr, len, &mut bytes);
+            u64::from_le_bytes(bytes)
         }
-    }
+    };
+    u64::from(method::id(bytes, len))
 }
 
 /// The route of a text: folded as a path where `fold` is not 0, else hashed as it is; 0 if it cannot be read. Global and with
@@ -429,18 +442,23 @@ extern "C" fn text_route(ptr: u64, len: u64, fold: u64) -> u64 {
     if fold == 0 { plain | 1 } else { folder.finish(len <= MAX_PATH as u64) }
 }
 
-/// Makes sure that a new series' route is one of the target's; past the limit it becomes the overflow route.
-#[inline(never)]
+/// Sees to the route of a series that is new. What it calls, it calls one after another: their stacks must not add up.
+#[inline(always)]
 fn new_route(ctx: &ProbeContext, target: &TargetConfig, series: &mut SeriesKey, route: &Route) {
-    let text = route.text;
     if route.pat != 0 {
         // ServeMux gives the request its pattern's own text (net/http/server.go: ServeMux.findHandler), which lives as long
         // as the mux, so that its address names the route. A handler may have put another there, which may be gone at once.
         let own = read::<GoString>(route.pat, target.pattern_str);
-        if !own.is_some_and(|own| own.ptr == text.ptr && own.len == text.len) {
-            hashed(target, series, text, route_kind::PATTERN_TEXT);
+        if !own.is_some_and(|own| own.ptr == route.text.ptr && own.len == route.text.len) {
+            hashed(target, series, route.text, route_kind::PATTERN_TEXT);
         }
     }
+    insert_route(ctx, target, series, route.text);
+}
+
+/// Makes sure that a new series' route is one of the target's; past the limit it becomes the overflow route.
+#[inline(never)]
+fn insert_route(ctx: &ProbeContext, target: &TargetConfig, series: &mut SeriesKey, text: GoString) {
     if series.route_kind == route_kind::NONE {
         return;
     }

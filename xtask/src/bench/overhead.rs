@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::fixture::{Agent, Tools};
-use super::proc;
+use super::proc::{self, Cpus};
 use super::programs::{self, Protocol};
 use super::report::{Section, Table, number};
 use super::stats::{Spread, differences};
@@ -18,7 +18,7 @@ use super::stats::{Spread, differences};
 #[group(skip)]
 pub(super) struct Options {
     /// How many times each way is measured
-    #[arg(long, default_value_t = 6)]
+    #[arg(long, default_value_t = 10)]
     pub(super) pairs: usize,
     /// hello, api, work1ms, idle10k, pingpong or all
     #[arg(long, default_value = "all", value_parser = ["hello", "api", "work1ms", "idle10k", "pingpong", "all"])]
@@ -101,7 +101,7 @@ pub(super) fn run(tools: &Tools, options: &Options) -> Result<Section> {
         "overhead",
         format!(
             "CPU time of the measured process (all threads, user and system, probes included; clock_getcpuclockid) a request, \
-             {} connections over HTTP/1.1. In each of {} rounds every way is run once, in changing order; differences are \
+             {} connections over HTTP/1.1. The service has one CPU, the load and the agent the others. In each of {} rounds every way is run once, in changing order; differences are \
              taken within a round. `entry/RET` are the same two programs at the first byte and the RETs of the function that calls \
              the handler; the one at RET does less work than ours there (it finds no response writer), which is in its favour.",
             options.connections, options.pairs
@@ -135,7 +135,12 @@ pub(super) fn run(tools: &Tools, options: &Options) -> Result<Section> {
 
 fn measure(tools: &Tools, options: &Options, case: &Case, section: &mut Section) -> Result<Vec<String>> {
     let copied = tools.copy(&tools.bench, case.name)?;
-    let service = copied.start(case.kind)?;
+    // Each on a CPU of its own: where they share, a service that takes longer also waits, wakes and searches for work at other
+    // times, and that is more than what is to be seen.
+    proc::pin(Cpus::First)?;
+    let service = copied.start(case.kind);
+    proc::pin(Cpus::Others)?;
+    let service = service?;
     let address = service.address("http")?;
     let _idle = idle_connections(address, case.idle)?;
     let arms =
@@ -163,6 +168,7 @@ fn measure(tools: &Tools, options: &Options, case: &Case, section: &mut Section)
             runs[arm].push(one(arms[arm], case.requests)?);
         }
     }
+    proc::pin(Cpus::All)?;
     figures(case, &runs, section);
     let median = |arm: usize, of: fn(&Run) -> f64| {
         runs.get(arm)

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
@@ -64,4 +65,32 @@ pub(super) fn raise_open_files() -> Result<()> {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("cannot raise the limit of open files")?;
     }
     Ok(())
+}
+
+/// Which CPUs this process, and what it starts from here on, may run on: the first alone, all but the first, or all. On a machine
+/// with a single CPU, that one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cpus {
+    First,
+    Others,
+    All,
+}
+
+/// Keeps this thread, and what it starts from here on, on some CPUs.
+pub(super) fn pin(cpus: Cpus) -> Result<()> {
+    let count = std::fs::read_dir("/sys/devices/system/cpu")?
+        .flatten()
+        .filter(|entry| {
+            let name = entry.file_name();
+            let digits = name.to_string_lossy().strip_prefix("cpu").map(str::to_owned).unwrap_or_default();
+            !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+        })
+        .count();
+    let mut set = CpuSet::new();
+    for cpu in 0..count {
+        if count < 2 || cpus == Cpus::All || (cpu == 0) == (cpus == Cpus::First) {
+            set.set(cpu)?;
+        }
+    }
+    sched_setaffinity(Pid::from_raw(0), &set).context("cannot choose the CPUs to run on")
 }
