@@ -3,16 +3,18 @@
 
 mod support;
 
-use std::{collections::BTreeMap, fs};
+use std::{
+    collections::BTreeMap,
+    fs, thread,
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 use support::{
     agent::Counts,
-    cluster::{Lab, NAMESPACE, Pod},
+    cluster::{ENABLED, Lab, NAMESPACE, Pod},
 };
-use xtask::cluster::NODE;
-
-const ENABLED: (&str, &str) = ("gopulse.io/enabled", "true");
+use xtask::cluster::{NODE, wait_for};
 
 fn named(lab: &Lab, pods: &[Pod]) {
     let scrape = lab.scrape();
@@ -87,4 +89,88 @@ fn as_shipped(lab: &Lab) {
     let root = mounts.lines().find(|line| line.split(' ').nth(1) == Some("/")).expect("it has a root");
     assert!(root.contains(" overlay ro"), "the root is not read-only: {root}");
     println!("the agent runs as uid {}, capabilities {added:?}, seccomp on, root read-only", context["runAsUser"]);
+}
+
+/// Twenty replicas of one image share one inode, and with it their probes: each request counts once, for its own pod, and only
+/// if that has opted in.
+#[test]
+fn twenty_replicas_of_one_image() {
+    let lab = Lab::start();
+    let pods = lab.deploy("shop", 20, &[]);
+    let inode = |pod: &Pod| {
+        use std::os::unix::fs::MetadataExt;
+        let pid = lab.cluster.node().container_pid(&pod.container_id).expect("it runs");
+        fs::metadata(format!("/proc/{pid}/root/app")).expect("it has its executable").ino()
+    };
+    assert!(pods.iter().all(|pod| inode(pod) == inode(&pods[0])), "the replicas do not share their layer");
+
+    let (half, others) = pods.split_at(10);
+    let mut wanted: BTreeMap<&Pod, Counts> = BTreeMap::new();
+    for (opted, what) in [(half, "half"), (others, "all")] {
+        let start = Instant::now();
+        for pod in opted {
+            lab.annotate(pod, "gopulse.io/enabled=true");
+            wanted.insert(pod, Counts::new());
+        }
+        lab.wait_measured(wanted.keys().copied());
+        println!(
+            "{what} of the replicas opted in, all measured {:.1} s after the first",
+            start.elapsed().as_secs_f64()
+        );
+        // At once, and each another number, so that a request counted for another pod shows.
+        let sent: Vec<Counts> = thread::scope(|scope| {
+            let loads: Vec<_> =
+                pods.iter().zip(1..).map(|(pod, hundreds)| scope.spawn(move || pod.load(hundreds * 100))).collect();
+            loads.into_iter().map(|load| load.join().expect("the load ran")).collect()
+        });
+        for (pod, sent) in pods.iter().zip(&sent) {
+            if let Some(wanted) = wanted.get_mut(pod) {
+                for (key, count) in sent {
+                    *wanted.entry(key.clone()).or_default() += count;
+                }
+                lab.assert_counts(pod, wanted);
+            }
+        }
+        named(&lab, &wanted.keys().map(|&pod| pod.clone()).collect::<Vec<_>>());
+    }
+    let total: u64 = wanted.values().flat_map(BTreeMap::values).sum();
+    println!("20 replicas, one inode: {total} requests, each counted once and for its own pod");
+}
+
+/// An annotation takes effect on a pod that runs; one that cannot be used is told at the pod and at `/targets`.
+#[test]
+fn annotations_of_a_running_pod() {
+    let lab = Lab::start();
+    let pod = lab.deploy("shop", 1, &[]).remove(0);
+    let timed = |annotation: &str, wanted: &[Pod]| {
+        lab.annotate(&pod, annotation);
+        println!("{annotation}: in force {:.2} s later", lab.wait_measured(wanted).as_secs_f64());
+    };
+    named(&lab, &[]);
+    let one = [pod.clone()];
+    timed("gopulse.io/enabled=true", &one);
+    lab.assert_counts(&pod, &pod.load(200));
+    timed("gopulse.io/enabled-", &[]);
+    pod.load(100);
+    // The namespace's default, and a pod that refuses it.
+    lab.kubectl(&["annotate", "namespace", NAMESPACE, "gopulse.io/enabled=true"]);
+    lab.wait_measured(&one);
+    timed("gopulse.io/enabled=false", &[]);
+    lab.kubectl(&["annotate", "namespace", NAMESPACE, "gopulse.io/enabled-"]);
+    timed("gopulse.io/enabled=true", &one);
+
+    lab.annotate(&pod, "gopulse.io/features=htpp");
+    let selector = format!("involvedObject.name={},type=Warning", pod.name);
+    let told = || {
+        let events = lab.cluster.plane().get(&["events", "-n", NAMESPACE, "--field-selector", &selector])?;
+        let messages = events["items"].as_array().into_iter().flatten().filter_map(|event| event["message"].as_str());
+        Ok(messages.filter(|message| message.contains("htpp")).map(str::to_owned).next())
+    };
+    let message = wait_for("an Event tells of the bad annotation", Duration::from_secs(30), told)
+        .unwrap_or_else(|error| panic!("{error:#}; the agent's log:\n{}", lab.agent_log()));
+    println!("the Event: {message}");
+    let targets = xtask::service::get(lab.agent, "/targets").expect("/targets answers");
+    assert!(targets.contains("htpp"), "/targets does not tell of it: {targets}");
+    // The default stands.
+    lab.wait_measured(&one);
 }

@@ -139,6 +139,9 @@ fn environment() -> Result<Vec<(&'static str, String)>> {
         "SSL_CERT_FILE",
         "GOPULSE_MATRIX",
         "GOPULSE_SOAK_SECONDS",
+        "GOPULSE_CHURN_SECONDS",
+        "GOPULSE_OUTAGE_SECONDS",
+        "GOPULSE_KEEP_CLUSTER",
     ] {
         if let Ok(value) = env::var(name) {
             environment.push((name, value));

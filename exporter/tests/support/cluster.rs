@@ -12,7 +12,6 @@ use std::{
 use serde_json::Value;
 use xtask::{
     cluster::{Cluster, Image, Options, wait_for},
-    exposition::Sample,
     go::{Service, Variant},
     service, util,
 };
@@ -42,6 +41,9 @@ pub(crate) const MIX: [&str; 5] = [
     "GET /items/0 404 /items/{id} 5",
     "GET /fail 500 /fail 5",
 ];
+
+/// The annotation of a pod that opts in.
+pub(crate) const ENABLED: (&str, &str) = ("gopulse.io/enabled", "true");
 
 /// A cluster with the agent in it.
 pub(crate) struct Lab {
@@ -192,6 +194,26 @@ impl Lab {
         start.elapsed()
     }
 
+    /// Whether the process of a pod's container, as its status names it, is measured now.
+    pub(crate) fn is_container_measured(&self, pod: &Pod) -> bool {
+        let Ok(pid) = self.cluster.node().container_pid(&pod.container_id) else { return false };
+        self.targets().iter().any(|target| target["pid"] == pid && target["state"] == "measured")
+    }
+
+    /// Waits until the process of a pod's container is measured.
+    pub(crate) fn wait_container_measured(&self, pod: &Pod) {
+        let measured = || Ok(self.is_container_measured(pod).then_some(()));
+        wait_for(&format!("the container of {} is measured", pod.name), PATIENCE, measured)
+            .unwrap_or_else(|error| panic!("{error:#}; the agent's log:\n{}", self.agent_log()));
+    }
+
+    /// The agent's process.
+    pub(crate) fn agent_pid(&self) -> u32 {
+        let pod = self.agent_pod();
+        let id = pod["status"]["containerStatuses"][0]["containerID"].as_str().expect("it runs");
+        self.cluster.node().container_pid(id).expect("containerd knows it")
+    }
+
     /// What the agent has counted for a pod's container `app`.
     pub(crate) fn counts(&self, pod: &Pod) -> Counts {
         self.scrape().counts_of_pod(&pod.name)
@@ -240,10 +262,23 @@ impl Scrape {
         named.map(str::to_owned).collect()
     }
 
-    /// The first sample of a metric.
-    pub(crate) fn sample(&self, name: &str) -> Option<&Sample> {
-        self.samples.iter().find(|sample| sample.name == name)
+    /// The value of a metric's sample with this label.
+    pub(crate) fn value(&self, name: &str, label: &str, value: &str) -> Option<f64> {
+        let mut samples = self.samples.iter().filter(|sample| sample.name == name && sample.label(label) == value);
+        samples.next().map(|sample| sample.value)
     }
+}
+
+/// What that many requests of [`MIX`], a multiple of 100, are counted as.
+pub(crate) fn mix_of(requests: u64) -> Counts {
+    let mut counts = Counts::new();
+    for line in MIX {
+        let words: Vec<&str> = line.split(' ').collect();
+        let weight: u64 = words[4].parse().expect("a weight");
+        let key = (words[0].to_owned(), words[2].parse().expect("a status"), words[3].to_owned());
+        *counts.entry(key).or_default() += weight * requests / 100;
+    }
+    counts
 }
 
 /// A directory of shipped manifests.

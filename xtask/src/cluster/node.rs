@@ -26,6 +26,8 @@ use crate::util;
 pub const NODE: &str = "node-1";
 const PAUSE: &str = "gopulse.test/pause:1";
 const PATIENCE: Duration = Duration::from_mins(2);
+/// Where the kubelet and the network plug-ins write whatever they are told; the node has its own there, in memory.
+const FIXED_DIRECTORIES: [&str; 2] = ["/var/lib/kubelet", "/var/lib/cni"];
 /// What the kubelet sets for the whole machine; here it writes into files of the node's own instead.
 const KERNEL_SETTINGS: [&str; 6] = [
     "vm/overcommit_memory",
@@ -156,6 +158,7 @@ impl Node {
         let packages = programs::node()?;
         let directory = plane.directory().join("node");
         fs::create_dir_all(directory.join("kernel"))?;
+        fs::create_dir_all(directory.join("static"))?;
         fs::create_dir_all(place.run())?;
         place.create_cgroups()?;
         let namespace = namespace(&directory, &place)?;
@@ -193,6 +196,12 @@ impl Node {
         let mut command = self.inside(self.packages.join("usr/bin/ctr"));
         command.arg("--address").arg(self.place.run().join("containerd.sock")).args(["--namespace", "k8s.io"]);
         util::output(command.args(arguments))
+    }
+
+    /// Has the kubelet run a pod that is not from the API server: its manifest in YAML or JSON.
+    pub fn write_static_pod(&self, name: &str, manifest: &str) -> Result<()> {
+        let file = self.directory.join("static").join(format!("{name}.yaml"));
+        fs::write(&file, manifest).with_context(|| format!("cannot write {}", file.display()))
     }
 
     /// The kubelet's process id.
@@ -245,6 +254,9 @@ localStorageCapacityIsolation: false
 evictionHard: {{memory.available: 0%, nodefs.available: 0%, nodefs.inodesFree: 0%, imagefs.available: 0%}}
 imageGCHighThresholdPercent: 100
 podLogsDir: {directory}/logs
+volumePluginDir: {directory}/volume-plugins
+staticPodPath: {directory}/static
+fileCheckFrequency: 1s
 resolvConf: {directory}/resolv.conf
 registerNode: true
 syncFrequency: 10s
@@ -313,6 +325,9 @@ fn namespace(directory: &Path, place: &Place) -> Result<Process> {
         let path = Path::new("/proc/sys").join(setting);
         fs::copy(&path, &own).with_context(|| format!("cannot copy {}", path.display()))?;
         script.push(format!("mount --bind {} {}", own.display(), path.display()));
+    }
+    for fixed in FIXED_DIRECTORIES {
+        script.push(format!("mkdir -p {fixed} && mount -t tmpfs tmpfs {fixed}"));
     }
     let ready = place.run().join("namespace");
     script.extend([format!("touch {}", ready.display()), "exec sleep infinity".to_owned()]);
