@@ -273,6 +273,9 @@ impl Agent {
             state.retire(&dead, self.inner.kernel.maps(), self.inner.config.max_routes, pods);
         }
         state.targets.retain(|id, _| !dead.contains(id));
+        if let Some(pods) = &self.inner.pods {
+            state.forget_retired(pods);
+        }
         state.settled.retain(|key, _| !dead.contains(&key.target));
         state.routes.forget(&dead);
         let maps = self.inner.kernel.maps();

@@ -154,8 +154,7 @@ impl Agent {
                 }
             }
         }
-        let mut state = self.state();
-        state.retired.retain(|_, retired| pods.knows(&retired.uid));
+        self.state().forget_retired(pods);
     }
 
     /// The measurement stands; what is told of the pod may be other.

@@ -29,14 +29,16 @@ pub(super) struct Retired {
 }
 
 impl State {
-    /// Takes over what targets that are about to be forgotten have counted, where their pod is still there.
+    /// Takes over what targets that are about to be forgotten have counted, where their pod is still there or another
+    /// target shows the same series.
     pub(super) fn retire(&mut self, dead: &HashSet<u32>, maps: &Maps, max_routes: u32, pods: &Pods) {
         let of_pods: HashMap<u32, (Labels, Arc<str>)> = dead
             .iter()
             .filter_map(|id| {
                 let target = self.targets.get(id)?;
                 let uid = &target.placement.as_ref()?.uid;
-                pods.knows(uid).then(|| (*id, (target.labels.clone(), uid.clone())))
+                let outlived = || self.targets.values().any(|it| !dead.contains(&it.id) && it.labels == target.labels);
+                (pods.knows(uid) || outlived()).then(|| (*id, (target.labels.clone(), uid.clone())))
             })
             .collect();
         if of_pods.is_empty() {
@@ -70,6 +72,14 @@ impl State {
         for ((labels, uid), reason, count) in lost {
             *self.retired_of(labels, uid).lost.entry(reason).or_default() += count;
         }
+    }
+
+    /// Drops the totals of pods that are gone. Not while a target of theirs still lingers: its series would go back by what the
+    /// targets before it had counted, and a rate over that would count the rest twice.
+    pub(super) fn forget_retired(&mut self, pods: &Pods) {
+        let targets = &self.targets;
+        let lingers = |labels: &Labels| targets.values().any(|target| target.labels == *labels);
+        self.retired.retain(|labels, retired| pods.knows(&retired.uid) || lingers(labels));
     }
 
     fn retired_of(&mut self, labels: &Labels, uid: &Arc<str>) -> &mut Retired {
