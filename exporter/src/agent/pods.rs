@@ -24,6 +24,9 @@ const ROUTES_TO_FOLD: u32 = 1000;
 /// cgroup could not be read.
 const CONTAINER_LOOKS: [Duration; 3] = [Duration::from_millis(50), Duration::from_millis(300), Duration::from_secs(2)];
 
+/// Containers that change at one time when a list is read, and hardly otherwise.
+const MANY: usize = 16;
+
 /// What of a pod's annotations is for other stations to read.
 pub(crate) const CHECKS: Checks = Checks {
     features: |text| text.parse::<Features>().map(drop).map_err(|error| error.to_string()),
@@ -155,6 +158,10 @@ impl Agent {
             }
         }
         self.state().forget_retired(pods);
+        if ids.len() > MANY {
+            // Reading a whole list takes memory that is not needed again for long.
+            crate::heap::give_back();
+        }
     }
 
     /// The measurement stands; what is told of the pod may be other.
