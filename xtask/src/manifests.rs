@@ -45,6 +45,7 @@ const VARIANTS: &[Variant] = &[
     },
     Variant { name: "perf events", components: &["perf-event"], values: &["perfEvent=true"] },
     Variant { name: "TLS", components: &["tls"], values: &["tls.enabled=true", "requireToken=true"] },
+    Variant { name: "not root", components: &["non-root"], values: &["nonRoot=true"] },
     Variant {
         name: "a seccomp profile of ours",
         components: &["seccomp"],
