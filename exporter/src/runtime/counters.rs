@@ -54,7 +54,7 @@ impl<'p> Look<'p> {
         // The figures of a collection change together, with the world stopped; those of the heap move to another delta.
         let same = [Item::Numgc, Item::PauseTotalNs, Item::CpuStats, Item::HeapGen];
         let grew = match (&self.heap, &before.heap) {
-            (Some(now), Some(before)) => now.follows(before),
+            (Some(now), Some(before)) => now.follows(before, self.plan.minor),
             _ => true,
         };
         grew && same.into_iter().all(|item| self.slice(item) == before.slice(item))

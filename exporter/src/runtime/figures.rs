@@ -178,6 +178,16 @@ impl Figures {
         }
     }
 
+    /// Lets no counter be less than it was, as client_golang does: some of the runtime's go back a little, and Prometheus would
+    /// take that for a restart.
+    pub(super) fn at_least(&mut self, before: &Self) {
+        for ((desc, now), before) in FIGURES.iter().zip(&mut self.0).zip(&before.0) {
+            if desc.kind == Kind::Counter && *now < *before {
+                *now = *before;
+            }
+        }
+    }
+
     /// The value at an index of [`FIGURES`].
     pub(crate) fn at(&self, index: usize) -> Option<f64> {
         self.0.get(index).copied().filter(|value| !value.is_nan())

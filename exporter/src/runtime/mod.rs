@@ -75,6 +75,8 @@ struct Runtime {
     bias: u64,
     /// The list of threads, as of the last look.
     threads: Vec<u64>,
+    /// The figures of the last look.
+    figures: Figures,
     /// Where the array of all goroutines was at the last look, and how many it had.
     allgs: Option<(u64, u64)>,
 }
@@ -91,7 +93,7 @@ impl Reader {
         let runtime = plan.map(|plan| {
             let bias = plan.anchor.map_or(Ok(0), |anchor| load_bias(pid, anchor))?;
             check_version(memory, &plan, bias)?;
-            Ok::<_, io::Error>(Runtime { plan, bias, threads: Vec::new(), allgs: None })
+            Ok::<_, io::Error>(Runtime { plan, bias, threads: Vec::new(), figures: Figures::default(), allgs: None })
         });
         let runtime = runtime.transpose()?;
         // All of it was the same image's, and that is the one that is meant.
@@ -150,6 +152,8 @@ impl Runtime {
             None => None,
         };
         look.figures(processors, threads, out);
+        out.figures.at_least(&self.figures);
+        self.figures.clone_from(&out.figures);
         Ok(Outcome::Read)
     }
 }
