@@ -24,8 +24,20 @@ const WHEELS: [&str; 7] = ["1.21.13", "1.22.10", "1.23.9", "1.24.11", "1.25.5", 
 /// as the pattern syntax of `http.ServeMux`, and real services are at their toolchain's.
 const GENERIC_GO_LINE: &str = "go 1.17";
 /// The services, each a module in `xtask/go`.
-pub const SERVICES: [&str; 10] =
-    ["hello", "matrix", "edge", "counted", "demo", "xnet", "load", "bench", "guest", "pause"];
+pub const SERVICES: [&str; 11] =
+    ["hello", "matrix", "edge", "counted", "demo", "xnet", "load", "bench", "guest", "pause", "truth"];
+/// client_golang's last release for the Go versions from each of these minor versions on: a release is built by the last few
+/// Go versions alone.
+const CLIENT_GOLANG: [(u32, &str); 8] = [
+    (17, "v1.16.0"),
+    (19, "v1.18.0"),
+    (20, "v1.20.5"),
+    (21, "v1.21.1"),
+    (22, "v1.22.0"),
+    (23, "v1.23.2"),
+    (25, "v1.24.1"),
+    (26, "v1.25.0"),
+];
 /// What services share, a module of its own that they name by a relative path.
 const SHARED: &str = "self";
 
@@ -308,15 +320,33 @@ fn copy_sources(name: &str, toolchain: &Toolchain, files: &Sources) -> Result<Pa
         let to = copy.join(path);
         if path.file_name() == Some(OsStr::new("go.mod")) {
             let text = String::from_utf8_lossy(bytes);
-            let line = format!("go 1.{}", toolchain.minor());
-            let lines = text.lines().map(|old| if old == GENERIC_GO_LINE { line.as_str() } else { old });
-            let text = lines.collect::<Vec<_>>().join("\n") + "\n";
+            let text = module_for(&text, toolchain.minor());
             util::write_if_changed(&to, text.as_bytes())?;
         } else {
             util::write_if_changed(&to, bytes)?;
         }
     }
     Ok(copy)
+}
+
+/// A `go.mod` as a toolchain can have it: with its own language version where that is left open, and where it asks for a newer
+/// Go, with the release of client_golang that this one builds; Go finds the rest.
+fn module_for(text: &str, minor: u32) -> String {
+    let line = format!("go 1.{minor}");
+    let asked = text.lines().find_map(|line| line.strip_prefix("go 1.")?.split('.').next()?.parse::<u32>().ok());
+    let newer = asked.is_some_and(|asked| asked > minor);
+    let client = CLIENT_GOLANG.iter().rev().find(|(from, _)| *from <= minor).map_or("", |(_, version)| version);
+    let lines = text.lines().filter(|old| !newer || !old.ends_with("// indirect")).map(|old| {
+        let client_golang = "\tgithub.com/prometheus/client_golang ";
+        if old == GENERIC_GO_LINE || newer && old.starts_with("go ") {
+            line.clone()
+        } else if newer && old.starts_with(client_golang) {
+            format!("{client_golang}{client}")
+        } else {
+            old.to_owned()
+        }
+    });
+    lines.collect::<Vec<_>>().join("\n") + "\n"
 }
 
 /// Checks that every Go source is formatted and that `go vet` finds nothing.
@@ -338,7 +368,7 @@ pub fn vet() -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{VERSIONS, Variant, minor};
+    use super::{VERSIONS, Variant, minor, module_for};
 
     #[test]
     fn variants_are_read_by_their_names() {
@@ -346,6 +376,16 @@ mod tests {
             assert_eq!(variant.name().parse::<Variant>().unwrap(), variant);
         }
         assert!("fast".parse::<Variant>().is_err());
+    }
+
+    #[test]
+    fn a_module_is_made_for_its_toolchain() {
+        assert_eq!(module_for("module m\n\ngo 1.17\n", 22), "module m\n\ngo 1.22\n");
+        let new =
+            "go 1.26.0\n\nrequire (\n\tgithub.com/prometheus/client_golang v1.25.0\n\ta/b v1.0.0 // indirect\n)\n";
+        assert_eq!(module_for(new, 26), new);
+        let old = "go 1.19\n\nrequire (\n\tgithub.com/prometheus/client_golang v1.18.0\n)\n";
+        assert_eq!(module_for(new, 19), old);
     }
 
     #[test]

@@ -19,6 +19,7 @@ import (
 var (
 	waiting = flag.Int("waiting", 200, "goroutines that wait for a channel for ever")
 	work    = flag.Bool("work", true, "allocate, collect, wait and contend all the time")
+	again   = flag.Duration("again", 0, "after so long, run the same program anew in this process")
 )
 
 func main() {
@@ -33,7 +34,14 @@ func main() {
 		go func() { <-never }()
 	}
 	waitInKnownWays()
+	mark()
+	if *again > 0 {
+		time.AfterFunc(*again, runAnew)
+	}
 	if *work {
+		for i := 0; i < 100000; i++ {
+			ballast = append(ballast, &[6]*int{})
+		}
 		for i := 0; i < 2; i++ {
 			go churn()
 		}
@@ -41,6 +49,11 @@ func main() {
 		go collect()
 	}
 	mux := http.NewServeMux()
+	// What moves by itself cannot be compared: the work can be made to rest.
+	for path, value := range map[string]uint32{"/still": 1, "/busy": 0} {
+		value := value
+		mux.HandleFunc(path, func(http.ResponseWriter, *http.Request) { atomic.StoreUint32(&still, value) })
+	}
 	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	self.Serve(mux, self.Options{})
 }
@@ -67,13 +80,24 @@ func waitInKnownWays() {
 }
 
 var (
+	still uint32
 	kept  [512][]byte
 	turns uint64
+
+	// Makes the heap large against what asking for figures allocates.
+	ballast []*[6]*int
 )
+
+func rest() {
+	for atomic.LoadUint32(&still) == 1 {
+		time.Sleep(2 * time.Millisecond)
+	}
+}
 
 // churn allocates small, large and pointer-free objects, and keeps some for a while.
 func churn() {
 	for i := 0; ; i++ {
+		rest()
 		size := 1 << uint(i%17)
 		buffer := make([]byte, size)
 		buffer[0] = byte(i)
@@ -93,6 +117,7 @@ func churn() {
 func contend() {
 	var mutex sync.Mutex
 	for {
+		rest()
 		var group sync.WaitGroup
 		for i := 0; i < 4; i++ {
 			group.Add(1)
@@ -118,6 +143,7 @@ func busy(d time.Duration) {
 // collect asks for collections beside those that the runtime begins.
 func collect() {
 	for {
+		rest()
 		time.Sleep(50 * time.Millisecond)
 		runtime.GC()
 	}

@@ -11,7 +11,7 @@ use super::fixture::Tools;
 use super::fleet::{self, Fleet};
 use super::machine::Machine;
 use super::report::{Section, number};
-use super::{agent, attach, budget, inspect, overhead, replicas, scale, scrape};
+use super::{agent, attach, budget, inspect, overhead, replicas, runtime, scale, scrape};
 use crate::util;
 
 const JSON: &str = "docs/performance.json";
@@ -53,6 +53,7 @@ pub(super) fn run(tools: &Tools, options: &Options) -> Result<()> {
     done(overhead::run(tools, &options.overhead)?)?;
     done(agent::run(tools)?)?;
     done(attach::run(tools)?)?;
+    done(runtime::run(tools)?)?;
     done(inspect::run(tools, &options.inspect)?)?;
     done(replicas::run(tools, &replicas::Options { pairs: options.overhead.pairs.max(8) })?)?;
     {

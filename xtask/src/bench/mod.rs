@@ -17,6 +17,7 @@ mod program_info;
 mod programs;
 mod replicas;
 mod report;
+mod runtime;
 mod scale;
 mod scrape;
 mod stats;
@@ -51,6 +52,8 @@ enum Command {
     Replicas(replicas::Options),
     /// Whether the overhead budget holds
     Budget,
+    /// Reading a target's runtime from outside, and a walk over 100,000 goroutines
+    Runtime,
     /// Scrapes of many targets
     Scrape(fleet::Options),
     /// Attaching to many targets, letting go of them, and what they cost the agent
@@ -86,6 +89,7 @@ pub fn run(options: &Options) -> Result<()> {
         Command::Inspect(options) => inspect::run(&tools, options)?,
         Command::Replicas(options) => replicas::run(&tools, options)?,
         Command::Budget => budget::run(),
+        Command::Runtime => runtime::run(&tools)?,
         Command::Scrape(options) => scrape::run(&mut fleet::Fleet::start(&tools, options)?)?,
         Command::Scale(options) => scale::run(&mut fleet::Fleet::start(&tools, options)?)?,
         Command::Limits(options) => return limits::run(&tools, options),
