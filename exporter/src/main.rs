@@ -12,14 +12,15 @@ mod runtime;
 mod serve;
 mod target;
 
-use std::{io::Write as _, process::ExitCode};
+use std::{io::Write as _, net::TcpListener, process::ExitCode};
 
 use clap::Parser as _;
+use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
 use crate::{
     agent::Agent,
-    config::{Cli, Command, Config, HpaCommand, LogFormat, RunArgs},
+    config::{Cli, Command, Config, HpaCommand, HpaStream, LogFormat, RunArgs},
     kernel::{Kernel, Options},
     kubernetes::{Pods, Reviewer},
     serve::Protection,
@@ -48,6 +49,11 @@ fn main() -> ExitCode {
         Command::Hpa(HpaCommand::Simulate(args)) => {
             hpa::simulate::run(&args).map_err(Failure::usage).and_then(|text| print(&text))
         }
+        Command::Hpa(HpaCommand::Doctor(args)) => doctor(args),
+        Command::Hpa(HpaCommand::RehearseAgents(args)) => {
+            until_ended(|| hpa::feed::rehearse::run(args)).map_err(Failure::error)
+        }
+        Command::MetricsApi(args) => metrics_api(&args),
         Command::MetricReference => print(&metrics::reference()),
     };
     match result {
@@ -73,6 +79,7 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
     let access = config.metrics_access.clone();
     let tls = access.tls_certificate.as_deref().zip(access.tls_key.as_deref());
     let tls = tls.map(|(certificate, key)| serve::acceptor(certificate, key)).transpose().map_err(Failure::error)?;
+    let stream = stream_listener(&config.hpa_stream).map_err(Failure::error)?;
     let (kernel, events, kernel_log) = Kernel::load(&options).map_err(Failure::error)?;
     heap::give_back();
     let address = listener.local_addr().map_err(Failure::error)?;
@@ -89,10 +96,20 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
     let result = runtime.block_on(async {
         let mut terminate =
             tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(Failure::error)?;
-        let client = if pods.is_some() || access.require_token {
+        let client = if pods.is_some() || access.require_token || stream.is_some() {
             Some(kubernetes::client().await.map_err(Failure::error)?)
         } else {
             None
+        };
+        let (scaling, scaled) = (agent.clone(), client.clone());
+        let stream = async move {
+            match (stream, scaled) {
+                (Some((listener, tls)), Some(client)) => {
+                    let protection = Protection { tls: Some(tls), reviewer: Some(Reviewer::new(client)) };
+                    serve::serve(listener, scaling, protection).await
+                }
+                _ => std::future::pending().await,
+            }
         };
         let reviewer = client.clone().filter(|_| access.require_token).map(Reviewer::new);
         let watching = agent.clone();
@@ -106,6 +123,7 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
             () = watch => Ok(()),
             result = agent.run(events, inbox) => result.map_err(Failure::error),
             result = kernel_log.run() => result.map_err(Failure::error),
+            result = stream => result.map_err(Failure::error),
             result = serve::serve(listener, agent.clone(), Protection { tls, reviewer }) => result.map_err(Failure::error),
             _ = tokio::signal::ctrl_c() => Ok(()),
             _ = terminate.recv() => Ok(()),
@@ -113,6 +131,54 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
     });
     info!("detaching");
     agent.shut_down();
+    // Work in the background holds nothing that the end of the process does not release.
+    runtime.shutdown_background();
+    result
+}
+
+/// Where the metrics-api listens, if it may.
+fn stream_listener(config: &HpaStream) -> Result<Option<(TcpListener, TlsAcceptor)>, String> {
+    let (Some(address), Some(certificate), Some(key)) = (config.address, &config.tls_certificate, &config.tls_key)
+    else {
+        return Ok(None);
+    };
+    let listener = serve::bind(address).map_err(|error| error.replace("--metrics-address", "--hpa-stream-address"))?;
+    Ok(Some((listener, serve::acceptor(certificate, key)?)))
+}
+
+fn metrics_api(args: &hpa::api::MetricsApiArgs) -> Result<(), Failure> {
+    let config = hpa::api::Config::load(args).map_err(Failure::usage)?;
+    if args.check {
+        return print(&serde_norway::to_string(&config).map_err(Failure::error)?);
+    }
+    if args.table {
+        return print(&config.table().map_err(Failure::usage)?.markdown());
+    }
+    start_log(&config.log_level, if config.log_json { LogFormat::Json } else { LogFormat::Human })
+        .map_err(Failure::usage)?;
+    until_ended(|| hpa::api::run(config)).map_err(Failure::error)
+}
+
+fn doctor(args: hpa::doctor::DoctorArgs) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::error)?;
+    let (report, well) = runtime.block_on(hpa::doctor::run(args)).map_err(Failure::error)?;
+    print(&report)?;
+    if well { Ok(()) } else { Err(Failure::error("a link is broken")) }
+}
+
+/// Runs a role until it fails or is asked to end.
+fn until_ended<F: Future<Output = Result<(), String>>>(role: impl FnOnce() -> F) -> Result<(), String> {
+    let failed = |error: std::io::Error| error.to_string();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let result = runtime.block_on(async {
+        let mut terminate =
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(failed)?;
+        tokio::select! {
+            result = role() => result,
+            _ = tokio::signal::ctrl_c() => Ok(()),
+            _ = terminate.recv() => Ok(()),
+        }
+    });
     // Work in the background holds nothing that the end of the process does not release.
     runtime.shutdown_background();
     result
@@ -139,9 +205,13 @@ fn print(text: &str) -> Result<(), Failure> {
 }
 
 fn log_to_stderr(config: &Config) -> Result<(), tracing_subscriber::filter::ParseError> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&config.log_level)?;
+    start_log(&config.log_level, config.log_format)
+}
+
+fn start_log(level: &str, format: LogFormat) -> Result<(), tracing_subscriber::filter::ParseError> {
+    let filter = tracing_subscriber::EnvFilter::try_new(level)?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match config.log_format {
+    match format {
         LogFormat::Human => builder.with_target(false).init(),
         LogFormat::Json => builder.json().init(),
     }

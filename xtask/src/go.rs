@@ -24,8 +24,8 @@ const WHEELS: [&str; 7] = ["1.21.13", "1.22.10", "1.23.9", "1.24.11", "1.25.5", 
 /// as the pattern syntax of `http.ServeMux`, and real services are at their toolchain's.
 const GENERIC_GO_LINE: &str = "go 1.17";
 /// The services, each a module in `xtask/go`.
-pub const SERVICES: [&str; 11] =
-    ["hello", "matrix", "edge", "counted", "demo", "xnet", "load", "bench", "guest", "pause", "truth"];
+pub const SERVICES: [&str; 13] =
+    ["hello", "matrix", "edge", "counted", "demo", "xnet", "load", "bench", "guest", "pause", "truth", "keda", "pods"];
 /// client_golang's last release for the Go versions from each of these minor versions on: a release is built by the last few
 /// Go versions alone.
 const CLIENT_GOLANG: [(u32, &str); 8] = [

@@ -27,6 +27,7 @@ use tracing::{debug, warn};
 use self::state::State;
 use crate::{
     config::Config,
+    hpa::feed::Figures,
     kernel::{Events, Kernel},
     kubernetes::{Change, Pods},
     metrics::Snapshot,
@@ -152,6 +153,11 @@ impl Agent {
     pub(crate) fn snapshot(&self) -> Snapshot {
         self.inner.scrapes.fetch_add(1, Ordering::Relaxed);
         collect::snapshot(self)
+    }
+
+    /// The figures of now for the HPA. Blocks as [`Agent::snapshot`] does.
+    pub(crate) fn figures(&self) -> Figures {
+        Figures::of(&collect::snapshot(self))
     }
 
     /// Every target and what is known of it, and annotations that could not be used.

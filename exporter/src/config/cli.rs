@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Config;
 use crate::{
-    hpa::simulate::SimulateArgs,
+    hpa::{api::MetricsApiArgs, doctor::DoctorArgs, feed::rehearse::RehearseArgs, simulate::SimulateArgs},
     kernel::Method,
     target::{Features, Sites},
 };
@@ -32,6 +32,9 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Say what gopulse finds in a Go executable, and what it could measure there (needs no privilege).
     Inspect(InspectArgs),
+    /// Serve the custom and external metrics APIs for the Horizontal Pod Autoscaler from the agents' own figures (runs in a
+    /// cluster).
+    MetricsApi(Box<MetricsApiArgs>),
     /// Try out and look into the scaling of a workload by the Horizontal Pod Autoscaler.
     #[command(subcommand)]
     Hpa(HpaCommand),
@@ -44,6 +47,11 @@ pub(crate) enum Command {
 pub(crate) enum HpaCommand {
     /// Show what replicas an HPA would have chosen under a recorded or made load, by the controller's own algorithm.
     Simulate(SimulateArgs),
+    /// Walk from an HPA to its metric and name the first broken link.
+    Doctor(DoctorArgs),
+    /// Serve the stream of agents that measure nothing, for tests and benchmarks of the metrics-api.
+    #[command(hide = true)]
+    RehearseAgents(RehearseArgs),
 }
 
 /// Options of `gopulse run`.
@@ -103,6 +111,18 @@ pub(crate) struct RunArgs {
     #[arg(long, help_heading = "Who may read")]
     pub(crate) require_token: bool,
 
+    /// Serve the stream that `gopulse metrics-api` listens to here, over TLS, for owners of a bearer token that may get it
+    #[arg(long, value_name = "ADDRESS:PORT", help_heading = "Autoscaling", requires_all = ["hpa_stream_certificate", "hpa_stream_key"])]
+    pub(crate) hpa_stream_address: Option<SocketAddr>,
+
+    /// The stream's certificate (PEM); it is read again when it changes
+    #[arg(long, value_name = "FILE", help_heading = "Autoscaling")]
+    pub(crate) hpa_stream_certificate: Option<PathBuf>,
+
+    /// The certificate's private key (PEM)
+    #[arg(long, value_name = "FILE", help_heading = "Autoscaling")]
+    pub(crate) hpa_stream_key: Option<PathBuf>,
+
     /// How probes are attached [default: auto]
     #[arg(long, value_enum, value_name = "METHOD")]
     pub(crate) attach: Option<Method>,
@@ -151,6 +171,9 @@ impl RunArgs {
         set_some(&mut config.metrics_access.tls_certificate, self.tls_certificate.as_ref());
         set_some(&mut config.metrics_access.tls_key, self.tls_key.as_ref());
         config.metrics_access.require_token |= self.require_token;
+        set_some(&mut config.hpa_stream.address, self.hpa_stream_address.as_ref());
+        set_some(&mut config.hpa_stream.tls_certificate, self.hpa_stream_certificate.as_ref());
+        set_some(&mut config.hpa_stream.tls_key, self.hpa_stream_key.as_ref());
         set(&mut config.features, self.features.as_ref());
         set(&mut config.attach, self.attach.as_ref());
         set(&mut config.max_routes, self.max_routes.as_ref());

@@ -31,6 +31,8 @@ pub(crate) struct Config {
     pub(crate) metrics_address: SocketAddr,
     /// What it is served with, where that is not plain HTTP for everyone.
     pub(crate) metrics_access: MetricsAccess,
+    /// Where the metrics-api listens to this agent.
+    pub(crate) hpa_stream: HpaStream,
     /// Which processes are measured.
     pub(crate) select: Selection,
     /// Pods of this node, that opt in.
@@ -70,11 +72,27 @@ pub(crate) struct MetricsAccess {
     pub(crate) require_token: bool,
 }
 
+/// The stream that `gopulse metrics-api` listens to: always over TLS, and only for owners of a bearer token that may get it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct HpaStream {
+    /// Where it is served; without it there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) address: Option<SocketAddr>,
+    /// Certificate chain, PEM. Read again when it changes, as the key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_certificate: Option<PathBuf>,
+    /// Its private key, PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_key: Option<PathBuf>,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             metrics_address: SocketAddr::from(([127, 0, 0, 1], 9464)),
             metrics_access: MetricsAccess::default(),
+            hpa_stream: HpaStream::default(),
             select: Selection::default(),
             kubernetes: PolicySettings::default(),
             features: Features::default(),
@@ -112,6 +130,8 @@ pub(crate) enum ConfigError {
     Kubernetes(String),
     #[error("TLS needs both a certificate and its key: give --tls-certificate and --tls-key")]
     HalfTls,
+    #[error("the HPA's stream is served over TLS alone: give hpa_stream.tls_certificate and hpa_stream.tls_key")]
+    OpenStream,
     #[error("{key} is {value}: {must}")]
     OutOfRange { key: &'static str, value: String, must: &'static str },
     #[error("--executable {glob}: {error}")]
@@ -168,6 +188,10 @@ impl Config {
         self.kubernetes.check().map_err(ConfigError::Kubernetes)?;
         if self.metrics_access.tls_certificate.is_some() != self.metrics_access.tls_key.is_some() {
             return Err(ConfigError::HalfTls);
+        }
+        let stream = &self.hpa_stream;
+        if stream.address.is_some() && (stream.tls_certificate.is_none() || stream.tls_key.is_none()) {
+            return Err(ConfigError::OpenStream);
         }
         self.select.matcher().map_err(|(glob, error)| ConfigError::Glob { glob, error })?;
         let range = |key, value: u32, least, most, must| {

@@ -1,6 +1,10 @@
 //! The Horizontal Pod Autoscaler's side: figures fit to scale on. The metrics-api role knows the agents' wire and the
 //! Kubernetes API, and nothing of the kernel or of processes.
 
+pub(crate) mod api;
+pub(crate) mod doctor;
+pub(crate) mod feed;
 mod quantity;
 pub(crate) mod simulate;
 mod spec;
+pub(crate) mod wire;

@@ -3,6 +3,7 @@
 
 pub(crate) mod contract;
 mod families;
+mod figures;
 mod openmetrics;
 mod reference;
 mod runtime;
@@ -10,6 +11,7 @@ mod snapshot;
 mod text;
 
 pub(crate) use self::{
+    figures::{Figure, visit},
     reference::reference,
     snapshot::{AgentFigures, HttpSeries, Lost, MapFigures, RuntimeFigures, Snapshot, TargetFigures},
 };

@@ -29,6 +29,7 @@ use tracing::debug;
 
 use crate::{
     agent::Agent,
+    hpa::{feed::Feed, wire},
     kubernetes::{Access, Reviewer},
     metrics,
 };
@@ -87,7 +88,8 @@ pub(crate) struct Protection {
 pub(crate) async fn serve(listener: std::net::TcpListener, agent: Agent, protection: Protection) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     let Protection { tls, reviewer } = protection;
-    let server = Arc::new(Server { agent, reviewer, rendering: Arc::new(Semaphore::new(SCRAPES)) });
+    let rendering = Arc::new(Semaphore::new(SCRAPES));
+    let server = Arc::new(Server { agent, reviewer, rendering, feed: Feed::default() });
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
@@ -140,6 +142,8 @@ struct Server {
     reviewer: Option<Reviewer>,
     /// A few scrapes are rendered at a time, so that many do not multiply their memory.
     rendering: Arc<Semaphore>,
+    /// The stream that the metrics-api listens to.
+    feed: Feed,
 }
 
 impl Server {
@@ -155,6 +159,11 @@ impl Server {
         match request.uri().path() {
             "/metrics" => self.metrics(&request).await,
             "/targets" => self.targets().await,
+            wire::PATH if self.reviewer.is_none() => plain(
+                StatusCode::FORBIDDEN,
+                "the HPA's stream is served to owners of a bearer token alone: see --hpa-stream-address\n",
+            ),
+            wire::PATH if request.method() == Method::GET => self.stream(),
             "/healthz" => plain(StatusCode::OK, "ok\n"),
             "/readyz" => match self.agent.readiness() {
                 Ok(None) => plain(StatusCode::OK, "ready\n"),
@@ -220,6 +229,13 @@ impl Server {
         if gzip {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
+        response
+    }
+
+    fn stream(&self) -> Response<Body> {
+        let agent = self.agent.clone();
+        let mut response = Response::new(self.feed.listen(move || agent.figures()).boxed());
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(wire::CONTENT_TYPE));
         response
     }
 

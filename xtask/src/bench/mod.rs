@@ -11,6 +11,7 @@ mod fleet;
 mod inspect;
 mod limits;
 mod machine;
+mod metrics_api;
 mod overhead;
 mod proc;
 mod program_info;
@@ -60,6 +61,8 @@ enum Command {
     Scale(fleet::Options),
     /// Probe hits a request and instructions a program, against xtask/limits.json
     Limits(limits::Options),
+    /// The metrics-api listening to a thousand agents
+    MetricsApi(metrics_api::Options),
     /// All of them; writes docs/performance.md and docs/performance.json
     All(all::Options),
     /// Runs a command and prints its peak memory and CPU time
@@ -93,6 +96,7 @@ pub fn run(options: &Options) -> Result<()> {
         Command::Scrape(options) => scrape::run(&mut fleet::Fleet::start(&tools, options)?)?,
         Command::Scale(options) => scale::run(&mut fleet::Fleet::start(&tools, options)?)?,
         Command::Limits(options) => return limits::run(&tools, options),
+        Command::MetricsApi(options) => metrics_api::run(&tools, options)?,
         Command::All(options) => return all::run(&tools, options),
         Command::Child { .. } => return Ok(()),
     };

@@ -38,7 +38,7 @@ pub use self::control::{ControlPlane, Options, free_port};
 pub use self::image::Image;
 pub use self::node::{NODE, Node};
 pub use self::process::{Process, wait_for};
-pub use self::programs::{helm, kubernetes, module_directory};
+pub use self::programs::{helm, kubernetes, module_directory, replay_autoscaler};
 
 /// `cargo xtask cluster ...`.
 #[derive(Debug, Subcommand)]

@@ -56,6 +56,16 @@ pub fn module_directory(module_path: &str) -> Result<PathBuf> {
     Ok(PathBuf::from(directory))
 }
 
+/// Shows Kubernetes' own HPA controller what traces of `gopulse hpa simulate` say, one for each spec of the same file name;
+/// what it printed. An error says where it decided otherwise.
+pub fn replay_autoscaler(specs: &Path, traces: &Path) -> Result<String> {
+    let toolchain = go::toolchain("local")?;
+    let mut command = toolchain.command(&module());
+    command.env("GOFLAGS", "-mod=readonly -buildvcs=false").env("CGO_ENABLED", "0");
+    command.env("GOPULSE_HPA_SPECS", specs).env("GOPULSE_HPA_TRACES", traces);
+    util::output(command.args(["test", "-count=1", "-v", "-run", "TestReplay", "./replay"]))
+}
+
 /// Compiles a package of the module into `target/go/cluster/NAME`, unless the module is that of an earlier build.
 fn compiled(package: &str, name: &str, programs: &[&str]) -> Result<PathBuf> {
     let home = util::target().join("go/cluster").join(name);

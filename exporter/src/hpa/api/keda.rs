@@ -1,0 +1,329 @@
+//! The same figures for KEDA: its external scaler, over gRPC (kedacore/keda v2.21.0, pkg/scalers/externalscaler/
+//! externalscaler.proto). A ScaledObject names a metric, a target and what to look at in its trigger's metadata.
+
+use std::{
+    collections::HashMap, convert::Infallible, fmt::Display, future::Future, pin::Pin, str::FromStr, sync::Arc,
+    time::Duration,
+};
+
+use hyper::{Request as HttpRequest, body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use prost::Message;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    sync::{Semaphore, mpsc},
+    time::timeout,
+};
+use tokio_rustls::TlsAcceptor;
+use tonic::{
+    Request, Response, Status,
+    codegen::tokio_stream::{Stream, wrappers::ReceiverStream},
+    server::{Grpc, ServerStreamingService, UnaryService},
+};
+use tonic_prost::ProstCodec;
+use tracing::debug;
+
+use super::query::{NoValue, Sources};
+
+const SERVICE: &str = "/externalscaler.ExternalScaler/";
+/// Connections at one time: KEDA's operator holds one for each trigger.
+const CONNECTIONS: usize = 1024;
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How often a stream looks whether something has become active.
+const LOOK: Duration = Duration::from_secs(1);
+
+#[derive(Clone, PartialEq, Eq, Message)]
+struct ScaledObjectRef {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, tag = "2")]
+    namespace: String,
+    #[prost(map = "string, string", tag = "3")]
+    scaler_metadata: HashMap<String, String>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+struct IsActiveResponse {
+    #[prost(bool, tag = "1")]
+    result: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct GetMetricSpecResponse {
+    #[prost(message, repeated, tag = "1")]
+    metric_specs: Vec<MetricSpec>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct MetricSpec {
+    #[prost(string, tag = "1")]
+    metric_name: String,
+    /// Deprecated there; read by KEDA before 2.16.
+    #[prost(int64, tag = "2")]
+    target_size: i64,
+    #[prost(double, tag = "3")]
+    target_size_float: f64,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+struct GetMetricsRequest {
+    #[prost(message, optional, tag = "1")]
+    scaled_object_ref: Option<ScaledObjectRef>,
+    #[prost(string, tag = "2")]
+    metric_name: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct GetMetricsResponse {
+    #[prost(message, repeated, tag = "1")]
+    metric_values: Vec<MetricValue>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+#[expect(clippy::struct_field_names, reason = "as the .proto names them")]
+struct MetricValue {
+    #[prost(string, tag = "1")]
+    metric_name: String,
+    #[prost(int64, tag = "2")]
+    metric_value: i64,
+    #[prost(double, tag = "3")]
+    metric_value_float: f64,
+}
+
+/// What a trigger's metadata asks for.
+#[derive(Debug, PartialEq)]
+struct Trigger {
+    metric: String,
+    selector: String,
+    target: f64,
+    activation: f64,
+}
+
+impl Trigger {
+    fn of(object: &ScaledObjectRef) -> Result<Self, String> {
+        let metadata = &object.scaler_metadata;
+        let wanted = |key: &str, what: &str| {
+            metadata.get(key).cloned().ok_or_else(|| format!("the trigger's metadata lacks {key:?}: {what}"))
+        };
+        let trigger = Self {
+            metric: wanted("metric", "the name of a metric of `gopulse metrics-api --table`")?,
+            selector: wanted("selector", "what to look at, as deployment=shop, service=shop or app=shop")?,
+            target: number("target", &wanted("target", "the value to hold, as 50")?)?,
+            activation: metadata.get("activation").map_or(Ok(0.0), |it| number("activation", it))?,
+        };
+        // KEDA would scale on everything in the namespace.
+        if trigger.selector.trim().is_empty() {
+            return Err("the trigger's selector is empty: name what to look at, as deployment=shop".to_owned());
+        }
+        if trigger.target <= 0.0 {
+            Err(format!("target is {}: it must be positive", trigger.target))
+        } else {
+            Ok(trigger)
+        }
+    }
+}
+
+fn number(key: &str, text: &str) -> Result<f64, String> {
+    f64::from_str(text.trim())
+        .ok()
+        .filter(|it| it.is_finite())
+        .ok_or_else(|| format!("{key} is {text:?}: it must be a number"))
+}
+
+fn invalid(error: impl Display) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+/// The scaler. Cheap to clone.
+#[derive(Clone)]
+struct Scaler(Arc<Sources>);
+
+impl Scaler {
+    async fn value(&self, object: &ScaledObjectRef, trigger: &Trigger) -> Result<f64, NoValue> {
+        Ok(self.0.external(&object.namespace, &trigger.metric, &trigger.selector).await?.value)
+    }
+
+    /// Whether there is anything to do. Without pods there is nobody who could tell.
+    async fn active(&self, object: &ScaledObjectRef) -> Result<bool, Status> {
+        let trigger = Trigger::of(object).map_err(invalid)?;
+        match self.value(object, &trigger).await {
+            Ok(value) => Ok(value > trigger.activation),
+            Err(NoValue::Unknown { .. }) => Ok(false),
+            Err(error) => Err(status(&error)),
+        }
+    }
+
+    async fn tell_active(self, request: Request<ScaledObjectRef>) -> Result<Response<IsActiveResponse>, Status> {
+        Ok(Response::new(IsActiveResponse { result: self.active(request.get_ref()).await? }))
+    }
+
+    async fn stream_is_active(
+        self,
+        request: Request<ScaledObjectRef>,
+    ) -> Result<Response<ReceiverStream<Result<IsActiveResponse, Status>>>, Status> {
+        let object = request.into_inner();
+        let mut told = self.active(&object).await?;
+        let (sender, receiver) = mpsc::channel(4);
+        let _ = sender.send(Ok(IsActiveResponse { result: told })).await;
+        tokio::spawn(async move {
+            while !sender.is_closed() {
+                tokio::time::sleep(LOOK).await;
+                // What cannot be told now is told when it can.
+                let Ok(result) = self.active(&object).await else { continue };
+                if result != told && sender.send(Ok(IsActiveResponse { result })).await.is_err() {
+                    return;
+                }
+                told = result;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    #[expect(clippy::unused_async, reason = "a method like the others")]
+    async fn metric_spec(self, request: Request<ScaledObjectRef>) -> Result<Response<GetMetricSpecResponse>, Status> {
+        let trigger = Trigger::of(request.get_ref()).map_err(invalid)?;
+        self.0.metric(&trigger.metric).map_err(invalid)?;
+        let spec = MetricSpec {
+            metric_name: trigger.metric,
+            target_size: trigger.target.ceil() as i64,
+            target_size_float: trigger.target,
+        };
+        Ok(Response::new(GetMetricSpecResponse { metric_specs: vec![spec] }))
+    }
+
+    async fn metrics(self, request: Request<GetMetricsRequest>) -> Result<Response<GetMetricsResponse>, Status> {
+        let request = request.into_inner();
+        let object = request.scaled_object_ref.ok_or_else(|| invalid("the request names no ScaledObject"))?;
+        let trigger = Trigger::of(&object).map_err(invalid)?;
+        let value = self.value(&object, &trigger).await.map_err(|error| status(&error))?;
+        let value = MetricValue {
+            metric_name: request.metric_name,
+            metric_value: value.round() as i64,
+            metric_value_float: value,
+        };
+        Ok(Response::new(GetMetricsResponse { metric_values: vec![value] }))
+    }
+}
+
+fn status(error: &NoValue) -> Status {
+    match error {
+        NoValue::Metric(_) | NoValue::Selector(_) => invalid(error),
+        NoValue::Object(_) | NoValue::Unknown { .. } => Status::not_found(error.to_string()),
+        NoValue::Incomplete { .. } => Status::unavailable(error.to_string()),
+    }
+}
+
+type Boxed<T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send>>;
+
+/// A method that answers once.
+struct Unary<F>(F);
+
+impl<A, B, F, O> UnaryService<A> for Unary<F>
+where
+    B: 'static,
+    F: FnMut(Request<A>) -> O,
+    O: Future<Output = Result<Response<B>, Status>> + Send + 'static,
+{
+    type Response = B;
+    type Future = Boxed<B>;
+
+    fn call(&mut self, request: Request<A>) -> Self::Future {
+        Box::pin((self.0)(request))
+    }
+}
+
+/// A method that goes on answering.
+struct Streaming<F>(F);
+
+impl<A, B, S, F, O> ServerStreamingService<A> for Streaming<F>
+where
+    B: 'static,
+    S: Stream<Item = Result<B, Status>> + Send + 'static,
+    F: FnMut(Request<A>) -> O,
+    O: Future<Output = Result<Response<S>, Status>> + Send + 'static,
+{
+    type Response = B;
+    type ResponseStream = S;
+    type Future = Boxed<S>;
+
+    fn call(&mut self, request: Request<A>) -> Self::Future {
+        Box::pin((self.0)(request))
+    }
+}
+
+async fn answer(scaler: Scaler, request: HttpRequest<Incoming>) -> hyper::Response<tonic::body::Body> {
+    let method = request.uri().path().strip_prefix(SERVICE).unwrap_or("").to_owned();
+    match method.as_str() {
+        "IsActive" => Grpc::new(ProstCodec::default()).unary(Unary(|it| scaler.clone().tell_active(it)), request).await,
+        "StreamIsActive" => {
+            let method = Streaming(|it| scaler.clone().stream_is_active(it));
+            Grpc::new(ProstCodec::default()).server_streaming(method, request).await
+        }
+        "GetMetricSpec" => {
+            Grpc::new(ProstCodec::default()).unary(Unary(|it| scaler.clone().metric_spec(it)), request).await
+        }
+        "GetMetrics" => Grpc::new(ProstCodec::default()).unary(Unary(|it| scaler.clone().metrics(it)), request).await,
+        // StreamMetricSpec among them: targets here do not change, and KEDA asks for them then.
+        _ => Status::unimplemented("").into_http(),
+    }
+}
+
+/// Serves until it is dropped; over TLS where there is an acceptor.
+pub(crate) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, sources: Arc<Sources>) -> Infallible {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let place = places.clone().acquire_owned().await;
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let (scaler, tls) = (Scaler(sources.clone()), tls.clone());
+        tokio::spawn(async move {
+            match tls {
+                None => connection(stream, scaler).await,
+                Some(tls) => match timeout(HANDSHAKE, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => connection(stream, scaler).await,
+                    Ok(Err(error)) => debug!(%error, "TLS"),
+                    Err(_) => {}
+                },
+            }
+            drop(place);
+        });
+    }
+}
+
+async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, scaler: Scaler) {
+    let service = service_fn(move |request| {
+        let scaler = scaler.clone();
+        async move { Ok::<_, Infallible>(answer(scaler, request).await) }
+    });
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder.timer(TokioTimer::new()).max_concurrent_streams(100).keep_alive_interval(Duration::from_secs(30));
+    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+        debug!(%error, "gRPC connection");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trigger(metadata: &[(&str, &str)]) -> Result<Trigger, String> {
+        let scaler_metadata = metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Trigger::of(&ScaledObjectRef { scaler_metadata, ..ScaledObjectRef::default() })
+    }
+
+    #[test]
+    fn metadata_is_read_and_what_lacks_is_named() {
+        let full = [("metric", "rps"), ("selector", "deployment=shop"), ("target", "50"), ("activation", "0.5")];
+        assert_eq!(
+            trigger(&full).unwrap(),
+            Trigger { metric: "rps".into(), selector: "deployment=shop".into(), target: 50.0, activation: 0.5 }
+        );
+        assert!(trigger(&full[1..]).unwrap_err().contains("\"metric\""));
+        assert!(trigger(&[("metric", "rps"), ("selector", " "), ("target", "1")]).unwrap_err().contains("empty"));
+        assert!(trigger(&[("metric", "rps"), ("selector", "a=b"), ("target", "many")]).unwrap_err().contains("number"));
+        assert!(trigger(&[("metric", "rps"), ("selector", "a=b"), ("target", "0")]).unwrap_err().contains("positive"));
+    }
+}

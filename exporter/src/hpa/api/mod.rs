@@ -1,0 +1,331 @@
+//! `gopulse metrics-api`: the custom and external metrics APIs, served from the agents' own figures. Shares with the agent the
+//! types on the wire between them, and nothing else.
+
+mod agents;
+mod answer;
+mod apiservice;
+mod authn;
+mod authz;
+mod certs;
+mod config;
+mod directory;
+mod evaluate;
+mod follow;
+mod keda;
+mod objects;
+mod query;
+mod selector;
+mod service;
+mod store;
+mod table;
+
+pub(crate) use self::config::{Config, MetricsApiArgs};
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use kube::Client;
+use rustls::{
+    crypto::{CryptoProvider, ring},
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use tokio::{net::TcpListener, sync::watch};
+use tracing::{debug, error, info, warn};
+
+use self::{
+    agents::{Access, Agents, Found},
+    apiservice::Registration,
+    authn::Authenticator,
+    authz::Authorizer,
+    certs::{Pair, Source},
+    directory::Directory,
+    objects::Objects,
+    query::Sources,
+    service::Service,
+    store::Store,
+};
+
+/// How often certificate and APIServices are looked at.
+const LOOK: Duration = Duration::from_secs(10);
+/// Between telling the aggregation layer of a new CA and serving by it.
+const SETTLE: Duration = Duration::from_secs(3);
+/// How long agents are waited for before this server says that it is ready without them.
+const AGENTS: Duration = Duration::from_secs(10);
+/// What figures there must be before it says that it is ready: a rate over less is mostly chance.
+const FIGURES: Duration = Duration::from_secs(3);
+/// Where a pod finds its service account's token.
+const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+
+/// Runs until it fails.
+pub(crate) async fn run(config: Config) -> Result<(), String> {
+    let provider = Arc::new(ring::default_provider());
+    let client = crate::kubernetes::client().await.map_err(|error| error.to_string())?;
+    let table = config.table().map_err(|error| error.to_string())?;
+    let store = Arc::new(Mutex::new(Store::new(table.kept())));
+    let directory = Directory::default();
+    let authenticator = Authenticator::new(provider.clone());
+
+    let (agents_tls, agents_tls_now) = watch::channel(None);
+    let server_name =
+        config.agents.server_name.clone().unwrap_or(format!("{}.{}.svc", config.agents.service, config.namespace));
+    let token =
+        config.agents.token_file.clone().or_else(|| Some(TOKEN.into()).filter(|it: &std::path::PathBuf| it.exists()));
+    let access = Access { tls: agents_tls_now, wants_tls: config.agents.tls, server_name, token };
+    let agents = Agents::new(store.clone(), access);
+    let found = if config.agents.addresses.is_empty() {
+        Found::Service { namespace: config.namespace.clone(), name: config.agents.service.clone() }
+    } else {
+        Found::Addresses(config.agents.addresses.clone())
+    };
+
+    let serving = Arc::new(Serving::default());
+    let listener = TcpListener::bind(config.address)
+        .await
+        .map_err(|error| format!("cannot listen on {}: {error}; choose another with --address", config.address))?;
+    let tls = service::acceptor(serving.clone(), &provider).map_err(|error| format!("TLS: {error}"))?;
+    let sources = Arc::new(Sources {
+        table,
+        store: store.clone(),
+        directory: directory.clone(),
+        objects: Objects::new(client.clone()),
+    });
+    let ready = {
+        let (agents, directory, authenticator, store, serving) =
+            (agents.clone(), directory.clone(), authenticator.clone(), store.clone(), serving.clone());
+        let authentication = config.authentication;
+        move || {
+            let reasons = [
+                (!serving.has(), "there is no certificate yet"),
+                (authentication && !authenticator.is_ready(), "the request-header CA is not known yet"),
+                (!directory.is_synced(), "the pods are not known yet"),
+                (!agents.is_ready(AGENTS), "the agents have not all been heard of yet"),
+                (
+                    agents.count() > 0 && store.lock().unwrap_or_else(PoisonError::into_inner).span() < FIGURES,
+                    "there are no figures of the last seconds yet",
+                ),
+            ];
+            reasons.iter().find(|(so, _)| *so).map(|(_, reason)| (*reason).to_owned())
+        }
+    };
+    let access = config.authentication.then(|| (authenticator.clone(), Authorizer::new(client.clone())));
+    let service = Arc::new(Service { sources: sources.clone(), access, not_ready: Box::new(ready) });
+    let keda = match config.keda_address {
+        Some(address) => Some(
+            TcpListener::bind(address)
+                .await
+                .map_err(|error| format!("cannot listen on {address}: {error}; choose another with keda_address"))?,
+        ),
+        None => None,
+    };
+    let keda_tls = if config.keda_tls {
+        Some(service::acceptor(serving.clone(), &provider).map_err(|error| format!("TLS: {error}"))?)
+    } else {
+        None
+    };
+    let keda = async {
+        match keda {
+            Some(listener) => keda::serve(listener, keda_tls, sources.clone()).await,
+            None => std::future::pending().await,
+        }
+    };
+    info!(version = env!("CARGO_PKG_VERSION"), address = %config.address, metrics = service.sources.table.iter().count(), "serving");
+
+    tokio::select! {
+        () = directory.run(client.clone()) => {}
+        () = authenticator.run(client.clone()) => {}
+        () = agents.run(Some(client.clone()), found) => {}
+        () = keep_certificates(&config, &client, &provider, &serving) => {}
+        () = keep_agents_certificate(&config, &client, &provider, &agents_tls) => {}
+        () = clean(&sources) => {}
+        never = service::serve(listener, tls, service) => match never {},
+        never = keda => match never {},
+    }
+    Err("a part of it ended".to_owned())
+}
+
+/// Forgets what is old, and says what cannot work.
+async fn clean(sources: &Sources) {
+    let mut told = false;
+    let mut misused = HashSet::new();
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let mut store = sources.store.lock().unwrap_or_else(PoisonError::into_inner);
+        store.clean(Instant::now());
+        let live = store.live_agents(Instant::now());
+        let (containers, series) = store.size();
+        for metric in sources.table.iter() {
+            let misuse = store.family_kinds().find_map(|(family, kind)| metric.misuse(family, kind));
+            if let Some(misuse) = misuse.filter(|_| misused.insert(metric.name.clone())) {
+                error!(metric = metric.name, "{misuse}: it will be 0");
+            }
+        }
+        drop(store);
+        debug!(agents = live, containers, series, pods = sources.directory.len(), "known");
+        let none = live == 0;
+        if none && !told {
+            warn!("no agent is heard of: metrics of pods are missing, not 0");
+        }
+        told = none;
+    }
+}
+
+/// The certificate that is served now.
+#[derive(Debug, Default)]
+struct Serving(Mutex<Option<Arc<CertifiedKey>>>);
+
+impl Serving {
+    fn has(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    fn set(&self, certified: Arc<CertifiedKey>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(certified);
+    }
+}
+
+impl ResolvesServerCert for Serving {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Keeps the serving certificate, and what the APIServices say of it, right.
+async fn keep_certificates(config: &Config, client: &Client, provider: &CryptoProvider, serving: &Serving) {
+    let source = match (&config.certificate.certificate_file, &config.certificate.key_file) {
+        (Some(certificate), Some(key)) => {
+            Source::Files { certificate: certificate.clone(), key: key.clone(), ca: config.certificate.ca_file.clone() }
+        }
+        _ => Source::Secret {
+            namespace: config.namespace.clone(),
+            name: config.certificate.secret.clone(),
+            service: config.service.clone(),
+            lifetime: Duration::from_secs(config.certificate.lifetime_seconds),
+        },
+    };
+    let registration = Registration {
+        namespace: config.namespace.clone(),
+        service: config.service.clone(),
+        port: config.service_port,
+        custom: config.register.custom,
+        external: config.register.external,
+    };
+    let mut served: Option<Pair> = None;
+    let mut told = BTreeMap::new();
+    loop {
+        let pause = match source.pair(client).await {
+            Ok(pair) => {
+                // First those who connect are told whom to trust, then it is served.
+                let right = match &pair.ca {
+                    Some(ca) => registration.ensure(client, ca, &mut told).await,
+                    None => true,
+                };
+                if served.as_ref() != Some(&pair) {
+                    match certs::certified(&pair, provider) {
+                        Ok(certified) => {
+                            if served.is_some() {
+                                tokio::time::sleep(SETTLE).await;
+                            }
+                            serving.set(certified);
+                            info!("a certificate is served that was not before");
+                            served = Some(pair);
+                        }
+                        Err(error) => error!(%error, "the certificate of before is kept"),
+                    }
+                }
+                if right { LOOK } else { LOOK / 5 }
+            }
+            Err(error) => {
+                error!(%error, "no certificate is to be had");
+                LOOK / 5
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Keeps the agents' certificate, and what is trusted of it, right.
+async fn keep_agents_certificate(
+    config: &Config,
+    client: &Client,
+    provider: &Arc<CryptoProvider>,
+    trusted: &watch::Sender<Option<Arc<rustls::ClientConfig>>>,
+) {
+    if !config.agents.tls {
+        return std::future::pending().await;
+    }
+    let source = Source::Secret {
+        namespace: config.namespace.clone(),
+        name: config.agents.secret.clone(),
+        service: config.agents.service.clone(),
+        lifetime: Duration::from_secs(config.certificate.lifetime_seconds),
+    };
+    let mut known = String::new();
+    loop {
+        let ca = match &config.agents.ca_file {
+            Some(path) => std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display())),
+            None => {
+                source.pair(client).await.map(|pair| pair.ca.unwrap_or_default()).map_err(|error| error.to_string())
+            }
+        };
+        let ca = ca.and_then(|ca| {
+            if ca != known {
+                trusted.send_replace(Some(agents::trusting(&ca, provider)?));
+                known = ca;
+            }
+            Ok(())
+        });
+        if let Err(error) = ca {
+            error!(error, "the agents' certificate authority is not to be had");
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+#[cfg(test)]
+pub(crate) mod testing {
+    //! What the feed's tests need of the store.
+
+    use std::{
+        sync::Arc,
+        time::{Duration, Instant},
+    };
+
+    use super::{
+        evaluate::evaluate,
+        selector::Selector,
+        store::{Kept, Store},
+        table::{Entry, Smoothing, Table},
+    };
+    use crate::hpa::wire::Frame;
+
+    /// What one agent has told.
+    pub(crate) struct Known(Store);
+
+    impl Known {
+        pub(crate) fn new() -> Self {
+            Self(Store::new(Kept { others: Duration::from_secs(30), ..Kept::default() }))
+        }
+
+        pub(crate) fn apply(&mut self, frame: &Frame, now: Instant) {
+            let mut pending = bytes::BytesMut::from(&frame.to_bytes()[..]);
+            let frame = crate::hpa::wire::next_frame(&mut pending).unwrap().unwrap();
+            self.0.apply(&Arc::from("node"), &frame, now).unwrap();
+        }
+
+        /// An expression's value of a pod of namespace `shop`, over 15 s.
+        pub(crate) fn ask(&self, expression: &str, pod: &str, now: Instant) -> Option<f64> {
+            let entry = Entry {
+                expression: expression.into(),
+                window_seconds: 15.0,
+                smoothing: Smoothing::None,
+                help: String::new(),
+            };
+            let table = Table::new(&[("m".to_owned(), entry)].into()).unwrap();
+            let view = self.0.pod("shop", pod, now)?;
+            evaluate(table.get("m")?, &[view], &Selector::default()).map(|it| it.value)
+        }
+    }
+}

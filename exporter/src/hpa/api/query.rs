@@ -1,0 +1,204 @@
+//! From a question to values: which pods, which of their figures, and whether enough is known. HTTP and gRPC ask here alike.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use thiserror::Error;
+
+use super::{
+    answer::{Described, Of},
+    directory::Directory,
+    evaluate::{Value, evaluate},
+    objects::{Kind, ObjectError, Objects, Part},
+    selector::{Requirement, Selector, SelectorError, Test},
+    store::{PodView, Store},
+    table::{Metric, Table},
+};
+
+/// Labels of figures; other names in an external metric's selector are labels of pods, or name an object.
+const FIGURE_LABELS: [&str; 8] = [
+    "container",
+    "http_request_method",
+    "http_response_status_code",
+    "http_route",
+    "reason",
+    "rpc_method",
+    "rpc_response_status_code",
+    "rpc_system_name",
+];
+
+/// Why there is no value.
+#[derive(Debug, Error)]
+pub(crate) enum NoValue {
+    /// 404.
+    #[error("no metric {0}: see /apis/custom.metrics.k8s.io/v1beta2 for those there are")]
+    Metric(String),
+    /// 400.
+    #[error("{0}")]
+    Selector(#[from] SelectorError),
+    /// 404 or 500.
+    #[error("{0}")]
+    Object(#[from] ObjectError),
+    /// 404.
+    #[error("{what} is not known: {why}")]
+    Unknown { what: String, why: &'static str },
+    /// 503.
+    #[error(
+        "{silent} of {all} pods of {what} are at agents that have been silent for 15 s: their share is not known, and a total \
+         without it would be too small"
+    )]
+    Incomplete { what: String, silent: usize, all: usize },
+}
+
+/// All that an answer is made from.
+pub(crate) struct Sources {
+    pub(crate) table: Table,
+    pub(crate) store: Arc<Mutex<Store>>,
+    pub(crate) directory: Directory,
+    pub(crate) objects: Objects,
+}
+
+impl Sources {
+    /// A metric by its name.
+    pub(crate) fn metric(&self, name: &str) -> Result<&Metric, NoValue> {
+        self.table.get(name).ok_or_else(|| NoValue::Metric(name.to_owned()))
+    }
+
+    /// Values of objects. A wildcard gives those that have one, by name.
+    pub(crate) async fn objects(
+        &self,
+        namespace: &str,
+        of: &Of,
+        metric: &str,
+        pods: &str,
+        figures: &str,
+    ) -> Result<Vec<(Described, Value)>, NoValue> {
+        let metric = self.metric(metric)?;
+        let (pods, figures) = (Selector::parse(pods)?, Selector::parse(figures)?);
+        let described = |kind, api_version, name: &str| Described {
+            kind,
+            api_version,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        match of {
+            Of::Pods => {
+                let mut names = self.directory.select(namespace, &pods);
+                names.sort_unstable();
+                let store = self.store();
+                let now = Instant::now();
+                let value = |name: &str| {
+                    let view = store.pod(namespace, name, now).filter(|it| !it.silent)?;
+                    evaluate(metric, &[view], &figures)
+                };
+                let known = names.iter().filter_map(|name| Some((described("Pod", "v1".into(), name), value(name)?)));
+                Ok(known.collect())
+            }
+            Of::Pod(name) => {
+                let store = self.store();
+                let unknown = |why| NoValue::Unknown { what: format!("pod {namespace}/{name}"), why };
+                let view = store.pod(namespace, name, Instant::now()).ok_or_else(|| unknown("no agent measures it"))?;
+                if view.silent {
+                    return Err(unknown("its agent has been silent for 15 s"));
+                }
+                let value = evaluate(metric, &[view], &figures)
+                    .ok_or_else(|| unknown("what this metric is made from is not measured of it, or not yet"))?;
+                Ok(vec![(described("Pod", "v1".into(), name), value)])
+            }
+            Of::Object(kind, name) => {
+                let parts = self.objects.parts(*kind, namespace, name).await?;
+                let what = format!("{} {namespace}/{name}", kind.names().3);
+                let value = self.whole(namespace, &parts, metric, &figures, &what)?;
+                Ok(vec![(described(kind.names().3, kind.api_version(), name), value)])
+            }
+            Of::Objects(kind) => Err(NoValue::Unknown {
+                what: format!("{} with a wildcard", kind.names().0),
+                why: "objects are asked for by name; pods alone by selector",
+            }),
+            Of::Namespace => {
+                let parts = [Part { selector: Selector::default(), paths: None }];
+                let value = self.whole(namespace, &parts, metric, &figures, &format!("namespace {namespace}"))?;
+                let mut object = described("Namespace", "v1".into(), namespace);
+                object.namespace.clear();
+                Ok(vec![(object, value)])
+            }
+        }
+    }
+
+    /// An external metric: the selector's names of figures' labels choose figures, `deployment=x` and the like an object, others
+    /// pods by their labels.
+    pub(crate) async fn external(&self, namespace: &str, metric: &str, selector: &str) -> Result<Value, NoValue> {
+        let metric = self.metric(metric)?;
+        let (mut figures, mut pods, mut object) = (Vec::new(), Vec::new(), None);
+        for requirement in Selector::parse(selector)?.0 {
+            let kind = match requirement.key.as_str() {
+                "deployment" => Some(Kind::Deployment),
+                "statefulset" => Some(Kind::StatefulSet),
+                "daemonset" => Some(Kind::DaemonSet),
+                "service" => Some(Kind::Service),
+                "ingress" => Some(Kind::Ingress),
+                _ => None,
+            };
+            match (kind, &requirement) {
+                (Some(kind), Requirement { test: Test::In(names), .. }) if names.len() == 1 => {
+                    object = Some((kind, names[0].clone()));
+                }
+                _ if FIGURE_LABELS.contains(&requirement.key.as_str()) => figures.push(requirement),
+                _ => pods.push(requirement),
+            }
+        }
+        let (figures, pods) = (Selector(figures), Selector(pods));
+        let parts = match object {
+            Some((kind, name)) => self.objects.parts(kind, namespace, &name).await?,
+            None => [Part { selector: pods.clone(), paths: None }].into(),
+        };
+        let parts: Vec<Part> = parts
+            .iter()
+            .map(|part| {
+                let requirements = part.selector.0.iter().chain(&pods.0).cloned().collect();
+                Part { selector: Selector(requirements), paths: part.paths.clone() }
+            })
+            .collect();
+        self.whole(namespace, &parts, metric, &figures, &format!("{selector:?} in namespace {namespace}"))
+    }
+
+    /// One value of all pods of these parts, from their merged figures.
+    pub(crate) fn whole(
+        &self,
+        namespace: &str,
+        parts: &[Part],
+        metric: &Metric,
+        figures: &Selector,
+        what: &str,
+    ) -> Result<Value, NoValue> {
+        let now = Instant::now();
+        let store = self.store();
+        let mut views: Vec<PodView<'_>> = Vec::new();
+        let mut silent = 0;
+        for part in parts {
+            for name in self.directory.select(namespace, &part.selector) {
+                match store.pod(namespace, &name, now) {
+                    Some(view) if view.silent => silent += 1,
+                    Some(view) => views.push(PodView { paths: part.paths.clone(), ..view }),
+                    None => {}
+                }
+            }
+        }
+        // What is missing of a total makes it too small, and the workload would be scaled down for it.
+        if silent > 0 && metric.is_additive() {
+            return Err(NoValue::Incomplete { what: what.to_owned(), silent, all: silent + views.len() });
+        }
+        let why = match (views.len(), silent) {
+            (0, 0) => "none of its pods is measured",
+            (0, _) => "the agents of its pods have been silent for 15 s",
+            _ => "what this metric is made from is not measured of its pods, or not yet",
+        };
+        evaluate(metric, &views, figures).ok_or_else(|| NoValue::Unknown { what: what.to_owned(), why })
+    }
+
+    fn store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

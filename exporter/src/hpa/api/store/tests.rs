@@ -1,0 +1,285 @@
+use super::*;
+use crate::hpa::{
+    api::{evaluate::evaluate, selector::Selector, table},
+    wire::{Family, Sample, Series as WireSeries},
+};
+
+const START: u64 = 1_000_000;
+
+/// An agent that tells of pods `a` and `b`, each a container with requests and requests in flight.
+struct Fixture {
+    store: Store,
+    agent: Arc<str>,
+    begun: Instant,
+    seconds: u64,
+}
+
+fn histogram(id: u32) -> Family {
+    Family {
+        id,
+        name: "http_server_request_duration_seconds".into(),
+        kind: Kind::Histogram.into(),
+        bounds: vec![0.01, 0.1, 1.0],
+    }
+}
+
+fn gauge(id: u32) -> Family {
+    Family { id, name: "http_server_active_requests".into(), kind: Kind::Gauge.into(), bounds: Vec::new() }
+}
+
+fn container(id: u32, pod: &str) -> WireContainer {
+    WireContainer { id, namespace: "shop".into(), pod: pod.into(), container: "app".into(), families: vec![1, 2] }
+}
+
+fn series(id: u32, container: u32, family: u32, labels: &[&str]) -> WireSeries {
+    WireSeries { id, container, family, labels: labels.iter().map(|it| (*it).to_owned()).collect() }
+}
+
+fn counts(series: u32, counts: &[(u32, u64)]) -> Sample {
+    let (buckets, counts) = counts.iter().copied().unzip();
+    Sample { series, buckets, counts, ..Sample::default() }
+}
+
+fn value(series: u32, value: f64) -> Sample {
+    Sample { series, value, ..Sample::default() }
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let begun = Instant::now();
+        let mut fixture = Self {
+            store: Store::new(Kept { others: Duration::from_secs(31), ..Kept::default() }),
+            agent: "node-1".into(),
+            begun,
+            seconds: 0,
+        };
+        fixture.begin(&[("a", 1000), ("b", 500)]);
+        fixture
+    }
+
+    fn now(&self) -> Instant {
+        self.begun + Duration::from_secs(self.seconds)
+    }
+
+    /// A new stream: pods with their counts so far in the second bucket.
+    fn begin(&mut self, pods: &[(&str, u64)]) {
+        let frame = Frame {
+            first: true,
+            families: vec![histogram(1), gauge(2)],
+            containers: pods.iter().enumerate().map(|(id, (pod, _))| container(id as u32, pod)).collect(),
+            series: pods
+                .iter()
+                .enumerate()
+                .flat_map(|(id, _)| {
+                    let id = id as u32;
+                    [series(10 + id, id, 1, &["http_route", "/"]), series(20 + id, id, 2, &[])]
+                })
+                .collect(),
+            samples: pods
+                .iter()
+                .enumerate()
+                .flat_map(|(id, (_, count))| [counts(10 + id as u32, &[(1, *count)]), value(20 + id as u32, 0.0)])
+                .collect(),
+            ..Frame::default()
+        };
+        self.frame(frame);
+    }
+
+    fn frame(&mut self, frame: Frame) {
+        self.try_frame(frame).unwrap();
+    }
+
+    fn try_frame(&mut self, frame: Frame) -> Result<(), FrameError> {
+        let frame = Frame { unix_ms: START + self.seconds * 1000, ..frame };
+        self.store.apply(&self.agent.clone(), &frame, self.now())
+    }
+
+    /// A second later, these samples.
+    fn tick(&mut self, samples: Vec<Sample>) {
+        self.seconds += 1;
+        self.frame(Frame { samples, ..Frame::default() });
+    }
+
+    fn ask(&self, expression: &str, window: f64, pods: &[&str], selector: &str) -> Option<f64> {
+        let entry = table::Entry {
+            expression: expression.into(),
+            window_seconds: window,
+            smoothing: table::Smoothing::None,
+            help: String::new(),
+        };
+        let table = table::Table::new(&[("m".to_owned(), entry)].into()).unwrap();
+        let views: Vec<_> = pods.iter().filter_map(|pod| self.store.pod("shop", pod, self.now())).collect();
+        evaluate(table.get("m").unwrap(), &views, &Selector::parse(selector).unwrap()).map(|it| it.value)
+    }
+
+    fn rate(&self, pod: &str) -> Option<f64> {
+        self.ask("rate(http_server_request_duration_seconds)", 15.0, &[pod], "")
+    }
+}
+
+#[test]
+fn a_rate_is_the_growth_over_the_true_time() {
+    let mut it = Fixture::new();
+    assert_eq!(it.rate("a"), None, "one frame is no growth");
+    it.tick(vec![counts(10, &[(1, 1030)])]);
+    assert_eq!(it.rate("a"), Some(30.0));
+    it.tick(vec![]);
+    assert_eq!(it.rate("a"), Some(15.0));
+    assert_eq!(it.rate("b"), Some(0.0), "idle is 0, not missing");
+    for _ in 0..20 {
+        it.tick(vec![]);
+    }
+    assert_eq!(it.rate("a"), Some(0.0), "out of the window");
+    // Late frames: the window begins at a frame, and the rate is over the time between.
+    it.seconds += 9;
+    it.tick(vec![counts(10, &[(1, 1130)])]);
+    assert_eq!(it.rate("a"), Some(100.0 / 15.0));
+}
+
+#[test]
+fn a_new_pods_first_counts_are_growth_and_an_old_ones_are_not() {
+    let mut it = Fixture::new();
+    it.tick(vec![]);
+    it.seconds += 1;
+    it.frame(Frame {
+        containers: vec![container(7, "c")],
+        series: vec![series(17, 7, 1, &[])],
+        samples: vec![counts(17, &[(0, 40)])],
+        ..Frame::default()
+    });
+    assert_eq!(it.rate("c"), Some(40.0));
+    assert_eq!(it.rate("a"), Some(0.0));
+}
+
+#[test]
+fn a_reconnected_stream_goes_on_where_it_was() {
+    let mut it = Fixture::new();
+    it.tick(vec![counts(10, &[(1, 1030)])]);
+    it.seconds += 4;
+    it.begin(&[("a", 1100), ("d", 5)]);
+    assert_eq!(it.rate("a"), Some(100.0 / 5.0), "30 before, 70 while away");
+    assert_eq!(it.rate("d"), Some(1.25), "began while away");
+    assert!(it.store.pod("shop", "b", it.now()).is_none(), "gone while away");
+    // The agent was restarted: its counts begin anew.
+    it.seconds += 1;
+    it.begin(&[("a", 12), ("d", 0)]);
+    assert_eq!(it.rate("a"), Some(112.0 / 6.0));
+}
+
+#[test]
+fn quantiles_are_of_all_requests_together() {
+    let mut it = Fixture::new();
+    // 99 fast ones at one pod, 1 slow one at the other.
+    it.tick(vec![counts(10, &[(0, 99)]), counts(11, &[(2, 1)])]);
+    let p = |quantile: &str, pods: &[&str]| {
+        it.ask(&format!("quantile({quantile}, http_server_request_duration_seconds)"), 15.0, pods, "").unwrap()
+    };
+    assert!((p("0.5", &["a", "b"]) - 0.01 * 50.0 / 99.0).abs() < 1e-12);
+    assert!((p("0.995", &["a", "b"]) - 0.55).abs() < 1e-9);
+    assert!((p("0.995", &["b"]) - 0.1 - 0.9 * 0.995).abs() < 1e-9);
+    assert!(it.ask("quantile(0.5, nothing)", 15.0, &["a"], "").is_none(), "not measured is not 0");
+}
+
+#[test]
+fn gauges_over_a_window() {
+    let mut it = Fixture::new();
+    it.tick(vec![value(20, 10.0)]);
+    it.tick(vec![]);
+    it.tick(vec![value(20, 2.0)]);
+    let ask = |function: &str| it.ask(&format!("{function}(http_server_active_requests)"), 3.0, &["a", "b"], "");
+    assert_eq!(ask("last"), Some(2.0));
+    assert_eq!(ask("max"), Some(10.0));
+    assert_eq!(ask("avg"), Some(20.0 / 3.0));
+}
+
+#[test]
+fn series_are_chosen_by_their_labels_and_by_container() {
+    let mut it = Fixture::new();
+    it.seconds += 1;
+    it.frame(Frame {
+        series: vec![series(30, 0, 1, &["http_route", "/slow"])],
+        samples: vec![counts(30, &[(2, 5)]), counts(10, &[(1, 1020)])],
+        ..Frame::default()
+    });
+    let rate = |selector: &str| it.ask("rate(http_server_request_duration_seconds)", 15.0, &["a"], selector);
+    assert_eq!(rate(""), Some(25.0), "a series that was not there before began after");
+    it.tick(vec![counts(30, &[(2, 9)])]);
+    let rate = |selector: &str| it.ask("rate(http_server_request_duration_seconds)", 15.0, &["a"], selector);
+    assert_eq!(rate("http_route=/slow"), Some(4.5));
+    assert_eq!(rate("http_route!=/slow"), Some(10.0));
+    assert_eq!(rate("container=app"), Some(14.5));
+    assert_eq!(rate("container=other"), None);
+    let by = |expression: &str| it.ask(expression, 15.0, &["a"], "");
+    assert_eq!(by("rate(http_server_request_duration_seconds{http_route=\"/slow\"})"), Some(4.5));
+}
+
+#[test]
+fn a_silent_agent_is_said_to_be_silent_and_forgotten_later() {
+    let mut it = Fixture::new();
+    it.tick(vec![counts(10, &[(1, 1030)])]);
+    it.seconds += 15;
+    assert!(!it.store.pod("shop", "a", it.now()).unwrap().silent);
+    assert_eq!(it.rate("a"), Some(30.0), "the last value stands");
+    it.seconds += 1;
+    assert!(it.store.pod("shop", "a", it.now()).unwrap().silent);
+    it.seconds += 300;
+    let now = it.now();
+    it.store.clean(now);
+    assert!(it.store.pod("shop", "a", now).is_none());
+    assert_eq!(it.store.size(), (0, 0));
+}
+
+#[test]
+fn a_pod_that_moves_is_where_it_was_last_heard_of() {
+    let mut it = Fixture::new();
+    it.tick(vec![counts(10, &[(1, 1030)])]);
+    it.agent = "node-2".into();
+    it.begin(&[("a", 0)]);
+    it.tick(vec![counts(10, &[(1, 7)])]);
+    assert_eq!(it.rate("a"), Some(7.0));
+    let gone = Frame { gone: vec![0], ..Frame::default() };
+    it.frame(gone);
+    assert_eq!(it.rate("a"), Some(30.0));
+}
+
+#[test]
+fn hostile_frames_are_errors() {
+    let mut it = Fixture::new();
+    let unknown = |what, id| Err(FrameError::Unknown { what, id });
+    assert_eq!(it.try_frame(Frame { samples: vec![value(99, 1.0)], ..Frame::default() }), unknown("series", 99));
+    assert_eq!(
+        it.try_frame(Frame { series: vec![series(1, 99, 1, &[])], ..Frame::default() }),
+        unknown("container", 99)
+    );
+    let wild = Frame { samples: vec![counts(10, &[(u32::MAX, 7), (3, u64::MAX)])], ..Frame::default() };
+    it.seconds += 1;
+    assert_eq!(it.try_frame(wild), Ok(()));
+    let family = Family { bounds: vec![1.0, 1.0], ..histogram(9) };
+    assert!(matches!(it.try_frame(Frame { families: vec![family], ..Frame::default() }), Err(FrameError::Family(_))));
+    it.agent = "other".into();
+    assert_eq!(it.try_frame(Frame::default()), Err(FrameError::NotFirst));
+}
+
+#[test]
+fn families_that_nothing_is_made_of_cost_nothing() {
+    let mut it = Fixture::new();
+    it.store = Store::new(Kept {
+        families: [("http_server_active_requests".to_owned(), Duration::from_secs(5))].into(),
+        others: Duration::ZERO,
+    });
+    it.begin(&[("a", 0)]);
+    it.tick(vec![counts(10, &[(1, 30)]), value(20, 4.0)]);
+    assert_eq!(it.rate("a"), Some(0.0));
+    assert_eq!(it.ask("last(http_server_active_requests)", 5.0, &["a"], ""), Some(4.0));
+}
+
+#[test]
+fn what_is_kept_does_not_grow() {
+    let mut it = Fixture::new();
+    for second in 0..500 {
+        it.tick(vec![counts(10, &[(1, 1000 + second)]), value(20, second as f64)]);
+    }
+    let view = it.store.pod("shop", "a", it.now()).unwrap();
+    assert!(view.agent.frames.len() < 45, "{}", view.agent.frames.len());
+    assert_eq!(it.rate("a"), Some(1.0));
+}

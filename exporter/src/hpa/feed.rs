@@ -1,0 +1,311 @@
+//! The agent's end of the stream: figures of pods, once a second, for the metrics-api. Figures are read once for all who listen,
+//! and not at all while nobody does; a frame has only what has changed. Knows nothing of who scales on what.
+
+pub(crate) mod rehearse;
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame as HttpFrame};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{MissedTickBehavior, timeout},
+};
+use tracing::debug;
+
+use super::wire::{Container, Family, Frame, Kind, Sample, Series};
+use crate::metrics::{Figure, Snapshot, visit};
+
+/// Between frames.
+const PERIOD: Duration = Duration::from_secs(1);
+/// A listener that does not take a frame for so long is dropped: it comes back and is told everything anew.
+const STALL: Duration = Duration::from_secs(5);
+
+/// What is told of. Where a family has a series only once something has happened, another that a container has from the start
+/// says that the first is measured of it.
+const FED: &[(&str, Kind, Option<&str>)] = &[
+    ("http_server_request_duration_seconds", Kind::Histogram, Some("http_server_active_requests")),
+    ("http_server_active_requests", Kind::Gauge, None),
+    ("rpc_server_call_duration_seconds", Kind::Histogram, None),
+    ("go_goroutines", Kind::Gauge, None),
+    ("go_goroutines_waiting", Kind::Gauge, Some("go_goroutines")),
+    ("go_sched_goroutines_runnable_goroutines", Kind::Gauge, None),
+    ("go_sched_latencies_seconds", Kind::Histogram, None),
+    ("go_runqueue_latency_seconds", Kind::Histogram, None),
+    ("go_cpu_classes_gc_total_cpu_seconds_total", Kind::Counter, None),
+    ("process_cpu_seconds_total", Kind::Counter, None),
+    ("process_resident_memory_bytes", Kind::Gauge, None),
+];
+
+/// The figures of one moment, by container.
+#[derive(Debug, Default)]
+pub(crate) struct Figures {
+    unix_ms: u64,
+    containers: BTreeMap<Name, Measured>,
+}
+
+/// Namespace, pod and container.
+type Name = (String, String, String);
+
+#[derive(Debug, Default)]
+struct Measured {
+    families: HashSet<&'static str>,
+    series: Vec<(&'static str, Vec<String>, Amount)>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Amount {
+    Gauge(f64),
+    Counter(f64),
+    Buckets { bounds: Arc<[f64]>, counts: Box<[u64]> },
+}
+
+impl Figures {
+    /// Of a snapshot, what belongs to containers of pods.
+    pub(crate) fn of(snapshot: &Snapshot) -> Self {
+        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |it| it.as_millis() as u64);
+        let mut figures = Self { unix_ms, ..Self::default() };
+        let mut shared: HashMap<&'static str, Arc<[f64]>> = HashMap::new();
+        visit(
+            snapshot,
+            |name| FED.iter().any(|(fed, _, _)| *fed == name),
+            |family, labels, figure| {
+                let label =
+                    |name: &str| labels.iter().find(|(label, _)| *label == name).map(|(_, value)| (*value).to_owned());
+                let (Some(namespace), Some(pod), Some(container)) =
+                    (label("namespace"), label("pod"), label("container"))
+                else {
+                    return;
+                };
+                let own = labels.iter().filter(|(name, _)| !matches!(*name, "namespace" | "pod" | "container"));
+                let own = own.flat_map(|(name, value)| [(*name).to_owned(), (*value).to_owned()]).collect();
+                let amount = match figure {
+                    Figure::Gauge(number) => Amount::Gauge(number),
+                    Figure::Counter(number) => Amount::Counter(number),
+                    Figure::Buckets(bounds, counts) => Amount::Buckets {
+                        bounds: shared.entry(family).or_insert_with(|| bounds.into()).clone(),
+                        counts: counts.into(),
+                    },
+                };
+                let measured = figures.containers.entry((namespace, pod, container)).or_default();
+                measured.families.insert(family);
+                let implied = FED.iter().filter(|(_, _, sign)| *sign == Some(family)).map(|(name, _, _)| *name);
+                measured.families.extend(implied);
+                measured.add(family, own, amount);
+            },
+        );
+        figures
+    }
+}
+
+impl Measured {
+    /// A container may run several processes, whose series have the same labels: they are added up.
+    fn add(&mut self, family: &'static str, labels: Vec<String>, amount: Amount) {
+        let same = self.series.iter_mut().find(|(name, own, _)| *name == family && *own == labels);
+        let Some((_, _, sum)) = same else {
+            self.series.push((family, labels, amount));
+            return;
+        };
+        match (sum, amount) {
+            (Amount::Gauge(sum), Amount::Gauge(more)) | (Amount::Counter(sum), Amount::Counter(more)) => *sum += more,
+            (Amount::Buckets { counts, .. }, Amount::Buckets { counts: more, .. }) => {
+                counts.iter_mut().zip(more).for_each(|(sum, more)| *sum = sum.saturating_add(more));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What one listener has been told, so that a frame has only what is new.
+#[derive(Debug, Default)]
+struct Told {
+    begun: bool,
+    next: u32,
+    /// By name: the id, and whether its bounds were known.
+    families: HashMap<&'static str, (u32, bool)>,
+    containers: HashMap<Name, (Container, ToldSeries)>,
+}
+
+/// Ids and last values, by family and labels.
+type ToldSeries = HashMap<(u32, Vec<String>), (u32, Amount)>;
+
+impl Told {
+    fn id(&mut self) -> u32 {
+        self.next += 1;
+        self.next
+    }
+
+    fn frame(&mut self, figures: &Figures) -> Frame {
+        let mut frame = Frame { unix_ms: figures.unix_ms, first: !self.begun, ..Frame::default() };
+        self.begun = true;
+        for (name, measured) in &figures.containers {
+            for (family, _, amount) in &measured.series {
+                self.family(family, Some(amount), &mut frame);
+            }
+            let mut families: Vec<u32> =
+                measured.families.iter().filter_map(|family| self.family(family, None, &mut frame)).collect();
+            families.sort_unstable();
+            self.container(name, families, &mut frame);
+            for (family, labels, amount) in &measured.series {
+                self.sample(name, family, labels, amount, &mut frame);
+            }
+        }
+        let gone: Vec<Name> =
+            self.containers.keys().filter(|it| !figures.containers.contains_key(*it)).cloned().collect();
+        frame.gone = gone.iter().filter_map(|name| Some(self.containers.remove(name)?.0.id)).collect();
+        frame
+    }
+
+    /// The family's id; it is named where it has not been, and anew once a histogram's bounds are known.
+    fn family(&mut self, name: &'static str, amount: Option<&Amount>, frame: &mut Frame) -> Option<u32> {
+        let (_, kind, _) = FED.iter().find(|(fed, _, _)| *fed == name)?;
+        let bounds = if let Some(Amount::Buckets { bounds, .. }) = amount { Some(bounds.to_vec()) } else { None };
+        if let Some((id, known)) = self.families.get(name)
+            && (*known || bounds.is_none())
+        {
+            return Some(*id);
+        }
+        let id = self.id();
+        self.families.insert(name, (id, bounds.is_some()));
+        // Nothing has happened yet: any bounds will do for nothing.
+        let bounds = bounds.unwrap_or_else(|| if *kind == Kind::Histogram { vec![1.0] } else { Vec::new() });
+        frame.families.push(Family { id, name: name.to_owned(), kind: (*kind).into(), bounds });
+        Some(id)
+    }
+
+    fn container(&mut self, name: &Name, families: Vec<u32>, frame: &mut Frame) {
+        let known = self.containers.get(name).map(|(told, _)| (told.id, told.families == families));
+        if let Some((_, true)) = known {
+            return;
+        }
+        let id = known.map_or_else(|| self.id(), |(id, _)| id);
+        let (namespace, pod, container) = name.clone();
+        let told = Container { id, namespace, pod, container, families };
+        frame.containers.push(told.clone());
+        self.containers.entry(name.clone()).or_default().0 = told;
+    }
+
+    fn sample(&mut self, name: &Name, family: &'static str, labels: &[String], amount: &Amount, frame: &mut Frame) {
+        let Some((family, _)) = self.families.get(family).copied() else { return };
+        let next = self.next + 1;
+        let Some((container, series)) = self.containers.get_mut(name) else { return };
+        // Looked up by a whole key, since few labels are cheap to copy and a nested map is not.
+        let key = (family, labels.to_vec());
+        let before = series.get(&key);
+        let id = before.map_or(next, |(id, _)| *id);
+        let sample = match (amount, before.map(|(_, amount)| amount)) {
+            (amount, Some(before)) if amount == before => return,
+            (Amount::Gauge(value) | Amount::Counter(value), _) => {
+                Sample { series: id, value: *value, ..Sample::default() }
+            }
+            (Amount::Buckets { counts, .. }, before) => {
+                let before = if let Some(Amount::Buckets { counts, .. }) = before { &counts[..] } else { &[] };
+                let differs = |(bucket, count): &(usize, &u64)| before.get(*bucket).copied().unwrap_or(0) != **count;
+                let changed = counts.iter().enumerate().filter(differs);
+                let (buckets, counts) = changed.map(|(bucket, count)| (bucket as u32, *count)).unzip();
+                Sample { series: id, buckets, counts, ..Sample::default() }
+            }
+        };
+        if before.is_none() {
+            self.next = next;
+            frame.series.push(Series { id, container: container.id, family, labels: labels.to_vec() });
+        }
+        series.insert(key, (id, amount.clone()));
+        frame.samples.push(sample);
+    }
+}
+
+/// Gives every listener its stream. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Feed {
+    figures: Arc<Mutex<Option<watch::Receiver<Arc<Figures>>>>>,
+}
+
+impl Feed {
+    /// A new listener's stream. `read` is called about once a second, on a thread that may block, while there are listeners.
+    pub(crate) fn listen(&self, read: impl Fn() -> Figures + Clone + Send + 'static) -> Stream {
+        let mut slot = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = slot.as_ref().filter(|it| it.has_changed().is_ok());
+        let figures = running.cloned().unwrap_or_else(|| {
+            let (sender, receiver) = watch::channel(Arc::new(Figures::default()));
+            tokio::spawn(tick(read, sender));
+            receiver
+        });
+        // Kept only to be cloned: a receiver of ours would keep the reading going.
+        *slot = Some(figures.clone());
+        drop(slot);
+        let (sender, frames) = mpsc::channel(2);
+        tokio::spawn(tell(figures, sender));
+        Stream { frames }
+    }
+}
+
+/// Reads figures while somebody listens.
+async fn tick(read: impl Fn() -> Figures + Clone + Send + 'static, sender: watch::Sender<Arc<Figures>>) {
+    let mut ticks = tokio::time::interval(PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        // One receiver is the feed's own.
+        if sender.receiver_count() <= 1 {
+            return;
+        }
+        let read = read.clone();
+        let Ok(figures) = tokio::task::spawn_blocking(read).await else { return };
+        if sender.send(Arc::new(figures)).is_err() {
+            return;
+        }
+    }
+}
+
+/// Tells one listener.
+async fn tell(mut figures: watch::Receiver<Arc<Figures>>, sender: mpsc::Sender<Bytes>) {
+    let mut told = Told::default();
+    // Whoever comes later begins with what was read last, if that is of now.
+    while figures.changed().await.is_ok() {
+        let now = figures.borrow_and_update().clone();
+        let frame = told.frame(&now).to_bytes();
+        match timeout(STALL, sender.send(frame)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return,
+            Err(_) => {
+                debug!("a listener of the HPA's stream does not take its frames");
+                return;
+            }
+        }
+    }
+}
+
+/// A response's body that ends when its listener stalls, or the agent does.
+pub(crate) struct Stream {
+    frames: mpsc::Receiver<Bytes>,
+}
+
+impl Stream {
+    /// Nothing.
+    fn empty() -> Self {
+        let (_, frames) = mpsc::channel(1);
+        Self { frames }
+    }
+}
+
+impl Body for Stream {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<HttpFrame<Bytes>, std::io::Error>>> {
+        self.get_mut().frames.poll_recv(context).map(|frame| frame.map(|bytes| Ok(HttpFrame::data(bytes))))
+    }
+}
+
+#[cfg(test)]
+mod tests;

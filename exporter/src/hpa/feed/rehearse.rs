@@ -1,0 +1,211 @@
+//! Agents that measure nothing and tell what a script says: for tests and benchmarks of what listens to them. The stream is the
+//! agents' own.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    fmt::Write as _,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use clap::Args;
+use hyper::{
+    Request, Response, StatusCode, body::Incoming, header::AUTHORIZATION, server::conn::http1, service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use tokio::net::TcpListener;
+
+use super::{Amount, Feed, Figures, Stream};
+use crate::hpa::wire;
+
+/// Upper bounds of the durations told of: those of the agent.
+const BOUNDS: [f64; 20] = [
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0,
+    2.5, 5.0, 7.5, 10.0,
+];
+
+/// Options of the hidden command.
+#[derive(Debug, Args)]
+pub(crate) struct RehearseArgs {
+    /// Where to listen: one agent at each. With port 0 the kernel chooses, and the addresses are printed.
+    #[arg(long = "address", value_name = "ADDRESS:PORT", required = true)]
+    addresses: Vec<SocketAddr>,
+    /// So many agents at the first address, at ports that the kernel chooses.
+    #[arg(long, default_value = "1")]
+    agents: usize,
+    /// What to tell (YAML, read again every second): `pods`, a list of `namespace`, `pod`, `container`, `requests_per_second`,
+    /// `active`, `latency_seconds`, `route`, `agent` (by number).
+    #[arg(long, value_name = "FILE")]
+    script: Option<PathBuf>,
+    /// Without a script: so many pods at each agent, `NAMESPACE/pod-AGENT-NUMBER`.
+    #[arg(long, default_value = "100")]
+    pods: usize,
+    /// Namespaces that they are spread over.
+    #[arg(long, default_value = "20")]
+    namespaces: usize,
+    /// Requests a second of each.
+    #[arg(long, default_value = "50")]
+    rate: f64,
+    /// Answer 401 without this bearer token.
+    #[arg(long)]
+    token: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Script {
+    pods: Vec<Scripted>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Scripted {
+    namespace: String,
+    pod: String,
+    #[serde(default = "app")]
+    container: String,
+    #[serde(default)]
+    requests_per_second: f64,
+    #[serde(default)]
+    active: f64,
+    #[serde(default)]
+    latency_seconds: f64,
+    #[serde(default = "root")]
+    route: String,
+    #[serde(default)]
+    agent: usize,
+}
+
+fn app() -> String {
+    "app".into()
+}
+
+fn root() -> String {
+    "/".into()
+}
+
+/// One agent: its script, and what has been counted by it.
+struct Rehearsal {
+    number: usize,
+    source: Source,
+    counted: HashMap<(String, String, String), (f64, Vec<f64>)>,
+    at: Instant,
+}
+
+enum Source {
+    File(PathBuf),
+    Made(Script),
+}
+
+impl Rehearsal {
+    /// The figures of now: requests since the last look, at the script's rates, are counted.
+    fn figures(&mut self) -> Figures {
+        let script = match &self.source {
+            Source::Made(script) => script.clone(),
+            Source::File(path) => read(path),
+        };
+        let elapsed = self.at.elapsed().as_secs_f64();
+        self.at = Instant::now();
+        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |it| it.as_millis() as u64);
+        let mut figures = Figures { unix_ms, ..Figures::default() };
+        let bounds: Arc<[f64]> = BOUNDS.into();
+        for pod in script.pods.iter().filter(|it| it.agent == self.number) {
+            let name = (pod.namespace.clone(), pod.pod.clone(), pod.container.clone());
+            let (fraction, buckets) =
+                self.counted.entry(name.clone()).or_insert_with(|| (0.0, vec![0.0; BOUNDS.len() + 1]));
+            let requests = pod.requests_per_second * elapsed + *fraction;
+            *fraction = requests.fract();
+            let bucket = BOUNDS.partition_point(|it| *it < pod.latency_seconds);
+            buckets[bucket] += requests.trunc();
+            let measured = figures.containers.entry(name).or_default();
+            measured.families.extend(["http_server_active_requests", "http_server_request_duration_seconds"]);
+            measured.add("http_server_active_requests", Vec::new(), Amount::Gauge(pod.active));
+            if buckets.iter().any(|it| *it > 0.0) {
+                let counts = buckets.iter().map(|it| *it as u64).collect();
+                let labels =
+                    [("http_request_method", "GET"), ("http_response_status_code", "200"), ("http_route", &*pod.route)];
+                let labels = labels.into_iter().flat_map(|(name, value)| [name.to_owned(), value.to_owned()]).collect();
+                measured.add(
+                    "http_server_request_duration_seconds",
+                    labels,
+                    Amount::Buckets { bounds: bounds.clone(), counts },
+                );
+            }
+        }
+        figures
+    }
+}
+
+fn read(path: &Path) -> Script {
+    // Half written for a moment: the next look finds it whole, and until then nothing is told.
+    fs::read_to_string(path).ok().and_then(|text| serde_norway::from_str(&text).ok()).unwrap_or_default()
+}
+
+/// Serves until it is ended.
+pub(crate) async fn run(args: RehearseArgs) -> Result<(), String> {
+    let mut addresses = args.addresses.clone();
+    if args.agents > 1 {
+        addresses = vec![SocketAddr::new(args.addresses[0].ip(), 0); args.agents];
+    }
+    let mut shown = String::new();
+    for (number, address) in addresses.into_iter().enumerate() {
+        let listener =
+            TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))?;
+        let _ = writeln!(shown, "{}", listener.local_addr().map_err(|error| error.to_string())?);
+        let source = match &args.script {
+            Some(path) => Source::File(path.clone()),
+            None => Source::Made(made(&args, number)),
+        };
+        let rehearsal = Rehearsal { number, source, counted: HashMap::new(), at: Instant::now() };
+        tokio::spawn(serve(listener, Arc::new(Mutex::new(rehearsal)), args.token.clone()));
+    }
+    print!("{shown}");
+    let _ = std::io::Write::flush(&mut std::io::stdout());
+    std::future::pending().await
+}
+
+fn made(args: &RehearseArgs, agent: usize) -> Script {
+    let pod = |number: usize| Scripted {
+        namespace: format!("ns-{}", (agent * args.pods + number) % args.namespaces),
+        pod: format!("pod-{agent}-{number}"),
+        container: app(),
+        requests_per_second: args.rate,
+        active: number as f64,
+        latency_seconds: 0.001 * (number + 1) as f64,
+        route: root(),
+        agent,
+    };
+    Script { pods: (0..args.pods).map(pod).collect() }
+}
+
+async fn serve(listener: TcpListener, rehearsal: Arc<Mutex<Rehearsal>>, token: Option<String>) {
+    let feed = Feed::default();
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let (feed, rehearsal, token) = (feed.clone(), rehearsal.clone(), token.clone());
+        let answer = service_fn(move |request: Request<Incoming>| {
+            let (feed, rehearsal, token) = (feed.clone(), rehearsal.clone(), token.clone());
+            async move {
+                let shown =
+                    request.headers().get(AUTHORIZATION).and_then(|it| it.to_str().ok()?.strip_prefix("Bearer "));
+                if request.uri().path() != wire::PATH || (token.is_some() && shown != token.as_deref()) {
+                    let mut response = Response::new(Stream::empty());
+                    *response.status_mut() =
+                        if token.is_some() { StatusCode::UNAUTHORIZED } else { StatusCode::NOT_FOUND };
+                    return Ok::<_, Infallible>(response);
+                }
+                let read = move || rehearsal.lock().unwrap_or_else(PoisonError::into_inner).figures();
+                Ok(Response::new(feed.listen(read)))
+            }
+        });
+        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
+    }
+}

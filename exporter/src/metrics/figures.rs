@@ -1,0 +1,42 @@
+//! Chosen families of a snapshot, one sample at a time, for who serves them in another way than as text.
+
+use super::{
+    contract,
+    families::{BOUNDS, Value, families},
+    snapshot::Snapshot,
+};
+
+/// A sample's value.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Figure<'a> {
+    /// A gauge's.
+    Gauge(f64),
+    /// A counter's.
+    Counter(f64),
+    /// Upper bounds without `+Inf`, and counts by bucket, not cumulative, one more.
+    Buckets(&'a [f64], &'a [u64]),
+}
+
+/// Calls `each` with every sample of the families whose names are wanted: name, labels and value.
+pub(crate) fn visit(
+    snapshot: &Snapshot,
+    wanted: impl Fn(&str) -> bool,
+    mut each: impl FnMut(&'static str, &[(&'static str, &str)], Figure<'_>),
+) {
+    for family in families(snapshot).filter(|it| wanted(it.desc.name)) {
+        let mut labels = Vec::new();
+        for sample in &family.samples {
+            labels.clear();
+            labels.extend(sample.labels());
+            let figure = match (sample.value, family.desc.kind) {
+                (Value::Number(number), contract::Kind::Counter) => Figure::Counter(number),
+                (Value::Number(number), _) => Figure::Gauge(number),
+                (Value::Durations(value), _) => Figure::Buckets(&BOUNDS, &value.buckets),
+                (Value::Buckets(value), _) => Figure::Buckets(value.bounds, &value.counts),
+                // Quantiles cannot be joined.
+                (Value::Summary(_), _) => continue,
+            };
+            each(family.desc.name, &labels, figure);
+        }
+    }
+}

@@ -1,0 +1,96 @@
+// A client of KEDA's external scaler, of KEDA's own published package, for the tests: asks each method once and prints what
+// was answered as JSON.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	pb "github.com/kedacore/keda/v2/pkg/scalers/externalscaler"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+)
+
+type answers struct {
+	Active       bool    `json:"active"`
+	StreamActive bool    `json:"stream_active"`
+	SpecName     string  `json:"spec_name"`
+	Target       float64 `json:"target"`
+	OldTarget    int64   `json:"old_target"`
+	ValueName    string  `json:"value_name"`
+	Value        float64 `json:"value"`
+	OldValue     int64   `json:"old_value"`
+	StreamSpec   string  `json:"stream_spec"`
+}
+
+func main() {
+	address := flag.String("address", "", "host:port of the scaler")
+	namespace := flag.String("namespace", "", "the ScaledObject's namespace")
+	metadata := flag.String("metadata", "", "the trigger's metadata, as key=value;key=value")
+	flag.Parse()
+	if err := run(*address, *namespace, *metadata); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(address, namespace, metadata string) error {
+	connection, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return err
+	}
+	defer connection.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	client := pb.NewExternalScalerClient(connection)
+	object := &pb.ScaledObjectRef{Name: "shop", Namespace: namespace, ScalerMetadata: map[string]string{}}
+	for _, pair := range strings.Split(metadata, ";") {
+		if key, value, found := strings.Cut(pair, "="); found {
+			object.ScalerMetadata[key] = value
+		}
+	}
+	var told answers
+	active, err := client.IsActive(ctx, object)
+	if err != nil {
+		return fmt.Errorf("IsActive: %w", err)
+	}
+	told.Active = active.Result
+	stream, err := client.StreamIsActive(ctx, object)
+	if err != nil {
+		return fmt.Errorf("StreamIsActive: %w", err)
+	}
+	first, err := stream.Recv()
+	if err != nil {
+		return fmt.Errorf("StreamIsActive: %w", err)
+	}
+	told.StreamActive = first.Result
+	spec, err := client.GetMetricSpec(ctx, object)
+	if err != nil {
+		return fmt.Errorf("GetMetricSpec: %w", err)
+	}
+	if len(spec.MetricSpecs) != 1 {
+		return fmt.Errorf("GetMetricSpec gives %d specs", len(spec.MetricSpecs))
+	}
+	told.SpecName, told.Target, told.OldTarget = spec.MetricSpecs[0].MetricName, spec.MetricSpecs[0].TargetSizeFloat, spec.MetricSpecs[0].TargetSize
+	values, err := client.GetMetrics(ctx, &pb.GetMetricsRequest{ScaledObjectRef: object, MetricName: told.SpecName})
+	if err != nil {
+		return fmt.Errorf("GetMetrics: %w", err)
+	}
+	if len(values.MetricValues) != 1 {
+		return fmt.Errorf("GetMetrics gives %d values", len(values.MetricValues))
+	}
+	told.ValueName, told.Value, told.OldValue = values.MetricValues[0].MetricName, values.MetricValues[0].MetricValueFloat, values.MetricValues[0].MetricValue
+	specs, err := client.StreamMetricSpec(ctx, object)
+	if err == nil {
+		_, err = specs.Recv()
+	}
+	if err != nil {
+		told.StreamSpec = err.Error()
+	}
+	return json.NewEncoder(os.Stdout).Encode(told)
+}

@@ -1,0 +1,3 @@
+module sample/pods
+
+go 1.17
