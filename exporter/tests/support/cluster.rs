@@ -90,15 +90,20 @@ impl Pod {
 impl Lab {
     /// Starts a cluster, and the agent in it by the manifests that are shipped.
     pub(crate) fn start() -> Self {
+        Self::start_with(&Options::default(), &manifests("base"))
+    }
+
+    /// Starts a cluster with these options, and the agent in it by this kustomization.
+    pub(crate) fn start_with(options: &Options, kustomization: &Path) -> Self {
         must_be_root();
-        let cluster = Cluster::start(&Options::default()).unwrap_or_else(|error| panic!("no cluster: {error:#}"));
+        let cluster = Cluster::start(options).unwrap_or_else(|error| panic!("no cluster: {error:#}"));
         let node = cluster.node();
         let counted = Service { name: "counted".to_owned(), go: "local".to_owned(), variant: Variant::Static };
         let counted = xtask::go::build(&counted).unwrap_or_else(|error| panic!("counted does not build: {error:#}"));
         node.import(&Image::of(IMAGE, &counted)).expect("containerd takes the service's image");
         node.import(&agent_image()).expect("containerd takes the agent's image");
         let mut lab = Self { cluster, agent: SocketAddr::from(([127, 0, 0, 1], 0)) };
-        let shipped = lab.kubectl(&["kustomize", &manifests("base").display().to_string()]);
+        let shipped = lab.kubectl(&["kustomize", &kustomization.display().to_string()]);
         lab.apply(&shipped);
         lab.apply(&format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}}}\n"));
         lab.agent = lab.wait_for_agent();
@@ -120,8 +125,8 @@ impl Lab {
 
     /// The agent's pod, as the API server has it.
     pub(crate) fn agent_pod(&self) -> Value {
-        let pods = self.cluster.plane().get(&["pods", "-n", AGENT_NAMESPACE]).expect("the API server answers");
-        pods["items"][0].clone()
+        let pods = self.cluster.plane().get(&["pods", "-n", AGENT_NAMESPACE, "-l", "app.kubernetes.io/name=gopulse"]);
+        pods.expect("the API server answers")["items"][0].clone()
     }
 
     /// What the agent has logged.

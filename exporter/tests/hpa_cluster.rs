@@ -1,0 +1,139 @@
+//! The short road in a real cluster: real Go containers under real load, measured by the real agent, scaled by the real HPA
+//! controller through `gopulse metrics-api`, all by the manifests that are shipped, with no Prometheus anywhere.
+//! `GOPULSE_HPA_SYNC_SECONDS` sets the controller's sync period (2; Kubernetes' own default is 15).
+
+mod support;
+
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
+
+use support::{
+    cluster::{Lab, NAMESPACE, Pod},
+    scratch,
+};
+use xtask::{
+    cluster::{Options, wait_for},
+    util,
+};
+
+const PATIENCE: Duration = Duration::from_mins(3);
+const RPS: &str = "http_server_requests_per_second";
+
+fn overlay() -> std::path::PathBuf {
+    let directory = scratch("hpa-overlay");
+    // kustomize wants relative paths.
+    let up = "../".repeat(directory.components().count() - 1);
+    let root = util::root().join("daemonset").display().to_string();
+    let root = root.trim_start_matches('/');
+    let text = format!(
+        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [{up}{root}/base]\ncomponents: \
+         [{up}{root}/components/hpa]\n"
+    );
+    fs::write(directory.join("kustomization.yaml"), text).expect("it is writable");
+    directory
+}
+
+fn hpa() -> String {
+    format!(
+        "apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata: {{name: shop, namespace: {NAMESPACE}}}\nspec:\n  \
+         scaleTargetRef: {{apiVersion: apps/v1, kind: Deployment, name: shop}}\n  minReplicas: 2\n  maxReplicas: 6\n  \
+         metrics:\n  - type: Pods\n    pods: {{metric: {{name: {RPS}}}, target: {{type: AverageValue, averageValue: \
+         \"50\"}}}}\n  behavior: {{scaleDown: {{stabilizationWindowSeconds: 5}}}}\n"
+    )
+}
+
+fn desired(lab: &Lab) -> u64 {
+    let hpa = lab.cluster.plane().get(&["hpa", "shop", "-n", NAMESPACE]).unwrap_or_default();
+    hpa["status"]["desiredReplicas"].as_u64().unwrap_or(0)
+}
+
+fn until(lab: &Lab, what: &str, mut so: impl FnMut() -> bool) {
+    wait_for(what, PATIENCE, || Ok(so().then_some(()))).unwrap_or_else(|error| {
+        let say =
+            |arguments: &[&str]| lab.cluster.plane().kubectl(arguments).unwrap_or_else(|error| format!("{error:#}"));
+        let api = say(&["logs", "-n", "gopulse", "-l", "app.kubernetes.io/name=gopulse-metrics-api", "--tail=60"]);
+        let hpa = say(&["describe", "hpa", "-n", NAMESPACE]);
+        let pods = say(&["get", "pods", "-A", "-o", "wide"]);
+        let services = say(&["get", "apiservices"]);
+        panic!("{error:#}\n{hpa}\n{pods}\n{services}\n{api}")
+    });
+}
+
+/// That many requests a second at a pod, for a time.
+fn load(pod: &Pod, rate: u32, seconds: u64) -> thread::JoinHandle<()> {
+    let address = pod.address();
+    thread::spawn(move || {
+        let (rate, duration) = (rate.to_string(), format!("{seconds}s"));
+        let arguments = ["-address", &address, "-rate", &rate, "-duration", &duration, "-c", "4"];
+        support::load_with_errors(&arguments, &["GET /hello 200 /hello 1"]);
+    })
+}
+
+#[test]
+fn requests_a_second_scale_a_deployment_up_and_down_without_prometheus() {
+    let sync = std::env::var("GOPULSE_HPA_SYNC_SECONDS").ok().and_then(|it| it.parse().ok()).unwrap_or(2);
+    let sync = Duration::from_secs(sync);
+    let options = Options { autoscaler_period: sync, aggregator_routing: true, ..Options::default() };
+    let lab = Lab::start_with(&options, &overlay());
+    until(&lab, "the APIServices are available", || {
+        let services = lab.cluster.plane().get(&["apiservices"]).unwrap_or_default();
+        let ours = services["items"].as_array().cloned().unwrap_or_default();
+        let ours: Vec<_> = ours
+            .iter()
+            .filter(|it| it["metadata"]["name"].as_str().is_some_and(|name| name.ends_with("metrics.k8s.io")))
+            .collect();
+        let available = |it: &&serde_json::Value| {
+            it["status"]["conditions"]
+                .as_array()
+                .is_some_and(|all| all.iter().any(|it| it["type"] == "Available" && it["status"] == "True"))
+        };
+        ours.len() == 3 && ours.iter().all(available)
+    });
+    let pods = lab.deploy("shop", 2, &[("gopulse.io/enabled", "true")]);
+    lab.wait_measured(&pods);
+    lab.apply(&hpa());
+    until(&lab, "the HPA has looked and wants 2", || desired(&lab) == 2);
+    let described = lab.kubectl(&["describe", "hpa", "shop", "-n", NAMESPACE]);
+    assert!(described.contains("ValidMetricFound"), "{described}");
+
+    // 100 requests a second at each of the two, where 50 are wanted: four pods.
+    let begun = Instant::now();
+    let loads: Vec<_> = pods.iter().map(|pod| load(pod, 100, 30.max(4 * sync.as_secs()))).collect();
+    until(&lab, "scaled up", || desired(&lab) > 2);
+    let reaction = begun.elapsed();
+    println!(
+        "from the load step to more desired replicas: {:.1} s, at a sync period of {sync:?}",
+        reaction.as_secs_f64()
+    );
+    until(&lab, "four replicas", || desired(&lab) == 4);
+    lab.wait_for_pods("shop", 4);
+    let path = format!("/apis/custom.metrics.k8s.io/v1beta2/namespaces/{NAMESPACE}/pods/*/{RPS}");
+    until(&lab, "the new pods have values, 0 where idle", || {
+        let list = lab.cluster.plane().kubectl(&["get", "--raw", &path]).unwrap_or_default();
+        list.matches("\"describedObject\"").count() == 4
+    });
+    assert!(!lab.kubectl(&["get", "hpa", "-n", NAMESPACE]).contains("<unknown>"));
+
+    // One of the two replicas of the metrics-api is killed under it: no wrong decision.
+    let api = lab
+        .cluster
+        .plane()
+        .get(&["pods", "-n", "gopulse", "-l", "app.kubernetes.io/name=gopulse-metrics-api"])
+        .unwrap();
+    let victim = api["items"][0]["metadata"]["name"].as_str().unwrap().to_owned();
+    lab.kubectl(&["delete", "pod", &victim, "-n", "gopulse", "--grace-period=0", "--force"]);
+    for _ in 0..5 {
+        assert_eq!(desired(&lab), 4, "a replica of the metrics-api less is no reason to scale");
+        thread::sleep(Duration::from_secs(1));
+    }
+    for load in loads {
+        load.join().expect("the load ends");
+    }
+    let ended = Instant::now();
+    until(&lab, "scaled down", || desired(&lab) == 2);
+    println!("2 -> 4 -> 2 replicas; down {:.1} s after the load's end", ended.elapsed().as_secs_f64());
+    let limit = sync + Duration::from_secs(3);
+    println!("limit of the reaction: {limit:?}; {}", if reaction <= limit { "kept" } else { "NOT kept" });
+}

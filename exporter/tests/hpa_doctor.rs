@@ -1,0 +1,197 @@
+//! `gopulse hpa doctor` against set-ups that are each broken in one place: it must name that link, and be content with the whole
+//! chain before and after.
+
+mod support;
+
+use std::{process::Command, thread, time::Duration};
+
+use serde_json::{Value, json};
+use support::stage::{RPS, Stage, by_pods, hpa};
+
+/// The report, and whether it is content.
+fn doctor(stage: &Stage, arguments: &[&str]) -> (String, bool) {
+    let mut command = Command::new(support::agent::binary());
+    command.args(["hpa", "doctor"]).args(arguments).env("KUBECONFIG", stage.plane.kubeconfig());
+    let output = command.output().expect("it starts");
+    (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.success())
+}
+
+/// Asks until the doctor names this link with these words: conditions of the API server come after a moment.
+fn names(stage: &Stage, arguments: &[&str], link: &str, words: &str) {
+    let mut last = String::new();
+    for _ in 0..60 {
+        let (report, content) = doctor(stage, arguments);
+        let broken = report.lines().find(|line| line.starts_with("BROKEN")).unwrap_or_default().to_owned();
+        if !content && broken.starts_with(&format!("BROKEN  {link}:")) && broken.contains(words) {
+            println!("named: {broken}");
+            return;
+        }
+        last = report;
+        thread::sleep(Duration::from_millis(700));
+    }
+    panic!("the doctor was to name {link} with {words:?}, but said\n{last}");
+}
+
+fn content(stage: &Stage) {
+    stage.until("the doctor is content", || doctor(stage, &SHOP).1.then_some(()));
+}
+
+const SHOP: [&str; 3] = ["shop", "--namespace", "shop"];
+
+fn object(metric: &str, target: &Value) -> Value {
+    json!({"type": "Object", "object": {
+        "describedObject": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "shop"},
+        "metric": {"name": metric}, "target": target,
+    }})
+}
+
+fn pods_metric(name: &str, selector: &Value) -> Value {
+    json!({"type": "Pods", "pods": {"metric": {"name": name, "selector": selector}, "target": {"type": "AverageValue", "averageValue": "50"}}})
+}
+
+#[test]
+fn the_doctor_names_the_broken_link() {
+    let mut stage = Stage::set();
+    let kubectl =
+        |stage: &Stage, arguments: &[&str]| stage.plane.kubectl(arguments).unwrap_or_else(|error| panic!("{error:#}"));
+    let apply = |stage: &Stage, text: &str| drop(stage.plane.apply(text).unwrap_or_else(|error| panic!("{error:#}")));
+    let whole = hpa(&by_pods());
+    apply(&stage, &whole);
+    content(&stage);
+    // From here on the metrics-api leaves the APIServices as they are.
+    stage.api = None;
+    stage.start_api_with(false);
+    content(&stage);
+
+    // 1. Another namespace, or another name.
+    names(&stage, &["shop", "--namespace", "default"], "HPA", "there is no HPA shop in namespace default");
+    // 2. A target that is not there.
+    apply(
+        &stage,
+        &whole
+            .replace("\"name\":\"shop\"},\"minReplicas\"", "\"name\":\"shoq\"},\"minReplicas\"")
+            .replace("\"Deployment\",\"name\":\"shop\"", "\"Deployment\",\"name\":\"shoq\""),
+    );
+    names(&stage, &SHOP, "workload", "there is no Deployment shoq");
+    apply(&stage, &whole);
+    // 3. Scaled to 0 by hand.
+    kubectl(&stage, &["scale", "deployment", "shop", "-n", "shop", "--replicas=0"]);
+    names(&stage, &SHOP, "workload", "has 0 replicas");
+    kubectl(&stage, &["scale", "deployment", "shop", "-n", "shop", "--replicas=2"]);
+    content(&stage);
+    // 4. A pod that is not to be measured.
+    kubectl(&stage, &["annotate", "pods", "--all", "-n", "shop", "--overwrite", "gopulse.io/enabled=false"]);
+    names(&stage, &SHOP, "opt-in", "gopulse.io/enabled");
+    kubectl(&stage, &["annotate", "pods", "--all", "-n", "shop", "--overwrite", "gopulse.io/enabled=true"]);
+    // 5. A histogram's name.
+    apply(&stage, &hpa(&pods_metric("http_server_request_duration_seconds", &Value::Null)));
+    names(&stage, &SHOP, "HPA's metrics", "is the name of a histogram");
+    // 6. A quantile divided by the pods.
+    let p99 = "http_server_request_duration_p99_milliseconds";
+    apply(&stage, &hpa(&object(p99, &json!({"type": "AverageValue", "averageValue": "250"}))));
+    names(&stage, &SHOP, "HPA's metrics", "give target.type Value");
+    apply(&stage, &hpa(&object(p99, &json!({"type": "Value", "value": "250"}))));
+    content(&stage);
+    // 7. A metric that nobody serves.
+    apply(&stage, &hpa(&pods_metric("http_requests_per_second", &Value::Null)));
+    names(&stage, &SHOP, "discovery", "has no metric http_requests_per_second");
+    // 8. A selector over labels that no figures have.
+    apply(&stage, &hpa(&pods_metric(RPS, &json!({"matchLabels": {"http_route": "/nowhere"}}))));
+    names(&stage, &SHOP, "values", "is 0 at every pod with the selector http_route=/nowhere");
+    apply(&stage, &whole);
+    content(&stage);
+    // 9. The controller may not ask.
+    let role = "system:controller:horizontal-pod-autoscaler";
+    let before = stage.plane.get(&["clusterrole", role]).unwrap();
+    let mut without = before.clone();
+    let rules = without["rules"].as_array_mut().unwrap();
+    rules.retain(|rule| !rule["apiGroups"].to_string().contains("custom.metrics.k8s.io"));
+    kubectl(
+        &stage,
+        &[
+            "patch",
+            "clusterrole",
+            role,
+            "--type=json",
+            "-p",
+            &json!([{"op": "replace", "path": "/rules", "value": without["rules"]}]).to_string(),
+        ],
+    );
+    names(&stage, &SHOP, "controller's rights", "may not get custom.metrics.k8s.io");
+    kubectl(
+        &stage,
+        &[
+            "patch",
+            "clusterrole",
+            role,
+            "--type=json",
+            "-p",
+            &json!([{"op": "replace", "path": "/rules", "value": before["rules"]}]).to_string(),
+        ],
+    );
+    // 10. An agent that died.
+    let second = stage.agents.pop();
+    drop(second);
+    names(&stage, &SHOP, "values", "pods have no value of");
+    // 11. A caBundle of something else.
+    let services = ["v1beta1.custom.metrics.k8s.io", "v1beta2.custom.metrics.k8s.io"];
+    let right = stage.plane.get(&["apiservice", services[1]]).unwrap()["spec"]["caBundle"].as_str().unwrap().to_owned();
+    let patch = |stage: &Stage, ca: &str| {
+        for name in services {
+            kubectl(
+                stage,
+                &["patch", "apiservice", name, "--type=merge", "-p", &json!({"spec": {"caBundle": ca}}).to_string()],
+            );
+        }
+    };
+    let wrong = std::fs::read(&stage.plane.authority().certificate).unwrap();
+    patch(&stage, &base64(&wrong));
+    names(&stage, &SHOP, "APIService", "its caBundle is not that of the server's certificate");
+    patch(&stage, &right);
+    // 12. The Service is gone.
+    let service = stage.plane.get(&["service", "gopulse-metrics-api", "-n", "gopulse"]).unwrap();
+    kubectl(&stage, &["delete", "service", "gopulse-metrics-api", "-n", "gopulse"]);
+    names(&stage, &SHOP, "APIService", "there is no Service gopulse-metrics-api");
+    let again = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "gopulse-metrics-api", "namespace": "gopulse"}, "spec": {"type": service["spec"]["type"], "externalName": service["spec"]["externalName"]}});
+    apply(&stage, &again.to_string());
+    // 13. By External, which nobody serves.
+    kubectl(&stage, &["delete", "apiservice", "v1beta1.external.metrics.k8s.io"]);
+    let external = json!({"type": "External", "external": {"metric": {"name": RPS}, "target": {"type": "AverageValue", "averageValue": "50"}}});
+    apply(&stage, &hpa(&external));
+    names(&stage, &SHOP, "APIService", "nobody serves external.metrics.k8s.io");
+    // 14. On the long road: a PodMonitor without honorLabels.
+    apply(&stage, POD_MONITORS);
+    stage.until("PodMonitors can be made", || stage.plane.apply(MONITOR).ok());
+    apply(&stage, &json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "prometheus-adapter", "namespace": "gopulse"}, "spec": {"type": "ExternalName", "externalName": "localhost"}}).to_string());
+    for name in services {
+        let to_adapter = json!({"spec": {"caBundle": null, "insecureSkipTLSVerify": true, "service": {"name": "prometheus-adapter"}}});
+        kubectl(&stage, &["patch", "apiservice", name, "--type=merge", "-p", &to_adapter.to_string()]);
+    }
+    apply(&stage, &whole);
+    names(&stage, &SHOP, "PodMonitor", "does not set honorLabels: true");
+}
+
+const POD_MONITORS: &str = r#"{"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+    "metadata": {"name": "podmonitors.monitoring.coreos.com"},
+    "spec": {"group": "monitoring.coreos.com", "scope": "Namespaced",
+        "names": {"kind": "PodMonitor", "plural": "podmonitors", "singular": "podmonitor"},
+        "versions": [{"name": "v1", "served": true, "storage": true,
+            "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]}}"#;
+const MONITOR: &str = r#"{"apiVersion": "monitoring.coreos.com/v1", "kind": "PodMonitor",
+    "metadata": {"name": "gopulse", "namespace": "gopulse"},
+    "spec": {"podMetricsEndpoints": [{"port": "metrics"}]}}"#;
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let word = u32::from(chunk[0]) << 16
+            | u32::from(*chunk.get(1).unwrap_or(&0)) << 8
+            | u32::from(*chunk.get(2).unwrap_or(&0));
+        for place in 0..4 {
+            let digit = DIGITS[(word >> (18 - 6 * place)) as usize & 63];
+            text.push(if place > chunk.len() { '=' } else { char::from(digit) });
+        }
+    }
+    text
+}

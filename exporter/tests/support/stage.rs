@@ -1,0 +1,277 @@
+//! A stage for the metrics-api: a real control plane, rehearsed agents that tell what the test says by the stream that real ones
+//! have, and pods that are real objects whose status the test writes.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use xtask::{
+    cluster::{ControlPlane, Options, free_port, wait_for},
+    util,
+};
+
+/// The metrics that the tests ask for.
+pub(crate) const RPS: &str = "http_server_requests_per_second";
+pub(crate) const CUSTOM: &str = "/apis/custom.metrics.k8s.io";
+const PATIENCE: Duration = Duration::from_mins(1);
+/// The controller's sync period.
+pub(crate) const SYNC: Duration = Duration::from_secs(2);
+
+/// A process that ends with this value.
+pub(crate) struct Running(pub(crate) Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What the test tells the rehearsed agents: requests a second of the whole workload, spread over its pods.
+#[derive(Clone, Debug)]
+pub(crate) struct Load {
+    pub(crate) requests_per_second: f64,
+    pub(crate) latency_seconds: f64,
+}
+
+pub(crate) struct Stage {
+    pub(crate) plane: ControlPlane,
+    pub(crate) directory: PathBuf,
+    pub(crate) agents: Vec<Running>,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) api: Option<Running>,
+    pub(crate) port: u16,
+    pub(crate) keda: u16,
+    pub(crate) load: Arc<Mutex<Load>>,
+    stop: Arc<AtomicBool>,
+    /// Keeps pods' status and the agents' script.
+    keeper: Option<thread::JoinHandle<()>>,
+}
+
+pub(crate) fn deployment(replicas: u32) -> String {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "shop", "namespace": "shop"},
+        "spec": {
+            "replicas": replicas, "selector": {"matchLabels": {"app": "shop"}},
+            "template": {
+                "metadata": {"labels": {"app": "shop"}, "annotations": {"gopulse.io/enabled": "true"}},
+                "spec": {"terminationGracePeriodSeconds": 0, "containers": [{"name": "app", "image": "none"}]},
+            },
+        },
+    })
+    .to_string()
+}
+
+pub(crate) fn hpa(metric: &Value) -> String {
+    json!({
+        "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "shop", "namespace": "shop"},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "shop"},
+            "minReplicas": 2, "maxReplicas": 8, "metrics": [metric],
+            "behavior": {"scaleDown": {"stabilizationWindowSeconds": 5}},
+        },
+    })
+    .to_string()
+}
+
+pub(crate) fn by_pods() -> Value {
+    json!({"type": "Pods", "pods": {"metric": {"name": RPS}, "target": {"type": "AverageValue", "averageValue": "50"}}})
+}
+
+impl Stage {
+    /// A control plane, two rehearsed agents, the metrics-api, and a Deployment of two pods under 80 requests a second.
+    pub(crate) fn set() -> Self {
+        let options = Options { autoscaler_period: SYNC, ..Options::default() };
+        let plane = ControlPlane::start(&options).unwrap_or_else(|error| panic!("no control plane: {error:#}"));
+        let directory = plane.directory().join("hpa");
+        fs::create_dir_all(&directory).unwrap();
+        for name in ["gopulse", "shop"] {
+            plane.apply(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}}}}}")).unwrap();
+        }
+        let rights = util::root().join("daemonset/components/hpa/rbac.yaml");
+        plane.apply(&fs::read_to_string(rights).unwrap()).unwrap();
+        plane
+            .apply(
+                "{apiVersion: v1, kind: Service, metadata: {name: gopulse-metrics-api, namespace: gopulse}, spec: {type: \
+                 ExternalName, externalName: localhost}}",
+            )
+            .unwrap();
+        plane.apply(&deployment(2)).unwrap();
+        let (port, keda) = (free_port().unwrap(), free_port().unwrap());
+        let load = Arc::new(Mutex::new(Load { requests_per_second: 80.0, latency_seconds: 0.02 }));
+        let mut stage = Self {
+            plane,
+            directory,
+            agents: Vec::new(),
+            addresses: Vec::new(),
+            api: None,
+            port,
+            keda,
+            load,
+            stop: Arc::default(),
+            keeper: None,
+        };
+        stage.keep();
+        for number in 0..2 {
+            stage.start_agent(number);
+        }
+        stage.start_api();
+        stage
+    }
+
+    pub(crate) fn gopulse() -> Command {
+        Command::new(super::agent::binary())
+    }
+
+    pub(crate) fn log(&self, name: &str) -> Stdio {
+        fs::OpenOptions::new().create(true).append(true).open(self.directory.join(name)).unwrap().into()
+    }
+
+    /// Agent by number: odd pods are at one, even pods at the other.
+    pub(crate) fn start_agent(&mut self, number: usize) {
+        // Each process is one agent of the script: those at smaller numbers listen where nobody asks.
+        let port = free_port().unwrap();
+        let mut command = Self::gopulse();
+        command.args(["hpa", "rehearse-agents", "--script"]).arg(self.script(number));
+        command.args(["--address", &format!("127.0.0.1:{port}")]);
+        let child = command.stdout(self.log("agents.log")).stderr(self.log("agents.log")).spawn().unwrap();
+        self.agents.push(Running(child));
+        self.addresses.push(format!("127.0.0.1:{port}"));
+    }
+
+    pub(crate) fn script(&self, agent: usize) -> PathBuf {
+        self.directory.join(format!("agent-{agent}.yaml"))
+    }
+
+    pub(crate) fn start_api(&mut self) {
+        self.start_api_with(true);
+    }
+
+    /// Starts the metrics-api; whether it keeps the APIServices.
+    pub(crate) fn start_api_with(&mut self, register: bool) {
+        let kubeconfig = self.plane.kubeconfig_of_account("gopulse", "gopulse-metrics-api").unwrap();
+        let config = json!({
+            "address": format!("127.0.0.1:{}", self.port), "namespace": "gopulse", "service_port": self.port,
+            "agents": {"addresses": self.addresses, "tls": false}, "keda_address": format!("127.0.0.1:{}", self.keda),
+            "register": {"custom": register, "external": register}, "log_level": "info,gopulse=debug",
+        });
+        let path = self.directory.join("metrics-api.yaml");
+        fs::write(&path, config.to_string()).unwrap();
+        let mut command = Self::gopulse();
+        command.arg("metrics-api").arg("--config").arg(path).env("KUBECONFIG", kubeconfig);
+        self.api = Some(Running(command.stdout(Stdio::null()).stderr(self.log("metrics-api.log")).spawn().unwrap()));
+    }
+
+    /// Makes pods running and ready, as a node would, and tells the agents of them.
+    pub(crate) fn keep(&mut self) {
+        let (load, stop) = (self.load.clone(), self.stop.clone());
+        let (program, config) = (self.plane.programs().join("kubectl"), self.plane.kubeconfig().to_owned());
+        let kubectl = move |arguments: &[&str]| {
+            util::output(Command::new(&program).arg("--kubeconfig").arg(&config).args(["-n", "shop"]).args(arguments))
+        };
+        let scripts: Vec<PathBuf> = (0..2).map(|number| self.script(number)).collect();
+        self.keeper = Some(thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_millis(300));
+                // The API server is away at times.
+                let Ok(pods) = kubectl(&["get", "pods", "-o", "json"]) else { continue };
+                let Ok(pods) = serde_json::from_str::<Value>(&pods) else { continue };
+                let mut names = Vec::new();
+                for pod in pods["items"].as_array().into_iter().flatten() {
+                    let name = pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+                    if pod["metadata"]["deletionTimestamp"].is_null() {
+                        if pod["status"]["phase"] == "Pending" {
+                            let ready = json!({"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+                            let status = json!({"status": {"phase": "Running", "startTime": "2026-01-01T00:00:00Z", "conditions": [ready]}});
+                            let _ =
+                                kubectl(&["patch", "pod", &name, "--subresource", "status", "-p", &status.to_string()]);
+                        }
+                        names.push(name);
+                    }
+                }
+                names.sort();
+                let load = load.lock().unwrap().clone();
+                for (agent, script) in scripts.iter().enumerate() {
+                    let own = names.iter().enumerate().filter(|(index, _)| index % scripts.len() == agent);
+                    let told: Vec<Value> = own
+                        .map(|(_, name)| {
+                            json!({
+                                "namespace": "shop", "pod": name, "active": 3,
+                                "requests_per_second": load.requests_per_second / names.len() as f64,
+                                "latency_seconds": load.latency_seconds, "route": "/items/{id}",
+                            })
+                        })
+                        .collect();
+                    let partial = script.with_extension("partial");
+                    fs::write(&partial, json!({"pods": told}).to_string()).unwrap();
+                    fs::rename(&partial, script).unwrap();
+                }
+            }
+        }));
+    }
+
+    pub(crate) fn set_load(&self, requests_per_second: f64) {
+        self.load.lock().unwrap().requests_per_second = requests_per_second;
+    }
+
+    pub(crate) fn raw(&self, path: &str) -> Result<Value, String> {
+        let text = self.plane.kubectl(&["get", "--raw", path]).map_err(|error| format!("{error:#}"))?;
+        serde_json::from_str(&text).map_err(|error| format!("{error}: {text}"))
+    }
+
+    /// Waits until a path is answered so.
+    pub(crate) fn until<T>(&self, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+        wait_for(what, PATIENCE, || Ok(ask())).unwrap_or_else(|error| {
+            let log = fs::read_to_string(self.directory.join("metrics-api.log")).unwrap_or_default();
+            let tail: Vec<&str> = log.lines().rev().take(40).collect();
+            let tail: Vec<&str> = tail.into_iter().rev().collect();
+            let events = self.plane.kubectl(&["describe", "hpa", "-n", "shop"]).unwrap_or_default();
+            panic!("{error:#}\n{events}\n{}", tail.join("\n"))
+        })
+    }
+
+    pub(crate) fn values(&self, path: &str) -> BTreeMap<String, f64> {
+        let Ok(list) = self.raw(path) else { return BTreeMap::new() };
+        let items = list["items"].as_array().cloned().unwrap_or_default();
+        items
+            .iter()
+            .map(|item| {
+                (item["describedObject"]["name"].as_str().unwrap_or_default().to_owned(), quantity(&item["value"]))
+            })
+            .collect()
+    }
+
+    pub(crate) fn desired(&self) -> u64 {
+        let hpa = self.plane.get(&["hpa", "shop", "-n", "shop"]).unwrap_or_default();
+        hpa["status"]["desiredReplicas"].as_u64().unwrap_or(0)
+    }
+
+    pub(crate) fn settle(&self, replicas: u64) {
+        self.until(&format!("{replicas} replicas"), || (self.desired() == replicas).then_some(()));
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(keeper) = self.keeper.take() {
+            let _ = keeper.join();
+        }
+    }
+}
+
+pub(crate) fn quantity(value: &Value) -> f64 {
+    let text = value.as_str().unwrap_or_default();
+    text.strip_suffix('m')
+        .map_or_else(|| text.parse().unwrap_or(f64::NAN), |milli| milli.parse::<f64>().unwrap_or(f64::NAN) / 1e3)
+}
