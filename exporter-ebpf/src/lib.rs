@@ -11,10 +11,11 @@ pub mod loss;
 pub mod method;
 pub mod route;
 pub mod target;
+pub mod wait;
 
 #[cfg(feature = "user")]
 mod user {
-    use crate::{event, http, loss, target};
+    use crate::{event, http, loss, target, wait};
 
     // SAFETY: all are repr(C) structs of integers without implicit padding (the sizes are asserted beside them), so any
     // bytes are a value and all of a value's bytes may be read.
@@ -28,4 +29,12 @@ mod user {
     unsafe impl aya::Pod for http::RouteText {}
     unsafe impl aya::Pod for loss::LostKey {}
     unsafe impl aya::Pod for target::TargetConfig {}
+    unsafe impl aya::Pod for wait::BlockedAt {}
+    unsafe impl aya::Pod for wait::BlockedAtKey {}
+    unsafe impl aya::Pod for wait::Parked {}
+    unsafe impl aya::Pod for wait::Task {}
+    unsafe impl aya::Pod for wait::WaitKey {}
+    unsafe impl aya::Pod for wait::WaitValue {}
+    unsafe impl aya::Pod for wait::Watch {}
+    unsafe impl aya::Pod for wait::WatchState {}
 }

@@ -20,11 +20,19 @@ pub enum Reason {
     SeriesOverflow = 6,
     /// The event ring was full; the periodic scan of /proc finds what it would have told.
     EventRing = 7,
+    /// More goroutines have waited than can be kept. This wait is not counted.
+    ParkedFull = 8,
+    /// The map of waits was full. Not counted.
+    WaitsFull = 9,
+    /// A stack could not be taken or kept. The wait is counted, but is in no profile.
+    StackLost = 10,
+    /// More threads than can be kept. Their waits for a CPU are not counted.
+    TasksFull = 11,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 12] = [
         Self::NoStart,
         Self::InFlightFull,
         Self::SeriesFull,
@@ -33,6 +41,10 @@ impl Reason {
         Self::RouteOverflow,
         Self::SeriesOverflow,
         Self::EventRing,
+        Self::ParkedFull,
+        Self::WaitsFull,
+        Self::StackLost,
+        Self::TasksFull,
     ];
 
     /// The `reason` label's value.
@@ -46,6 +58,10 @@ impl Reason {
             Self::RouteOverflow => "route_limit",
             Self::SeriesOverflow => "series_limit",
             Self::EventRing => "event_ring_full",
+            Self::ParkedFull => "parked_map_full",
+            Self::WaitsFull => "waits_map_full",
+            Self::StackLost => "stack_not_kept",
+            Self::TasksFull => "tasks_map_full",
         }
     }
 }
@@ -61,4 +77,4 @@ pub struct LostKey {
 }
 
 /// Entries of the `LOST` map: every reason for a full set of targets.
-pub const MAX_LOST: u32 = 8 * crate::target::MAX_TARGETS;
+pub const MAX_LOST: u32 = Reason::ALL.len() as u32 * crate::target::MAX_TARGETS;

@@ -1,6 +1,7 @@
 //! gopulse: parses, builds and runs one of the roles.
 
 mod agent;
+mod budget;
 mod config;
 mod heap;
 mod hpa;
@@ -8,6 +9,7 @@ mod kernel;
 mod kubernetes;
 mod metrics;
 mod process;
+mod profile;
 mod runtime;
 mod serve;
 mod target;
@@ -75,7 +77,12 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
     let globs = config.select.matcher().map_err(|(glob, error)| Failure::usage(format!("{glob}: {error}")))?;
     agent::check_pids(&config.select, config.features).map_err(Failure::error)?;
     let listener = serve::bind(config.metrics_address).map_err(Failure::error)?;
-    let options = Options { method: config.attach, max_series: config.max_series, max_in_flight: config.max_in_flight };
+    let options = Options {
+        method: config.attach,
+        max_series: config.max_series,
+        max_in_flight: config.max_in_flight,
+        max_parked: config.max_parked,
+    };
     let access = config.metrics_access.clone();
     let tls = access.tls_certificate.as_deref().zip(access.tls_key.as_deref());
     let tls = tls.map(|(certificate, key)| serve::acceptor(certificate, key)).transpose().map_err(Failure::error)?;

@@ -40,6 +40,7 @@ pub use error::Error;
 pub use function::{Function, FunctionsFrom};
 pub use globals::{FoundGlobal, Global, GlobalSource};
 pub use layouts::{Layouts, LayoutsFrom, SIZE};
+pub use pclntab::{Frame, frames_at};
 pub use sites::cost::{Cost, Instruction, KernelFeatures};
 pub use sites::{Site, SiteError};
 pub use source::Source;

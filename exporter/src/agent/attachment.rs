@@ -4,10 +4,14 @@
 use std::{
     collections::{HashSet, hash_map::Entry},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
 };
 
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use super::{
@@ -28,13 +32,13 @@ pub(super) struct GroupKey {
 }
 
 impl GroupKey {
-    fn scope(&self) -> Scope {
+    pub(super) fn scope(&self) -> Scope {
         self.pid.map_or(Scope::File, Scope::Process)
     }
 }
 
 /// Attached sites: which program, at which file offset.
-type Links = Vec<(Probe, u64, Link)>;
+pub(super) type Links = Vec<(Probe, u64, Link)>;
 
 /// Links that live and die together.
 pub(super) struct Group {
@@ -45,21 +49,53 @@ pub(super) struct Group {
     features: Features,
     /// Ids of the targets that use it.
     pub(super) users: HashSet<u32>,
+    /// Tells this group from one before it for the same file.
+    pub(super) generation: u64,
+    /// The probes on goroutines that block, while they are attached.
+    pub(super) blocking: Links,
+    /// Whether a task sees to these.
+    pub(super) driven: bool,
+    /// Why they could not be attached.
+    pub(super) blocking_error: Option<String>,
+    /// Tells that task of new users.
+    pub(super) joined: Arc<Notify>,
 }
 
 impl Group {
     fn founded_by(id: u32) -> Self {
-        Self { links: Links::new(), attached: false, features: Features::NONE, users: HashSet::from([id]) }
+        static GENERATIONS: AtomicU64 = AtomicU64::new(0);
+        Self {
+            links: Links::new(),
+            attached: false,
+            features: Features::NONE,
+            users: HashSet::from([id]),
+            generation: GENERATIONS.fetch_add(1, Ordering::Relaxed),
+            blocking: Links::new(),
+            driven: false,
+            blocking_error: None,
+            joined: Arc::default(),
+        }
+    }
+
+    /// Whether its users are measured.
+    pub(super) fn is_attached(&self) -> bool {
+        self.attached
     }
 
     /// Whether this very site is attached.
     pub(super) fn has(&self, planned: &PlannedProbe) -> bool {
-        self.links.iter().any(|(probe, offset, _)| *probe == planned.probe && *offset == planned.file_offset)
+        let links = self.links.iter().chain(&self.blocking);
+        links.into_iter().any(|(probe, offset, _)| *probe == planned.probe && *offset == planned.file_offset)
     }
 
     /// Sites attached.
     pub(super) fn sites(&self) -> usize {
-        self.links.len()
+        self.links.len() + self.blocking.len()
+    }
+
+    /// All links.
+    fn into_links(self) -> Links {
+        self.links.into_iter().chain(self.blocking).collect()
     }
 }
 
@@ -128,14 +164,15 @@ impl Agent {
         config.max_routes = super::pods::max_routes(target, self.inner.config.max_routes);
         target.inspection = Some(inspection.clone());
         let told = if target.features.has(Measure::Http) {
-            self.inner.kernel.maps().targets.insert(&config)
+            let targets = &self.inner.kernel.maps().targets;
+            targets.insert(&config).map_err(|error| format!("the map of targets: {error}"))
         } else {
             // A probe that another process of the file asked for finds nothing of this one.
             Ok(())
         };
-        if let Err(error) = told {
-            warn!(pid, executable, %error, "not measured: the map of targets");
-            target.stage = Stage::Failed(format!("the map of targets: {error}"));
+        if let Err(reason) = told.and_then(|()| self.watch(target)) {
+            warn!(pid, executable, reason, "not measured");
+            target.stage = Stage::Failed(reason);
             return;
         }
         let key = target.group;
@@ -148,6 +185,10 @@ impl Agent {
                 if group.attached && group.features.union(features) == group.features {
                     measured(target);
                     self.send(Message::Verify(outcome.id));
+                    group.joined.notify_one();
+                    drop(guard);
+                    self.measure_blocking(key);
+                    self.see_to_scheduler();
                 } else if group.attached {
                     group.attached = false;
                     let (features, had) = (features.union(group.features), group.features);
@@ -175,7 +216,11 @@ impl Agent {
     ) {
         let agent = self.clone();
         tokio::task::spawn_blocking(move || {
-            let wanted = |it: &PlannedProbe| features.has(it.measure()) && !had.has(it.measure());
+            // What blocks is attached when the budget allows.
+            let wanted = |it: &PlannedProbe| {
+                let measure = it.measure();
+                features.has(measure) && !had.has(measure) && measure != Measure::Blocking
+            };
             let links = attach_all(&agent.inner.kernel, &inspection, &exe, key.scope(), wanted);
             agent.send(Message::Attached(Box::new(Attached { id, key, features, links })));
         });
@@ -209,10 +254,15 @@ impl Agent {
                         more = Some((*id, inspection, target.process.exe(), all));
                     }
                 }
+                group.joined.notify_one();
                 if let Some((id, inspection, exe, all)) = more {
                     group.attached = false;
                     drop(guard);
                     self.attach(id, key, inspection, exe, all, features);
+                } else {
+                    drop(guard);
+                    self.measure_blocking(key);
+                    self.see_to_scheduler();
                 }
             }
             Err(AttachError::Gone { .. }) => {
@@ -226,7 +276,7 @@ impl Agent {
                 let pid = state.targets.get(&id).map(|target| target.process.id.pid);
                 let over = if next.is_none() { state.groups.remove(&key) } else { None };
                 drop(guard);
-                detach_elsewhere(over.map(|group| group.links).unwrap_or_default());
+                detach_elsewhere(over.map(Group::into_links).unwrap_or_default());
                 if let Some((id, inspection, exe, features)) = next {
                     self.attach(id, key, inspection, exe, features.union(had), had);
                 }
@@ -235,8 +285,11 @@ impl Agent {
                 }
             }
             Err(error) => {
-                let (users, links) =
-                    state.groups.remove(&key).map(|group| (group.users, group.links)).unwrap_or_default();
+                let (users, links) = state
+                    .groups
+                    .remove(&key)
+                    .map(|mut group| (std::mem::take(&mut group.users), group.into_links()))
+                    .unwrap_or_default();
                 detach_elsewhere(links);
                 let mut failed = Vec::new();
                 for id in users {
@@ -342,7 +395,7 @@ impl Agent {
             state.groups.remove(&key)
         };
         if let Some(group) = group {
-            detach_elsewhere(group.links);
+            detach_elsewhere(group.into_links());
         }
     }
 
@@ -352,6 +405,7 @@ impl Agent {
         if targets.get(pid).is_some_and(|config| config.id == id) {
             targets.remove(pid);
         }
+        self.unwatch(pid, id);
     }
 }
 
@@ -380,7 +434,7 @@ fn look_inside(process: &Process, sites: Sites) -> (Verdict, bool) {
     }
 }
 
-fn attach_all(
+pub(super) fn attach_all(
     kernel: &Kernel,
     inspection: &Inspection,
     exe: &Path,
@@ -390,7 +444,9 @@ fn attach_all(
     let mut links = Vec::new();
     // Ends before starts: a start without its end would be in flight for ever.
     let mut planned: Vec<_> = inspection.probes.iter().filter(|it| !it.on_demand && wanted(it)).collect();
-    planned.sort_by_key(|it| matches!(it.probe, Probe::HttpStart | Probe::XnetStart));
+    planned.sort_by_key(|it| {
+        matches!(it.probe, Probe::HttpStart | Probe::XnetStart | Probe::StwStart | Probe::StwStop | Probe::StwStopBare)
+    });
     for it in planned {
         match kernel.attach(it.probe, exe, &[it.file_offset], scope) {
             Ok(link) => links.push((it.probe, it.file_offset, link)),
@@ -404,7 +460,7 @@ fn attach_all(
 }
 
 /// Detaching blocks: it is done on a thread of its own.
-fn detach_elsewhere(links: Links) {
+pub(super) fn detach_elsewhere(links: Links) {
     if !links.is_empty() {
         // Where there can be no thread, the links are dropped here and now.
         let _ = on_a_small_thread(move || drop(links));
@@ -421,7 +477,7 @@ pub(super) fn detach_in_parallel(groups: Vec<Group>) {
     // 1,000 links: 2.2 s with 32 threads, 0.4 s with 256.
     const THREADS: usize = 256;
     let mut shares: Vec<Vec<Link>> = (0..THREADS).map(|_| Vec::new()).collect();
-    for (i, (_, _, link)) in groups.into_iter().flat_map(|group| group.links).enumerate() {
+    for (i, (_, _, link)) in groups.into_iter().flat_map(Group::into_links).enumerate() {
         shares[i % THREADS].push(link);
     }
     let threads: Vec<_> = shares

@@ -38,6 +38,10 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
     let inner = &*agent.inner;
     let maps = inner.kernel.maps();
     let mut usage: Vec<Usage> = Vec::new();
+    let involuntary = {
+        let links = inner.scheduler.lock().unwrap_or_else(PoisonError::into_inner);
+        links.as_ref().is_some_and(|links| links.tells_involuntary)
+    };
     let mut guard = agent.state();
     let state = &mut *guard;
     settle(&inner.kernel, state);
@@ -83,6 +87,9 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
     maps.routes.for_each(|_, _| routes += 1);
     usage.push(maps.routes.usage(routes));
 
+    usage.push(maps.parked.usage(inner.parked_entries.load(Ordering::Relaxed)));
+    let waits = super::waits::collect(&inner.kernel, state, &leaders, &mut usage);
+
     let lost = lost(maps, state, &leaders);
 
     let http = merged
@@ -97,7 +104,7 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
             })
         })
         .collect();
-    let targets = target_figures(inner, state, &active, &leaders);
+    let targets = target_figures(inner, state, &active, &leaders, involuntary);
     let wanted = super::runtime::wanted(state, &leaders);
     let mut by_stage: BTreeMap<&'static str, u64> =
         ["preparing", "measured", "unsupported", "failed", "gone"].into_iter().map(|name| (name, 0)).collect();
@@ -119,6 +126,7 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
     let (cpu_seconds, resident_bytes) = own_usage();
     Snapshot {
         http,
+        waits,
         targets,
         runtimes,
         lost,
@@ -188,6 +196,7 @@ fn target_figures(
     state: &State,
     active: &HashMap<u32, u64>,
     leaders: &HashMap<u32, u32>,
+    involuntary: bool,
 ) -> Vec<TargetFigures> {
     let mut active_of: HashMap<u32, u64> = HashMap::new();
     for (id, count) in active {
@@ -201,6 +210,9 @@ fn target_figures(
             active_requests: active_of.get(&target.id).copied().unwrap_or(0),
             probes: state.groups.get(&target.group).map_or(0, super::attachment::Group::sites),
             info: info(inner, target, inspection),
+            probe_figures: super::waits::probe_figures(inner, target),
+            blocked_functions: target.blocked_functions.iter().map(|(name, time)| (name.clone(), *time)).collect(),
+            scheduler: super::waits::scheduler_figures(inner, target, involuntary),
         })
         .collect()
 }

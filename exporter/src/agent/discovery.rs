@@ -12,6 +12,7 @@ use tracing::{debug, info, warn};
 use super::{
     Agent, Message, PORT_LOOKS,
     attachment::GroupKey,
+    blocked::Blocked,
     state::{Stage, State, Target},
 };
 use crate::{
@@ -57,6 +58,7 @@ impl Agent {
         self.bury();
         if full {
             self.forget_idle();
+            self.forget_running();
         }
     }
 
@@ -134,10 +136,15 @@ impl Agent {
         let pid = process.id.pid;
         let missing = {
             let mut state = self.state();
-            state
-                .of_pid(pid)
-                .is_some_and(|target| matches!(target.stage, Stage::Measured) && target.features.has(Measure::Http))
-                && self.inner.kernel.maps().targets.get(pid).is_none()
+            let maps = self.inner.kernel.maps();
+            state.of_pid(pid).is_some_and(|target| {
+                let told = if target.features.has(Measure::Http) {
+                    maps.targets.get(pid).is_some()
+                } else {
+                    !target.features.watches() || maps.watched.get(&pid).is_some()
+                };
+                matches!(target.stage, Stage::Measured) && !told
+            })
         };
         if missing {
             let id = self.state().of_pid(pid).map(|target| target.id);
@@ -203,6 +210,7 @@ impl Agent {
         let one_by_one = placement.is_none() && !select.all && !self.state().globs.matches(&process.executable);
         // Checked before.
         let features = placement.as_ref().and_then(|it| it.features.as_ref()?.parse().ok());
+        let budget = placement.as_ref().and_then(|it| super::pods::budget(it.budget.as_ref()?).ok());
         let key = GroupKey { file: process.id.file, pid: one_by_one.then_some(process.id.pid) };
         let mut guard = self.state();
         let state: &mut State = &mut guard;
@@ -220,9 +228,12 @@ impl Agent {
             stage: Stage::Preparing,
             inspection: None,
             features: features.unwrap_or(self.inner.config.features),
+            budget: budget.unwrap_or(self.inner.config.budget),
             since: SystemTime::now(),
             group: key,
             wants_mux: false,
+            blocked: Blocked::default(),
+            blocked_functions: std::collections::BTreeMap::new(),
         };
         state.end_namesakes(&target);
         state.targets.insert(id, target);
@@ -249,6 +260,7 @@ impl Agent {
         };
         self.forget_config(pid, id);
         self.release(group, id);
+        self.see_to_scheduler();
         if at_once {
             self.bury();
         }
@@ -270,7 +282,7 @@ impl Agent {
         }
         // Outside pods labels are never used again.
         if let Some(pods) = &self.inner.pods {
-            state.retire(&dead, self.inner.kernel.maps(), self.inner.config.max_routes, pods);
+            state.retire(&dead, &self.inner.kernel, self.inner.config.max_routes, pods);
         }
         state.targets.retain(|id, _| !dead.contains(id));
         if let Some(pods) = &self.inner.pods {
@@ -283,6 +295,7 @@ impl Agent {
         maps.panics.retain(|key| !dead.contains(&exporter_ebpf::http::goroutine_key_target(key.goroutine)));
         maps.series.retain(|key| !dead.contains(&key.target));
         maps.routes.retain(|key| !dead.contains(&key.target));
+        super::waits::forget(&self.inner.kernel, &dead);
         maps.lost.retain(|key| !dead.contains(&key.target));
         for id in &dead {
             maps.route_count.remove(id);

@@ -1,16 +1,27 @@
 //! The only place that knows all stations: drives each process from seen to measured to gone, and answers scrapes.
 
 mod attachment;
+mod blocked;
+mod blocking;
 mod collect;
 mod discovery;
+mod leftovers;
 mod pods;
+mod profile;
 mod retired;
 mod routes;
 mod runtime;
+mod scheduler;
 mod state;
 mod view;
+mod waits;
 
-pub(crate) use self::{discovery::check_pids, pods::CHECKS, view::Line};
+pub(crate) use self::{
+    discovery::check_pids,
+    pods::CHECKS,
+    profile::{Ask, NoProfile},
+    view::Line,
+};
 
 use std::{
     sync::{
@@ -21,14 +32,18 @@ use std::{
 };
 
 use exporter_ebpf::event;
-use tokio::{sync::mpsc, time::MissedTickBehavior};
+use tokio::{
+    sync::{OnceCell, Semaphore, mpsc},
+    time::MissedTickBehavior,
+};
 use tracing::{debug, warn};
 
 use self::state::State;
 use crate::{
+    budget::{Costs, calibrate},
     config::Config,
     hpa::feed::Figures,
-    kernel::{Events, Kernel},
+    kernel::{Events, Kernel, SchedulerLinks},
     kubernetes::{Change, Pods},
     metrics::Snapshot,
 };
@@ -79,6 +94,14 @@ struct Inner {
     /// Never taken while the state is.
     runtimes: Mutex<runtime::Runtimes>,
     messages: mpsc::UnboundedSender<Message>,
+    /// The scheduler's tracepoints, while somebody asks for them. Never taken while the state is.
+    scheduler: Mutex<Option<SchedulerLinks>>,
+    /// One profile is taken at a time: the maps of stacks are small.
+    profiling: Semaphore,
+    /// What probes cost on this machine, once it is known.
+    costs: OnceCell<Costs>,
+    /// Entries of the map of blocked goroutines, as of the last full scan.
+    parked_entries: AtomicU64,
     scanned: AtomicBool,
     scrapes: AtomicU64,
     exec_events: AtomicU64,
@@ -102,6 +125,10 @@ impl Agent {
             kernel,
             pods,
             messages,
+            scheduler: Mutex::default(),
+            profiling: Semaphore::new(1),
+            costs: OnceCell::new(),
+            parked_entries: AtomicU64::new(0),
             scanned: AtomicBool::new(false),
             scrapes: AtomicU64::new(0),
             exec_events: AtomicU64::new(0),
@@ -171,6 +198,26 @@ impl Agent {
     pub(crate) fn shut_down(&self) {
         let groups = self.state().take_groups();
         attachment::detach_in_parallel(groups);
+    }
+
+    /// What probes cost on this machine: measured the first time it is asked for.
+    async fn costs(&self) -> Costs {
+        let agent = self.clone();
+        let measured = self.inner.costs.get_or_init(|| async move {
+            let measured = tokio::task::spawn_blocking(move || calibrate(&agent.inner.kernel)).await;
+            match measured {
+                Ok(Ok(costs)) => {
+                    debug!(?costs, "what probes cost was measured");
+                    costs
+                }
+                Ok(Err(error)) => {
+                    warn!(error, "what probes cost could not be measured: typical figures are used");
+                    Costs::default()
+                }
+                Err(_) => Costs::default(),
+            }
+        });
+        *measured.await
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

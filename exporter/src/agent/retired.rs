@@ -6,10 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use exporter_ebpf::http::SeriesValue;
+use exporter_ebpf::{http::SeriesValue, wait::WaitValue};
 
 use super::{routes::OVERFLOW, state::State};
-use crate::{kernel::Maps, kubernetes::Pods, target::Labels};
+use crate::{kernel::Kernel, kubernetes::Pods, target::Labels};
 
 /// Series kept of one container. A program that crashes again and again may have other routes each time; what is more is added
 /// up under the overflow route, of which there are as many as methods and statuses.
@@ -26,12 +26,15 @@ pub(super) struct Retired {
     pub(super) http: HashMap<SeriesLabels, SeriesValue>,
     /// By reason, as the kernel side numbers them.
     pub(super) lost: HashMap<u32, u64>,
+    /// By kind and reason.
+    pub(super) waits: HashMap<(u16, Option<&'static str>), WaitValue>,
 }
 
 impl State {
     /// Takes over what targets that are about to be forgotten have counted, where their pod is still there or another
     /// target shows the same series.
-    pub(super) fn retire(&mut self, dead: &HashSet<u32>, maps: &Maps, max_routes: u32, pods: &Pods) {
+    pub(super) fn retire(&mut self, dead: &HashSet<u32>, kernel: &Kernel, max_routes: u32, pods: &Pods) {
+        let maps = kernel.maps();
         let of_pods: HashMap<u32, (Labels, Arc<str>)> = dead
             .iter()
             .filter_map(|id| {
@@ -62,6 +65,15 @@ impl State {
                 series.0 = Some(OVERFLOW.into());
             }
             totals.entry(series).or_insert(SeriesValue::ZERO).add(&value);
+        }
+        let (waits, _) = super::waits::shown(kernel, self, |id| of_pods.contains_key(&id));
+        for ((id, kind, reason), value) in waits {
+            let (labels, uid) = &of_pods[&id];
+            let total = self.retired_of(labels, uid).waits.entry((kind, reason)).or_insert(WaitValue::ZERO);
+            for (total, count) in total.buckets.iter_mut().zip(value.buckets) {
+                *total += count;
+            }
+            total.sum_ns = total.sum_ns.saturating_add(value.sum_ns);
         }
         let mut lost = Vec::new();
         maps.lost.for_each(|key, count| {

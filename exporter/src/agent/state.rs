@@ -14,6 +14,7 @@ use exporter_ebpf::{
 
 use super::{
     attachment::{Group, GroupKey},
+    blocked::Blocked,
     pods::Contained,
     retired::Retired,
     routes::{Routes, Templates},
@@ -70,10 +71,16 @@ pub(super) struct Target {
     pub(super) inspection: Option<Arc<Inspection>>,
     /// What is to be measured of it.
     pub(super) features: Features,
+    /// What the probes on blocking may cost it, a share of CPU time.
+    pub(super) budget: f64,
     pub(super) since: SystemTime,
     pub(super) group: GroupKey,
     /// Requests were seen whose route was not in the request the handler was given.
     pub(super) wants_mux: bool,
+    /// How long its goroutines were blocked.
+    pub(super) blocked: Blocked,
+    /// Seconds that profiles have seen goroutines blocked, by function: a bounded number of them.
+    pub(super) blocked_functions: BTreeMap<String, f64>,
 }
 
 /// What a look at an executable gave, kept for other processes of the same file.

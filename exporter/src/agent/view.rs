@@ -4,11 +4,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use super::state::{Stage, State};
+use super::{
+    attachment::Group,
+    state::{Stage, State},
+};
 use crate::{
     kernel::Method,
     kubernetes::PodProblems,
-    target::{Disabled, PlannedProbe},
+    target::{Disabled, Feature, Inspection, PlannedProbe},
 };
 
 /// One line of `/targets`.
@@ -108,7 +111,7 @@ impl State {
                     layouts_from: inspection.map(|it| it.layouts_from.clone()),
                     inspection_seconds: inspection.map(|it| it.seconds),
                     probes,
-                    disabled: inspection.map_or_else(Vec::new, |it| it.disabled.clone()),
+                    disabled: disabled(inspection, group),
                 }
             })
             .collect()
@@ -117,4 +120,13 @@ impl State {
 
 fn seconds(at: SystemTime) -> f64 {
     at.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// What is off by what the executable is, and by what the kernel refused.
+fn disabled(inspection: Option<&Inspection>, group: Option<&Group>) -> Vec<Disabled> {
+    let mut disabled = inspection.map_or_else(Vec::new, |it| it.disabled.clone());
+    if let Some(error) = group.and_then(|group| group.blocking_error.as_ref()) {
+        disabled.push(Disabled { feature: Feature::GoroutineBlocking, reason: error.clone() });
+    }
+    disabled
 }

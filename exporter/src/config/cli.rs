@@ -139,6 +139,11 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "N", help_heading = "Limits")]
     pub(crate) max_in_flight: Option<u32>,
 
+    /// What the probes on goroutines that block may cost a program: a share of the CPU time that it uses, or of one CPU where
+    /// it uses less; where they would cost more, they are attached for a share of the time [default: 0.01]
+    #[arg(long, value_name = "SHARE", help_heading = "Limits")]
+    pub(crate) budget: Option<f64>,
+
     /// Where probes go in a function; the dear way is for `cargo xtask bench overhead` to measure.
     #[arg(long, value_enum, value_name = "SITES", hide = true)]
     pub(crate) bench_sites: Option<Sites>,
@@ -178,6 +183,7 @@ impl RunArgs {
         set(&mut config.attach, self.attach.as_ref());
         set(&mut config.max_routes, self.max_routes.as_ref());
         set(&mut config.max_series, self.max_series.as_ref());
+        set(&mut config.budget, self.budget.as_ref());
         set(&mut config.max_in_flight, self.max_in_flight.as_ref());
         set(&mut config.bench_sites, self.bench_sites.as_ref());
         set(&mut config.log_format, self.log_format.as_ref());

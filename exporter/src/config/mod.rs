@@ -47,6 +47,11 @@ pub(crate) struct Config {
     pub(crate) max_series: u32,
     /// Most requests in flight at one time over all targets.
     pub(crate) max_in_flight: u32,
+    /// Most goroutines whose blocking is followed at one time over all targets.
+    pub(crate) max_parked: u32,
+    /// What the probes that can be done without may cost a measured program: a share of the CPU time that it uses, or of one
+    /// CPU where it uses less.
+    pub(crate) budget: f64,
     /// Seconds between scans of /proc, the net beneath the process events.
     pub(crate) scan_interval_seconds: f64,
     /// Where probes go in a function. No setting: only the benchmark's hidden flag changes it.
@@ -100,6 +105,8 @@ impl Default for Config {
             max_routes: 100,
             max_series: exporter_ebpf::http::MAX_SERIES,
             max_in_flight: exporter_ebpf::http::MAX_IN_FLIGHT,
+            max_parked: exporter_ebpf::wait::MAX_PARKED,
+            budget: 0.01,
             scan_interval_seconds: 2.0,
             bench_sites: Sites::Chosen,
             log_format: LogFormat::Human,
@@ -204,6 +211,14 @@ impl Config {
         range("max_routes", self.max_routes, 1, 10_000, "it must be from 1 to 10000")?;
         range("max_series", self.max_series, 16, 1 << 22, "it must be from 16 to 4194304")?;
         range("max_in_flight", self.max_in_flight, 16, 1 << 22, "it must be from 16 to 4194304")?;
+        range("max_parked", self.max_parked, 16, 1 << 22, "it must be from 16 to 4194304")?;
+        if !(0.0001..=1.0).contains(&self.budget) {
+            return Err(ConfigError::OutOfRange {
+                key: "budget",
+                value: self.budget.to_string(),
+                must: "it must be from 0.0001 to 1 (1 %: 0.01); to go without the probes, leave blocking out of features",
+            });
+        }
         if !(0.1..=3600.0).contains(&self.scan_interval_seconds) {
             return Err(ConfigError::OutOfRange {
                 key: "scan_interval_seconds",

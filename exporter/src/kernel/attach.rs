@@ -31,11 +31,23 @@ pub(crate) enum Probe {
     HttpPanic,
     /// A ServeMux is called with a copy of the request.
     HttpMux,
+    /// A goroutine parks.
+    GoPark,
+    /// A goroutine gets a thread to run on.
+    GoRun,
+    /// The world is about to be stopped, for a reason (Go 1.21).
+    StwStop,
+    /// The world is about to be stopped (Go 1.17 to 1.20).
+    StwStopBare,
+    /// The world is about to be started, with the record of its stop (Go 1.22 on).
+    StwStart,
+    /// The world was started.
+    StwEnd,
 }
 
 impl Probe {
     /// All of them.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::HttpStart,
         Self::XnetStart,
         Self::Http1End,
@@ -44,6 +56,12 @@ impl Probe {
         Self::HttpHijack,
         Self::HttpPanic,
         Self::HttpMux,
+        Self::GoPark,
+        Self::GoRun,
+        Self::StwStop,
+        Self::StwStopBare,
+        Self::StwStart,
+        Self::StwEnd,
     ];
 
     /// The program's name in the object.
@@ -57,6 +75,12 @@ impl Probe {
             Self::HttpHijack => ("http_hijack", "http_hijack_multi"),
             Self::HttpPanic => ("http_panic", "http_panic_multi"),
             Self::HttpMux => ("http_mux", "http_mux_multi"),
+            Self::GoPark => ("go_park", "go_park_multi"),
+            Self::GoRun => ("go_run", "go_run_multi"),
+            Self::StwStop => ("stw_stop", "stw_stop_multi"),
+            Self::StwStopBare => ("stw_stop_bare", "stw_stop_bare_multi"),
+            Self::StwStart => ("stw_start", "stw_start_multi"),
+            Self::StwEnd => ("stw_end", "stw_end_multi"),
         };
         if method == Method::PerfEvent { single } else { multi }
     }

@@ -46,6 +46,8 @@ pub(crate) struct Options {
     pub(crate) max_series: u32,
     /// Entries of the map of requests in flight.
     pub(crate) max_in_flight: u32,
+    /// Entries of the map of blocked goroutines.
+    pub(crate) max_parked: u32,
 }
 
 /// Why the programs could not be loaded.
@@ -86,6 +88,7 @@ impl Kernel {
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("SERIES", options.max_series)
             .map_max_entries("INFLIGHT", options.max_in_flight)
+            .map_max_entries("PARKED", options.max_parked)
             .load(OBJECT)
             .map_err(|error| {
                 permission_in(&error).map_or_else(|| LoadError::Object(chain(&error)), LoadError::Permission)
@@ -136,6 +139,13 @@ impl Kernel {
         &self.maps
     }
 
+    /// Access to a tracepoint's program.
+    pub(super) fn with_tracepoint<T>(&self, name: &str, act: impl FnOnce(&mut RawTracePoint) -> T) -> Option<T> {
+        let mut ebpf = self.ebpf.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let program: &mut RawTracePoint = ebpf.program_mut(name)?.try_into().ok()?;
+        Some(act(program))
+    }
+
     /// Access to the programs, one user at a time.
     pub(super) fn with_program<T>(&self, name: &str, act: impl FnOnce(&mut UProbe) -> T) -> Option<T> {
         let mut ebpf = self.ebpf.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -179,6 +189,12 @@ fn lacks(method: Method) -> Vec<&'static str> {
     let multi = || matches!(is_uprobe_multi_supported(UProbeMultiFeature::ProcessScopedPidFilter), Ok(true));
     if method == Method::PerfEvent && !multi() {
         lacks.push("uprobe_multi links (Linux 6.10): perf events instead, which need CAP_SYS_ADMIN and detach slowly");
+    }
+    if KernelVersion::current().is_ok_and(|version| version < KernelVersion::new(5, 18, 0)) {
+        lacks.push(
+            "thread states in sched_switch (Linux 5.18): run queue latency is seen after wake-ups alone, and involuntary \
+             switches are not counted",
+        );
     }
     if KernelVersion::current().is_ok_and(|version| version < KernelVersion::new(5, 11, 0)) {
         lacks.push(

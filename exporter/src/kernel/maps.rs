@@ -8,11 +8,12 @@ use std::{
 
 use aya::{
     Ebpf, Pod,
-    maps::{HashMap, MapData, MapError},
+    maps::{Array, HashMap, MapData, MapError, StackTraceMap},
 };
 use exporter_ebpf::{
     http::{InFlight, PanicKey, Panicked, RouteKey, RouteText, SeriesKey, SeriesValue},
     loss::LostKey,
+    wait::{BlockedAt, BlockedAtKey, Parked, Task, WaitKey, WaitValue, Watch, WatchState},
 };
 use tracing::warn;
 
@@ -48,6 +49,20 @@ pub(crate) struct Maps {
     pub(crate) route_count: Map<u32, u64>,
     /// What was lost.
     pub(crate) lost: Map<LostKey, u64>,
+    /// Processes whose waits are measured.
+    pub(crate) watched: Map<u32, Watch>,
+    /// What the kernel side keeps of each.
+    pub(crate) watch_states: Elements<WatchState>,
+    /// Goroutines that wait or have waited.
+    pub(crate) parked: Map<u64, Parked>,
+    /// Waits that ended.
+    pub(crate) waits: Map<WaitKey, WaitValue>,
+    /// Threads of watched processes.
+    pub(crate) tasks: Map<u64, Task>,
+    /// Waits that ended, by stack.
+    pub(crate) blocked_at: Map<BlockedAtKey, BlockedAt>,
+    /// Stacks.
+    pub(crate) stacks: Stacks,
 }
 
 impl Maps {
@@ -60,6 +75,13 @@ impl Maps {
             routes: Map::take(ebpf, "ROUTES")?,
             route_count: Map::take(ebpf, "ROUTE_COUNT")?,
             lost: Map::take(ebpf, "LOST")?,
+            watched: Map::take(ebpf, "WATCHED")?,
+            watch_states: Elements::take(ebpf, "WATCH_STATES")?,
+            parked: Map::take(ebpf, "PARKED")?,
+            waits: Map::take(ebpf, "WAITS")?,
+            tasks: Map::take(ebpf, "TASKS")?,
+            blocked_at: Map::take(ebpf, "BLOCKED_AT")?,
+            stacks: Stacks::take(ebpf)?,
         })
     }
 }
@@ -146,5 +168,48 @@ impl<K: Pod, V: Pod> Map<K, V> {
 
     fn failed(&self, error: &io::Error) {
         warn!(map = self.name, %error, "cannot read a kernel map");
+    }
+}
+
+/// An array of the kernel side, whose elements user space resets and reads.
+pub(crate) struct Elements<V: Pod>(Mutex<Array<MapData, V>>);
+
+impl<V: Pod> Elements<V> {
+    fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, String> {
+        let map = ebpf.take_map(name).ok_or_else(|| format!("array {name} is not in the object"))?;
+        let array = map.try_into().map_err(|error: MapError| format!("map {name}: {error}"))?;
+        Ok(Self(Mutex::new(array)))
+    }
+
+    /// Reads an element.
+    pub(crate) fn get(&self, index: u32) -> Option<V> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&index, 0).ok()
+    }
+
+    /// Writes an element.
+    pub(crate) fn set(&self, index: u32, value: &V) -> Result<(), MapError> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).set(index, value, 0)
+    }
+}
+
+/// Stacks of user space, by id.
+pub(crate) struct Stacks(Mutex<StackTraceMap<MapData>>);
+
+impl Stacks {
+    fn take(ebpf: &mut Ebpf) -> Result<Self, String> {
+        let map = ebpf.take_map("STACKS").ok_or("map STACKS is not in the object")?;
+        Ok(Self(Mutex::new(map.try_into().map_err(|error: MapError| format!("map STACKS: {error}"))?)))
+    }
+
+    /// The addresses of a stack, the innermost first; none if there is no such stack any more.
+    pub(crate) fn get(&self, id: u32) -> Option<Vec<u64>> {
+        let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let trace = map.get(&id, 0).ok()?;
+        Some(trace.frames().iter().map(|frame| frame.ip).collect())
+    }
+
+    /// Forgets a stack.
+    pub(crate) fn remove(&self, id: u32) {
+        let _ = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 }

@@ -6,6 +6,7 @@ mod batch;
 mod events;
 mod load;
 mod maps;
+mod sched;
 mod targets;
 
 pub(crate) use self::{
@@ -13,4 +14,5 @@ pub(crate) use self::{
     events::Events,
     load::{Kernel, Method, Options},
     maps::{Maps, Usage},
+    sched::SchedulerLinks,
 };

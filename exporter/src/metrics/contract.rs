@@ -85,6 +85,30 @@ contract! {
     HTTP_SERVER_ACTIVE_REQUESTS: "http_server_active_requests", Gauge, true, [], Development,
         "HTTP server requests whose handler runs now; those in flight before the probes were attached are not seen.",
         "probes on net/http (OpenTelemetry semantic conventions: http.server.active_requests)";
+    GOROUTINE_BLOCKED: "go_goroutine_blocked_seconds", Histogram, true, ["reason"], Development,
+        "How long goroutines were blocked, from parking until they ran again, by the runtime's wait reason; scaled up where the probes are attached for a share of the time (exporter_probe_sampled_ratio).",
+        "probes on runtime.gopark and runtime.execute";
+    BLOCKED_FUNCTIONS: "go_goroutine_blocked_function_seconds_total", Counter, true, ["function"], Development,
+        "Time that goroutines were blocked at a function, seen while profiles were taken at /debug/blocked; the functions with most, the others as _other.",
+        "stacks taken at runtime.gopark, and the executable's function table";
+    STW_PAUSE: "go_stw_pause_seconds", Histogram, true, ["reason"], Development,
+        "How long the world was stopped, from the beginning of the stop until it was started again, by the runtime's reason (unknown before Go 1.21).",
+        "probes on runtime.stopTheWorldWithSema and runtime.startTheWorldWithSema";
+    RUN_QUEUE: "go_runqueue_latency_seconds", Histogram, true, [], Development,
+        "How long threads that could run waited for a CPU.",
+        "the kernel's tracepoints sched_wakeup and sched_switch";
+    INVOLUNTARY: "go_involuntary_switches_total", Counter, true, [], Development,
+        "How often a thread lost its CPU while it could run.",
+        "the kernel's tracepoint sched_switch (Linux 5.18 on)";
+    CPU_PERIODS: "go_cpu_periods_total", Counter, true, [], Development,
+        "Periods of the CPU quota of the process's cgroup in which it had something to run.",
+        "cpu.stat of the cgroup";
+    CPU_THROTTLED_PERIODS: "go_cpu_throttled_periods_total", Counter, true, [], Development,
+        "Periods in which the process's cgroup had used up its CPU quota.",
+        "cpu.stat of the cgroup";
+    CPU_THROTTLED: "go_cpu_throttled_seconds_total", Counter, true, [], Development,
+        "Time for which the process's cgroup was kept from CPUs because it had used up its quota, added up over CPUs.",
+        "cpu.stat of the cgroup";
     GO_TARGET_INFO: "go_target_info", Gauge, true,
         ["go_version", "main_module", "main_version", "executable_path", "functions_from", "layouts_from", "node",
          "workload", "workload_kind", "image"], Development,
@@ -120,6 +144,15 @@ contract! {
     TARGET_PROBES: "exporter_target_probes_attached", Gauge, true, [], Development,
         "Probe sites attached for a target.",
         "the agent";
+    PROBE_HITS: "exporter_probe_hits_total", Counter, true, ["probes"], Development,
+        "Hits of probes in a target's code, by what they measure.",
+        "the kernel side's own account";
+    PROBE_CPU: "exporter_probe_cpu_seconds_total", Counter, true, ["probes"], Development,
+        "CPU time that probes have cost a target, by what they measure: hits times what a hit cost when it was measured on this machine.",
+        "the kernel side's own account, and a measurement when the first such probe is attached";
+    PROBE_SAMPLED: "exporter_probe_sampled_ratio", Gauge, true, ["probes"], Development,
+        "Share of the time in which the probes are attached: 1 where all is seen; where less, counts are scaled up.",
+        "the overhead budget";
     LOST: "exporter_lost_total", Counter, true, ["reason"], Development,
         "What could not be counted as it should have been, by reason; see the reference of reasons.",
         "the kernel side's own account";

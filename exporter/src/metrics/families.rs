@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 
-use exporter_ebpf::{histogram::BUCKETS, http::SeriesValue};
+use exporter_ebpf::{histogram::BUCKETS, wait};
 
 use super::{
     contract::{self, Desc},
     runtime,
-    snapshot::Snapshot,
+    snapshot::{Snapshot, Waited},
 };
 use crate::{
     kubernetes::WatchFigures,
@@ -26,13 +26,26 @@ pub(super) const BOUNDS: [f64; BUCKETS - 1] = [
 pub(super) enum Value<'a> {
     /// A counter or a gauge.
     Number(f64),
-    /// Durations by bucket of [`BOUNDS`].
-    Durations(&'a SeriesValue),
     /// Any histogram.
     Buckets(&'a Buckets),
     /// A summary.
     Summary(&'a GcSummary),
+    /// Counts by bucket, not cumulative: one for each bound, in ascending order, and one for `+Inf`.
+    Histogram {
+        /// Upper bounds, inclusive, without `+Inf`.
+        bounds: &'a [f64],
+        /// One more than bounds.
+        counts: &'a [u64],
+        /// Sum of what was observed, in the metric's unit.
+        sum: f64,
+    },
 }
+
+/// Upper bounds of the histograms of waits in seconds, without `+Inf`.
+pub(super) const WAIT_BOUNDS: [f64; wait::BUCKETS - 1] = [
+    0.000_001, 0.000_005, 0.000_01, 0.000_05, 0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0,
+    60.0,
+];
 
 /// One label set with its value.
 #[derive(Clone, Debug)]
@@ -94,6 +107,27 @@ fn samples<'a>(desc: &'static Desc, snapshot: &'a Snapshot) -> Vec<Sample<'a>> {
             .iter()
             .map(|it| Sample::of(&it.target, Vec::new(), Value::Number(it.active_requests as f64)))
             .collect(),
+        name if name == contract::GOROUTINE_BLOCKED.name => waits(snapshot, Waited::Goroutine),
+        name if name == contract::STW_PAUSE.name => waits(snapshot, Waited::World),
+        name if name == contract::RUN_QUEUE.name => waits(snapshot, Waited::Thread),
+        name if name == contract::INVOLUNTARY.name => {
+            scheduler(snapshot, |it| it.involuntary_switches.map(|n| n as f64))
+        }
+        name if name == contract::CPU_PERIODS.name => scheduler(snapshot, |it| it.periods.map(|n| n as f64)),
+        name if name == contract::CPU_THROTTLED_PERIODS.name => {
+            scheduler(snapshot, |it| it.throttled_periods.map(|n| n as f64))
+        }
+        name if name == contract::CPU_THROTTLED.name => scheduler(snapshot, |it| it.throttled_seconds),
+        name if name == contract::BLOCKED_FUNCTIONS.name => {
+            let all = snapshot.targets.iter().flat_map(|it| it.blocked_functions.iter().map(move |top| (it, top)));
+            let sample = |(it, (function, seconds)): (&'a super::TargetFigures, &'a (String, f64))| {
+                Sample::of(&it.target, vec![("function", Cow::from(function))], Value::Number(*seconds))
+            };
+            all.map(sample).collect()
+        }
+        name if name == contract::PROBE_HITS.name => probes(snapshot, |it| it.hits as f64),
+        name if name == contract::PROBE_CPU.name => probes(snapshot, |it| it.cpu_seconds),
+        name if name == contract::PROBE_SAMPLED.name => probes(snapshot, |it| it.sampled_ratio),
         name if name == contract::GO_TARGET_INFO.name => snapshot
             .targets
             .iter()
@@ -172,5 +206,34 @@ fn http_server_request_duration(snapshot: &Snapshot) -> Vec<Sample<'_>> {
         }
         own
     };
-    snapshot.http.iter().map(|it| Sample::of(&it.target, sample(it), Value::Durations(&it.value))).collect()
+    snapshot
+        .http
+        .iter()
+        .map(|it| {
+            let sum = it.value.sum_ns as f64 / 1e9;
+            Sample::of(&it.target, sample(it), Value::Histogram { bounds: &BOUNDS, counts: &it.value.buckets, sum })
+        })
+        .collect()
+}
+
+fn waits(snapshot: &Snapshot, of: Waited) -> Vec<Sample<'_>> {
+    let waits = snapshot.waits.iter().filter(|it| it.what == of);
+    waits
+        .map(|it| {
+            let own = it.reason.map(|reason| ("reason", Cow::Borrowed(reason))).into_iter().collect();
+            let sum = it.value.sum_ns as f64 / 1e9;
+            Sample::of(&it.target, own, Value::Histogram { bounds: &WAIT_BOUNDS, counts: &it.value.buckets, sum })
+        })
+        .collect()
+}
+
+fn probes(snapshot: &Snapshot, figure: fn(&super::ProbeFigures) -> f64) -> Vec<Sample<'_>> {
+    let all = snapshot.targets.iter().flat_map(|target| target.probe_figures.iter().map(move |it| (target, it)));
+    all.map(|(target, it)| Sample::of(&target.target, vec![("probes", it.probes.into())], Value::Number(figure(it))))
+        .collect()
+}
+
+fn scheduler(snapshot: &Snapshot, figure: fn(&super::SchedulerFigures) -> Option<f64>) -> Vec<Sample<'_>> {
+    let all = snapshot.targets.iter().filter_map(|it| Some((it, figure(it.scheduler.as_ref()?)?)));
+    all.map(|(it, number)| Sample::of(&it.target, Vec::new(), Value::Number(number))).collect()
 }

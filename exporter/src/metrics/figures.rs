@@ -2,7 +2,7 @@
 
 use super::{
     contract,
-    families::{BOUNDS, Value, families},
+    families::{Value, families},
     snapshot::Snapshot,
 };
 
@@ -31,7 +31,7 @@ pub(crate) fn visit(
             let figure = match (sample.value, family.desc.kind) {
                 (Value::Number(number), contract::Kind::Counter) => Figure::Counter(number),
                 (Value::Number(number), _) => Figure::Gauge(number),
-                (Value::Durations(value), _) => Figure::Buckets(&BOUNDS, &value.buckets),
+                (Value::Histogram { bounds, counts, .. }, _) => Figure::Buckets(bounds, counts),
                 (Value::Buckets(value), _) => Figure::Buckets(value.bounds, &value.counts),
                 // Quantiles cannot be joined.
                 (Value::Summary(_), _) => continue,

@@ -13,7 +13,10 @@ mod text;
 pub(crate) use self::{
     figures::{Figure, visit},
     reference::reference,
-    snapshot::{AgentFigures, HttpSeries, Lost, MapFigures, RuntimeFigures, Snapshot, TargetFigures},
+    snapshot::{
+        AgentFigures, HttpSeries, Lost, MapFigures, ProbeFigures, RuntimeFigures, SchedulerFigures, Snapshot,
+        TargetFigures, WaitSeries, Waited,
+    },
 };
 
 use std::{

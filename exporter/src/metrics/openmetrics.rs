@@ -17,7 +17,7 @@ use prometheus_client::{
 
 use super::{
     contract::{Desc, Kind},
-    families::{BOUNDS, Family, Sample, Value, families},
+    families::{Family, Sample, Value, families},
     snapshot::Snapshot,
 };
 use crate::runtime::QUANTILES;
@@ -78,11 +78,10 @@ impl Collector for Families {
 
 fn encode_sample(mut encoder: MetricEncoder<'_>, kind: Kind, sample: &Sample<'_>) -> fmt::Result {
     match (sample.value, kind) {
-        (Value::Durations(durations), _) => {
-            let bounds = BOUNDS.into_iter().chain([f64::INFINITY]);
-            let buckets: Vec<(f64, u64)> = bounds.zip(durations.buckets).collect();
-            let sum = durations.sum_ns as f64 / 1e9;
-            encoder.encode_histogram::<NoLabelSet>(sum, durations.count(), &buckets, None)
+        (Value::Histogram { bounds, counts, sum }, _) => {
+            let bounds = bounds.iter().copied().chain([f64::INFINITY]);
+            let buckets: Vec<(f64, u64)> = bounds.zip(counts.iter().copied()).collect();
+            encoder.encode_histogram::<NoLabelSet>(sum, counts.iter().sum(), &buckets, None)
         }
         (Value::Buckets(it), _) => {
             let bounds = it.bounds.iter().copied().chain([f64::INFINITY]);

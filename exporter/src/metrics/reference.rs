@@ -57,5 +57,9 @@ fn meaning(reason: Reason) -> &'static str {
         Reason::RouteOverflow => "more routes than `max_routes`; counted under the route `_overflow`.",
         Reason::SeriesOverflow => "more series than `max_series`; counted under one overflow series of the target.",
         Reason::EventRing => "the event ring was full; the periodic scan of /proc makes up for it.",
+        Reason::ParkedFull => "more goroutines have waited than `max_parked`; their waits are not counted.",
+        Reason::WaitsFull => "more label sets of waits than can be kept; not counted.",
+        Reason::StackLost => "a stack could not be taken or kept; the wait is counted, but is in no profile.",
+        Reason::TasksFull => "more threads than can be kept; their waits for a CPU are not counted.",
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use exporter_ebpf::http::SeriesValue;
+use exporter_ebpf::{http::SeriesValue, wait::WaitValue};
 
 use crate::{
     kubernetes::WatchFigures,
@@ -25,6 +25,56 @@ pub(crate) struct HttpSeries {
     pub(crate) value: SeriesValue,
 }
 
+/// What waited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waited {
+    /// A goroutine.
+    Goroutine,
+    /// The world.
+    World,
+    /// A thread.
+    Thread,
+}
+
+/// One label set of a histogram of waits.
+#[derive(Clone, Debug)]
+pub(crate) struct WaitSeries {
+    /// Whose.
+    pub(crate) target: Labels,
+    /// Which histogram.
+    pub(crate) what: Waited,
+    /// Label value, where it has reasons.
+    pub(crate) reason: Option<&'static str>,
+    /// Counts and sum.
+    pub(crate) value: WaitValue,
+}
+
+/// What the kernel's scheduler did to a target; a part that is not known is not there.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SchedulerFigures {
+    /// Threads that lost their CPU while they could run.
+    pub(crate) involuntary_switches: Option<u64>,
+    /// Periods of its cgroup's CPU quota.
+    pub(crate) periods: Option<u64>,
+    /// Of these, those in which it was throttled.
+    pub(crate) throttled_periods: Option<u64>,
+    /// For how long.
+    pub(crate) throttled_seconds: Option<f64>,
+}
+
+/// What some of a target's probes cost it.
+#[derive(Clone, Debug)]
+pub(crate) struct ProbeFigures {
+    /// Label value.
+    pub(crate) probes: &'static str,
+    /// Hits, all of them.
+    pub(crate) hits: u64,
+    /// What they cost, by what was measured at start.
+    pub(crate) cpu_seconds: f64,
+    /// Share of the time in which they are attached.
+    pub(crate) sampled_ratio: f64,
+}
+
 /// Figures of one target.
 #[derive(Clone, Debug)]
 pub(crate) struct TargetFigures {
@@ -36,6 +86,12 @@ pub(crate) struct TargetFigures {
     pub(crate) probes: usize,
     /// Labels of the info series.
     pub(crate) info: Vec<(&'static str, String)>,
+    /// What its probes cost, where that is accounted for.
+    pub(crate) probe_figures: Vec<ProbeFigures>,
+    /// Functions at which profiles have seen goroutines blocked, with seconds.
+    pub(crate) blocked_functions: Vec<(String, f64)>,
+    /// What the scheduler did to it, where that is asked for.
+    pub(crate) scheduler: Option<SchedulerFigures>,
 }
 
 /// What was read of one target's runtime.
@@ -113,6 +169,8 @@ pub(crate) struct AgentFigures {
 pub(crate) struct Snapshot {
     /// HTTP server label sets, each once.
     pub(crate) http: Vec<HttpSeries>,
+    /// Waits, each label set once.
+    pub(crate) waits: Vec<WaitSeries>,
     /// Targets.
     pub(crate) targets: Vec<TargetFigures>,
     /// Runtimes.

@@ -32,7 +32,15 @@ fn snapshot(series: usize) -> Arc<Snapshot> {
         })
         .collect();
     let info = contract::GO_TARGET_INFO.labels.iter().map(|name| (*name, "x".to_owned())).collect();
-    let figures = TargetFigures { target: target.clone(), active_requests: 3, probes: 5, info };
+    let figures = TargetFigures {
+        target: target.clone(),
+        active_requests: 3,
+        probes: 5,
+        probe_figures: Vec::new(),
+        blocked_functions: Vec::new(),
+        scheduler: None,
+        info,
+    };
     let lost = vec![Lost { target: Some(target), reason: "route_limit", count: 9 }];
     let agent = AgentFigures {
         attach_method: "uprobe-multi",
@@ -46,7 +54,7 @@ fn snapshot(series: usize) -> Arc<Snapshot> {
         ..AgentFigures::default()
     };
     let runtimes = vec![runtime_figures(&figures.target)];
-    Arc::new(Snapshot { http, targets: vec![figures], runtimes, lost, agent })
+    Arc::new(Snapshot { http, waits: Vec::new(), targets: vec![figures], runtimes, lost, agent })
 }
 
 /// All that a runtime can show.

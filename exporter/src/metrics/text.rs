@@ -10,7 +10,7 @@ use prometheus::{
 
 use super::{
     contract::Kind,
-    families::{BOUNDS, Family, Sample, Value, families},
+    families::{Family, Sample, Value, families},
     snapshot::Snapshot,
 };
 use crate::runtime::{GcSummary, QUANTILES};
@@ -66,10 +66,7 @@ fn metric(kind: Kind, sample: &Sample<'_>) -> Metric {
     });
     metric.set_label(labels.collect());
     match (sample.value, kind) {
-        (Value::Durations(durations), _) => {
-            let sum = durations.sum_ns as f64 / 1e9;
-            metric.set_histogram(histogram(&BOUNDS, &durations.buckets, sum));
-        }
+        (Value::Histogram { bounds, counts, sum }, _) => metric.set_histogram(histogram(bounds, counts, sum)),
         (Value::Buckets(it), _) => metric.set_histogram(histogram(it.bounds, &it.counts, it.sum)),
         (Value::Summary(it), _) => metric.set_summary(summary(it)),
         (Value::Number(number), Kind::Counter) => {

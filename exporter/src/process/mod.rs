@@ -5,6 +5,7 @@ mod container;
 mod identity;
 mod ports;
 mod probed;
+mod throttling;
 mod usage;
 
 pub(crate) use self::{
@@ -12,6 +13,7 @@ pub(crate) use self::{
     identity::{FileId, Process, ProcessId, executable},
     ports::listens_on,
     probed::is_probed,
+    throttling::Throttling,
     usage::{Image, Networks, Stat, Usage},
 };
 

@@ -3,6 +3,7 @@
 
 mod accept;
 mod body;
+mod debug;
 mod tls;
 
 pub(crate) use self::tls::acceptor;
@@ -164,14 +165,15 @@ impl Server {
                 "the HPA's stream is served to owners of a bearer token alone: see --hpa-stream-address\n",
             ),
             wire::PATH if request.method() == Method::GET => self.stream(),
+            "/debug/blocked" => debug::blocked(&self.agent, request.uri().query().unwrap_or_default()).await,
             "/healthz" => plain(StatusCode::OK, "ok\n"),
             "/readyz" => match self.agent.readiness() {
                 Ok(None) => plain(StatusCode::OK, "ready\n"),
                 Ok(Some(without)) => text(StatusCode::OK, format!("ready, but {without}\n")),
                 Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
             },
-            "/" => plain(StatusCode::OK, "gopulse: see /metrics, /targets, /healthz, /readyz\n"),
-            _ => plain(StatusCode::NOT_FOUND, "not found: see /metrics, /targets, /healthz, /readyz\n"),
+            "/" => plain(StatusCode::OK, "gopulse: see /metrics, /targets, /debug/blocked, /healthz, /readyz\n"),
+            _ => plain(StatusCode::NOT_FOUND, "not found: see /metrics, /targets, /debug/blocked, /healthz, /readyz\n"),
         }
     }
 

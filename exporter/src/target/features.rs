@@ -77,6 +77,11 @@ impl Features {
         Self(self.0 | other.0)
     }
 
+    /// Whether it asks for anything that the kernel side keeps of waits.
+    pub(crate) const fn watches(self) -> bool {
+        self.has(Measure::Blocking) || self.has(Measure::Gc) || self.has(Measure::Scheduler)
+    }
+
     /// Whether it asks for nothing.
     pub(crate) const fn is_empty(self) -> bool {
         self.0 == 0

@@ -4,9 +4,11 @@
 mod features;
 mod labels;
 mod plan;
+mod reasons;
 
 pub(crate) use self::{
     features::{Features, Measure},
     labels::Labels,
-    plan::{Disabled, Inspection, PlannedProbe, Sites, inspect},
+    plan::{Disabled, Feature, Inspection, PlannedProbe, Sites, inspect},
+    reasons::{UNKNOWN, stw_reason},
 };

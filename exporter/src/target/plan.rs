@@ -29,6 +29,10 @@ pub(crate) enum Feature {
     Panic,
     /// The Go runtime's own figures.
     Runtime,
+    /// How long goroutines are blocked.
+    GoroutineBlocking,
+    /// Stop-the-world pauses.
+    StopTheWorld,
 }
 
 /// Where probes go in a function.
@@ -73,6 +77,8 @@ impl PlannedProbe {
             | Probe::HttpHijack
             | Probe::HttpPanic
             | Probe::HttpMux => Measure::Http,
+            Probe::GoPark | Probe::GoRun => Measure::Blocking,
+            Probe::StwStop | Probe::StwStopBare | Probe::StwStart | Probe::StwEnd => Measure::Gc,
         }
     }
 }
@@ -144,6 +150,12 @@ pub(crate) struct Inspection {
     /// Offset of `runtime.g.atomicstatus`.
     #[serde(skip)]
     pub(crate) g_status: u16,
+    /// Offset of `runtime.g.trackingSeq`.
+    #[serde(skip)]
+    pub(crate) g_tracking_seq: u16,
+    /// 22 of go1.22.10; 0 where the version is not known.
+    #[serde(skip)]
+    pub(crate) go_minor: u16,
 }
 
 impl Inspection {
@@ -153,9 +165,11 @@ impl Inspection {
             Measure::Http => [Feature::Http1Server, Feature::Http2Server, Feature::XnetHttp2Server]
                 .iter()
                 .any(|feature| !self.disabled.iter().any(|off| off.feature == *feature)),
-            // By themselves they are no reason to take a process yet.
             Measure::Runtime => self.runtime.is_ok(),
-            Measure::Blocking | Measure::Gc | Measure::Scheduler => false,
+            Measure::Blocking => !self.disabled.iter().any(|off| off.feature == Feature::GoroutineBlocking),
+            Measure::Gc => !self.disabled.iter().any(|off| off.feature == Feature::StopTheWorld),
+            // By itself it is no reason to take a process.
+            Measure::Scheduler => false,
         })
     }
 
@@ -204,7 +218,16 @@ const XNET_RUN_HANDLER: &str = "golang.org/x/net/http2.(*serverConn).runHandler"
 const XNET_HANDLER_DONE: &str = "golang.org/x/net/http2.(*responseWriter).handlerDone";
 const PANICS: [&str; 2] = ["runtime.gopanic", "runtime.Goexit"];
 
-const FUNCTIONS: [&str; 10] = [
+const PARK: &str = "runtime.gopark";
+const EXECUTE: &str = "runtime.execute";
+const STOP: &str = "runtime.stopTheWorldWithSema";
+const START: &str = "runtime.startTheWorldWithSema";
+
+const FUNCTIONS: [&str; 14] = [
+    PARK,
+    EXECUTE,
+    STOP,
+    START,
     SERVE_HTTP,
     FINISH_REQUEST,
     HIJACK,
@@ -218,7 +241,7 @@ const FUNCTIONS: [&str; 10] = [
 ];
 
 const LAYOUTS: [(&str, &[&str]); 13] = [
-    ("runtime.g", &["goid", "atomicstatus"]),
+    ("runtime.g", &["goid", "atomicstatus", "trackingSeq"]),
     ("net/http.response", &["req", "status"]),
     ("net/http.Request", &["Method", "URL", "Pattern", "pat"]),
     ("net/http.pattern", &["str"]),
@@ -251,7 +274,10 @@ pub(crate) fn inspect<S: Source>(source: S, sites: Sites) -> Result<Inspection, 
     let binary = GoBinary::parse(source, &FUNCTIONS, &layouts)?;
     let mut plan = Plan { binary: &binary, sites, probes: Vec::new(), disabled: Vec::new() };
     let config = plan.http();
+    plan.blocking();
+    plan.stop_the_world();
     let g_status = plan.offset("runtime.g", "atomicstatus");
+    let g_tracking_seq = plan.offset("runtime.g", "trackingSeq");
     let Plan { probes, mut disabled, .. } = plan;
     let runtime = runtime::Plan::of(&binary).map(Arc::new);
     if let Err(reason) = &runtime {
@@ -274,6 +300,8 @@ pub(crate) fn inspect<S: Source>(source: S, sites: Sites) -> Result<Inspection, 
         config,
         runtime,
         g_status,
+        g_tracking_seq,
+        go_minor: info.go_version.minor,
     })
 }
 
@@ -325,7 +353,7 @@ impl Plan<'_> {
         let entry = self.binary.entry_site(function);
         match (self.sites, probe) {
             (Sites::EntryRet, Probe::HttpStart) => entry.map(|site| vec![first_byte(&site)]),
-            (Sites::EntryRet, Probe::Http1End) => self.binary.return_sites(function),
+            (Sites::EntryRet, Probe::Http1End) | (_, Probe::StwEnd) => self.binary.return_sites(function),
             _ => entry.map(|site| vec![site]),
         }
     }
@@ -409,6 +437,42 @@ impl Plan<'_> {
             config.request_words = u16::from(usual);
         }
         config
+    }
+
+    /// The runtime's own words and registers are known for these.
+    fn known_runtime(&self) -> Result<u16, String> {
+        let version = &self.binary.build_info.go_version;
+        match version.minor {
+            minor @ 17..=27 => Ok(minor),
+            _ => Err(format!("the runtime of {version} is not known")),
+        }
+    }
+
+    fn blocking(&mut self) {
+        let planned = self.known_runtime().and_then(|_| {
+            self.probe(Probe::GoRun, EXECUTE, false)?;
+            self.probe(Probe::GoPark, PARK, false)
+        });
+        if let Err(reason) = planned {
+            self.probes.retain(|it| it.measure() != Measure::Blocking);
+            self.off(Feature::GoroutineBlocking, reason);
+        }
+    }
+
+    fn stop_the_world(&mut self) {
+        let planned = self.known_runtime().and_then(|minor| {
+            match minor {
+                22.. => self.probe(Probe::StwStart, START, false)?,
+                21 => self.probe(Probe::StwStop, STOP, false)?,
+                _ => self.probe(Probe::StwStopBare, STOP, false)?,
+            }
+            // A few hits a cycle: what the site costs does not matter, and what is returned does.
+            self.probe(Probe::StwEnd, START, false)
+        });
+        if let Err(reason) = planned {
+            self.probes.retain(|it| it.measure() != Measure::Gc);
+            self.off(Feature::StopTheWorld, reason);
+        }
     }
 
     fn http2(&mut self, config: &mut TargetConfig) -> Result<(), String> {

@@ -61,7 +61,7 @@ pub(super) fn run(tools: &Tools, options: &Options) -> Result<()> {
         done(scale::run(&mut fleet)?)?;
         done(scrape::run(&mut fleet)?)?;
     }
-    done(budget::run())?;
+    done(budget::run(tools, &budget::Options::default())?)?;
     let page = Page { machine, sections };
     util::write_if_changed(&util::root().join(JSON), (serde_json::to_string_pretty(&page)? + "\n").as_bytes())?;
     render(&page)

@@ -52,7 +52,7 @@ enum Command {
     /// Whether a probe hit costs the same with many processes of one executable
     Replicas(replicas::Options),
     /// Whether the overhead budget holds
-    Budget,
+    Budget(budget::Options),
     /// Reading a target's runtime from outside, and a walk over 100,000 goroutines
     Runtime,
     /// Scrapes of many targets
@@ -91,7 +91,7 @@ pub fn run(options: &Options) -> Result<()> {
         Command::Attach => attach::run(&tools)?,
         Command::Inspect(options) => inspect::run(&tools, options)?,
         Command::Replicas(options) => replicas::run(&tools, options)?,
-        Command::Budget => budget::run(),
+        Command::Budget(options) => budget::run(&tools, options)?,
         Command::Runtime => runtime::run(&tools)?,
         Command::Scrape(options) => scrape::run(&mut fleet::Fleet::start(&tools, options)?)?,
         Command::Scale(options) => scale::run(&mut fleet::Fleet::start(&tools, options)?)?,

@@ -5,10 +5,13 @@
 
 mod find;
 mod functions;
+mod lines;
 
 use crate::elf::{Arch, Elf};
 use crate::error::Error;
 use crate::source::{Le, Source, read_up_to};
+
+pub use lines::{Frame, frames_at};
 
 pub(crate) use find::{Located, locate, moduledata, text_start};
 pub(crate) use functions::{matching, wanted};

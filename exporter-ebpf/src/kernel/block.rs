@@ -1,0 +1,107 @@
+//! Goroutines that block: one probe where each parks itself, one where the scheduler runs one again. `runtime.casgstatus`,
+//! which sees every change of state, is left alone: it is hit 6 to 11 times for an HTTP request.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    helpers::{bpf_get_stackid, bpf_ktime_get_ns},
+    macros::uprobe,
+    programs::ProbeContext,
+};
+use exporter_ebpf::{
+    http::goroutine_key,
+    loss::Reason,
+    wait::{BlockedAt, BlockedAtKey, Parked, flag, kind},
+};
+
+use super::{
+    maps::{add, lost},
+    regs::Regs,
+    watch::{BLOCKED_AT, PARKED, STACKS, waited, watched},
+};
+
+const BPF_NOEXIST: u64 = 1;
+const BPF_F_USER_STACK: u64 = 1 << 8;
+
+super::programs! {
+    /// `runtime.gopark(unlockf, lock, reason, ...)`, on the goroutine that parks: reason is RCX.
+    go_park, go_park_multi => park();
+    /// `runtime.execute(gp, ...)`, on g0: gp is RAX. It does not return: it is how every goroutine gets a thread.
+    go_run, go_run_multi => run();
+}
+
+#[inline(always)]
+fn park(ctx: &ProbeContext) {
+    let Some((watch, state)) = watched(flag::BLOCKING) else { return };
+    // SAFETY: from a map look-up; the same for the other counters here.
+    unsafe { add(&raw mut (*state).parks, 1) };
+    // SAFETY: no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if now < watch.park_from_ns || now >= watch.park_until_ns {
+        return;
+    }
+    let regs = Regs::of(ctx);
+    let mut parked = Parked { start_ns: now, reason: u32::from(regs.arg(2) as u8), stack: -1 };
+    if watch.flags & flag::STACKS != 0 {
+        parked.stack = stack(ctx, watch.target);
+    }
+    let key = goroutine_key(watch.target, regs.g());
+    if let Some(entry) = PARKED.get_ptr_mut(&key) {
+        // SAFETY: from a map look-up. A goroutine parks and runs in turns, and the scheduler orders the two.
+        unsafe { *entry = parked };
+        return;
+    }
+    match PARKED.insert(&key, &parked, BPF_NOEXIST) {
+        // SAFETY: as above.
+        Ok(()) => unsafe { add(&raw mut (*state).parked, 1) },
+        Err(_) => lost(watch.target, Reason::ParkedFull),
+    }
+}
+
+#[inline(always)]
+fn run(ctx: &ProbeContext) {
+    let Some((watch, state)) = watched(flag::BLOCKING) else { return };
+    // SAFETY: from a map look-up.
+    unsafe { add(&raw mut (*state).runs, 1) };
+    let key = goroutine_key(watch.target, Regs::of(ctx).arg(0));
+    let Some(entry) = PARKED.get_ptr_mut(&key) else { return };
+    // SAFETY: from a map look-up, as in `park`.
+    let parked = unsafe { *entry };
+    if parked.start_ns == 0 {
+        return;
+    }
+    // SAFETY: as above.
+    unsafe { (*entry).start_ns = 0 };
+    // SAFETY: no preconditions.
+    let duration_ns = unsafe { bpf_ktime_get_ns() }.saturating_sub(parked.start_ns);
+    waited(watch.target, kind::BLOCKED, parked.reason as u16, duration_ns);
+    if parked.stack >= 0 {
+        blocked_at(watch.target, &parked, duration_ns);
+    }
+}
+
+/// The id of the current goroutine's stack, by its frame pointers; negative where there is none.
+#[inline(never)]
+fn stack(ctx: &ProbeContext, target: u32) -> i32 {
+    // SAFETY: the context is this program's own, the map is a stack trace map.
+    let id = unsafe { bpf_get_stackid(ctx.as_ptr(), (&raw const STACKS).cast_mut().cast(), BPF_F_USER_STACK) };
+    if id < 0 {
+        lost(target, Reason::StackLost);
+    }
+    id as i32
+}
+
+#[inline(never)]
+fn blocked_at(target: u32, parked: &Parked, duration_ns: u64) {
+    let key = BlockedAtKey { target, stack: parked.stack as u32, reason: parked.reason, reserved: 0 };
+    if BLOCKED_AT.get_ptr(&key).is_none() {
+        let _ = BLOCKED_AT.insert(&key, &BlockedAt { count: 0, sum_ns: 0 }, BPF_NOEXIST);
+    }
+    match BLOCKED_AT.get_ptr_mut(&key) {
+        // SAFETY: from a map look-up.
+        Some(value) => unsafe {
+            add(&raw mut (*value).count, 1);
+            add(&raw mut (*value).sum_ns, duration_ns);
+        },
+        None => lost(target, Reason::StackLost),
+    }
+}

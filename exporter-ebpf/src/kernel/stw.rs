@@ -1,0 +1,77 @@
+//! Stop-the-world pauses, by the runtime's own clock: when the stop began, and what `startTheWorldWithSema` returns as its end.
+//! Both run on the thread that stopped the world, and one at a time can.
+
+use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::uprobe, programs::ProbeContext};
+use exporter_ebpf::{
+    loss::Reason,
+    wait::{WatchState, flag, kind},
+};
+
+use super::{
+    maps::{add, lost},
+    regs::Regs,
+    watch::{waited, watched},
+};
+
+super::programs! {
+    /// `runtime.stopTheWorldWithSema(reason stwReason)` (Go 1.21; without an argument before).
+    stw_stop, stw_stop_multi => stop(0);
+    /// The same up to Go 1.20, where what is in the register is no reason.
+    stw_stop_bare, stw_stop_bare_multi => stop(u64::MAX);
+    /// `runtime.startTheWorldWithSema(now int64, w worldStop) int64` (Go 1.22 on): the record of the stop begins with its
+    /// reason, RBX, and its start, RCX.
+    stw_start, stw_start_multi => start();
+    /// Its RETs: the end is what it returns, RAX.
+    stw_end, stw_end_multi => end();
+}
+
+/// Pauses longer than this are no pauses but a register that is not what it should be.
+const LONGEST_NS: u64 = 3_600_000_000_000;
+
+#[inline(always)]
+fn stop(ctx: &ProbeContext, without_reason: u64) {
+    let Some((_, state)) = watched(flag::GC) else { return };
+    // SAFETY: no preconditions. The runtime's nanotime is CLOCK_MONOTONIC too.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let reason = if without_reason == 0 { Regs::of(ctx).arg(0) & 0xff } else { 0 };
+    begin(state, now, reason);
+}
+
+#[inline(always)]
+fn start(ctx: &ProbeContext) {
+    let Some((_, state)) = watched(flag::GC) else { return };
+    let regs = Regs::of(ctx);
+    begin(state, regs.arg(2), regs.arg(1) & 0xff);
+}
+
+#[inline(always)]
+fn begin(state: *mut WatchState, at_ns: u64, reason: u64) {
+    // SAFETY: from a map look-up; one thread at a time has stopped the world.
+    unsafe {
+        add(&raw mut (*state).stops, 1);
+        (*state).stop_reason = reason;
+        (*state).stop_ns = at_ns;
+    }
+}
+
+#[inline(always)]
+fn end(ctx: &ProbeContext) {
+    let Some((watch, state)) = watched(flag::GC) else { return };
+    // SAFETY: as in `begin`.
+    let (start_ns, reason) = unsafe {
+        add(&raw mut (*state).stops, 1);
+        let start_ns = (*state).stop_ns;
+        (*state).stop_ns = 0;
+        (start_ns, (*state).stop_reason)
+    };
+    if start_ns == 0 {
+        // It was under way when the probes were attached.
+        return;
+    }
+    let duration_ns = Regs::of(ctx).arg(0).wrapping_sub(start_ns);
+    if duration_ns > LONGEST_NS {
+        lost(watch.target, Reason::Unreadable);
+        return;
+    }
+    waited(watch.target, kind::STW, reason as u16, duration_ns);
+}

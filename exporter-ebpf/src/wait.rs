@@ -1,0 +1,232 @@
+//! How long something waited: keys and values of the maps behind goroutine blocking, stop-the-world pauses and run queue
+//! latency, and the histogram they share.
+
+/// Upper bounds in nanoseconds, inclusive (Prometheus `le`): from the microseconds of a channel hand-over to the minute of an
+/// idle connection.
+pub const BOUNDS_NS: [u64; 16] = [
+    1_000,
+    5_000,
+    10_000,
+    50_000,
+    100_000,
+    500_000,
+    1_000_000,
+    5_000_000,
+    10_000_000,
+    50_000_000,
+    100_000_000,
+    500_000_000,
+    1_000_000_000,
+    5_000_000_000,
+    10_000_000_000,
+    60_000_000_000,
+];
+
+/// Buckets: one per bound, and `+Inf`.
+pub const BUCKETS: usize = BOUNDS_NS.len() + 1;
+
+/// Most label sets over all targets (the size of the `WAITS` map).
+pub const MAX_WAITS: u32 = 16_384;
+/// Most goroutines over all targets that have been blocked under probes (the default of the `PARKED` map).
+pub const MAX_PARKED: u32 = 131_072;
+/// Most threads over all targets whose run queue latency is measured (the size of the `TASKS` map).
+pub const MAX_TASKS: u32 = 32_768;
+/// Most distinct stacks at one time (the size of the `STACKS` map; 127 frames of 8 bytes each).
+pub const MAX_STACKS: u32 = 4_096;
+/// Most pairs of stack and wait reason at one time (the size of the `BLOCKED_AT` map).
+pub const MAX_BLOCKED_AT: u32 = 8_192;
+
+/// The index of the bucket that `duration_ns` falls into: the first whose bound is not below it. A sum of comparisons, so that
+/// the verifier sees a bounded index and few paths.
+#[inline(always)]
+pub fn bucket(duration_ns: u64) -> usize {
+    let mut index = 0;
+    if duration_ns <= BOUNDS_NS[6] {
+        let mut i = 0;
+        while i < 6 {
+            index += usize::from(duration_ns > BOUNDS_NS[i]);
+            i += 1;
+        }
+    } else {
+        index = 7;
+        let mut i = 7;
+        while i < BOUNDS_NS.len() {
+            index += usize::from(duration_ns > BOUNDS_NS[i]);
+            i += 1;
+        }
+    }
+    index
+}
+
+/// What waited. Part of the key.
+pub mod kind {
+    /// A goroutine, from `gopark` until it runs again; the reason is the runtime's wait reason.
+    pub const BLOCKED: u16 = 1;
+    /// The world, from the beginning of its stop until it runs again; the reason is the runtime's.
+    pub const STW: u16 = 2;
+    /// A thread, from being runnable until it has a CPU.
+    pub const RUN_QUEUE: u16 = 3;
+}
+
+/// Key of `WAITS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WaitKey {
+    /// The target's id.
+    pub target: u32,
+    /// One of [`kind`].
+    pub kind: u16,
+    /// The runtime's number for why, of the target's Go version.
+    pub reason: u16,
+}
+
+/// Value of `WAITS`. Each field is only ever added to, atomically.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaitValue {
+    /// Waits by bucket of [`BOUNDS_NS`], not cumulative.
+    pub buckets: [u64; BUCKETS],
+    /// Sum of durations in nanoseconds.
+    pub sum_ns: u64,
+}
+
+impl WaitValue {
+    /// Nothing counted yet.
+    pub const ZERO: Self = Self { buckets: [0; BUCKETS], sum_ns: 0 };
+
+    /// Waits counted.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+}
+
+/// What is measured of a watched process: bits of [`Watch::flags`].
+pub mod flag {
+    /// Goroutines that block.
+    pub const BLOCKING: u32 = 1;
+    /// Stop-the-world pauses.
+    pub const GC: u32 = 2;
+    /// Threads that wait for a CPU.
+    pub const SCHEDULER: u32 = 4;
+    /// The stacks of goroutines that block.
+    pub const STACKS: u32 = 8;
+}
+
+/// Value of the `WATCHED` map, keyed by process id (`u32`). Written by user space alone.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// The target's id, 1 to [`crate::target::MAX_TARGETS`].
+    pub target: u32,
+    /// Bits of [`flag`].
+    pub flags: u32,
+    /// Goroutines that park from here on are measured, `CLOCK_MONOTONIC` nanoseconds.
+    pub park_from_ns: u64,
+    /// Those that park from here on are not.
+    pub park_until_ns: u64,
+}
+
+/// Element of the `WATCH_STATES` array, by target id: what the kernel side keeps of a watched process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WatchState {
+    /// Hits at `gopark`.
+    pub parks: u64,
+    /// Hits at `execute`.
+    pub runs: u64,
+    /// Hits of the stop-the-world probes.
+    pub stops: u64,
+    /// Runs of the scheduler's tracepoints that had to do with it.
+    pub switches: u64,
+    /// Threads that lost their CPU while they could run.
+    pub involuntary: u64,
+    /// When the stop-the-world pause under way began, by the target's `nanotime`; 0 if there is none. Only one goroutine can
+    /// stop the world (runtime/proc.go: worldsema).
+    pub stop_ns: u64,
+    /// Why.
+    pub stop_reason: u64,
+    /// Goroutines of it in `PARKED`, blocked or not.
+    pub parked: u64,
+}
+
+/// Value of `PARKED`, keyed by [`crate::http::goroutine_key`]. An entry stays for the goroutine's next wait.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parked {
+    /// When it parked, `CLOCK_MONOTONIC` nanoseconds; 0 while it runs.
+    pub start_ns: u64,
+    /// Why: the runtime's number.
+    pub reason: u32,
+    /// The id of its stack; negative where none was taken.
+    pub stack: i32,
+}
+
+/// Value of `TASKS`, keyed by the address of the kernel's `task_struct`, which is used for nothing but telling threads apart.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// Since when it could run without running, `CLOCK_MONOTONIC` nanoseconds; 0 while it runs or sleeps.
+    pub runnable_ns: u64,
+    /// The target's id.
+    pub target: u32,
+    /// Always zero.
+    pub reserved: u32,
+}
+
+/// Key of `BLOCKED_AT`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BlockedAtKey {
+    /// The target's id.
+    pub target: u32,
+    /// The stack's id in `STACKS`.
+    pub stack: u32,
+    /// The runtime's number for why.
+    pub reason: u32,
+    /// Always zero.
+    pub reserved: u32,
+}
+
+/// Value of `BLOCKED_AT`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockedAt {
+    /// Waits that ended.
+    pub count: u64,
+    /// How long they were, nanoseconds.
+    pub sum_ns: u64,
+}
+
+const _: () = assert!(
+    size_of::<WaitKey>() == 8
+        && size_of::<Watch>() == 24
+        && size_of::<Parked>() == 16
+        && size_of::<Task>() == 16
+        && size_of::<WatchState>() == 64
+        && size_of::<BlockedAtKey>() == 16
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn by_definition(duration_ns: u64) -> usize {
+        BOUNDS_NS.iter().position(|&bound| duration_ns <= bound).unwrap_or(BOUNDS_NS.len())
+    }
+
+    #[test]
+    fn a_bound_belongs_to_its_own_bucket_and_one_more_to_the_next() {
+        for (i, &bound) in BOUNDS_NS.iter().enumerate() {
+            assert_eq!(bucket(bound), i);
+            assert_eq!(bucket(bound - 1), by_definition(bound - 1));
+            assert_eq!(bucket(bound + 1), i + 1);
+        }
+        assert_eq!(bucket(0), 0);
+        assert_eq!(bucket(u64::MAX), BUCKETS - 1);
+    }
+
+    #[test]
+    fn bounds_ascend() {
+        assert!(BOUNDS_NS.windows(2).all(|pair| pair[0] < pair[1]));
+    }
+}

@@ -1,0 +1,288 @@
+//! `/debug/blocked`: lets the kernel side take the stacks of goroutines that block for a while, and makes a profile of them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::PathBuf,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use exporter_ebpf::{
+    http::goroutine_key_target,
+    wait::{Watch, flag},
+};
+use gobinary::frames_at;
+use tokio::task::spawn_blocking;
+
+use super::{Agent, state::Stage};
+use crate::{
+    profile::{Place, Profile, Stack},
+    runtime::reasons::reason,
+    target::{Measure, UNKNOWN},
+};
+
+/// The longest that a profile may take.
+const LONGEST: Duration = Duration::from_mins(5);
+/// Functions of one target in the metric; more share one value.
+const TOP: usize = 20;
+/// What functions past [`TOP`] are called.
+const OTHERS: &str = "_other";
+
+/// Of whom a profile is wanted, and for how long.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ask {
+    /// A process id.
+    pub(crate) pid: Option<u32>,
+    /// A pod's namespace.
+    pub(crate) namespace: Option<String>,
+    /// A pod's name.
+    pub(crate) pod: Option<String>,
+    /// One of its containers.
+    pub(crate) container: Option<String>,
+    /// How long it is looked at.
+    pub(crate) time: Duration,
+}
+
+/// Why there is no profile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NoProfile {
+    /// The request is wrong.
+    Wrong(String),
+    /// There is no such target.
+    Unknown(String),
+    /// Not now.
+    Busy,
+    /// It could not be made.
+    Failed(String),
+}
+
+/// Whose profile is taken.
+#[derive(Clone, Debug)]
+struct Subject {
+    id: u32,
+    pid: u32,
+    exe: PathBuf,
+    executable: String,
+    minor: u16,
+}
+
+/// Stacks by id and wait reason, with their count and nanoseconds.
+type Weights = HashMap<(u32, u32), (f64, f64)>;
+
+impl Agent {
+    /// Takes a profile; comes back after the time asked for.
+    pub(crate) async fn profile(&self, ask: Ask) -> Result<Profile, NoProfile> {
+        let subject = self.subject(&ask)?;
+        let Ok(_one_at_a_time) = self.inner.profiling.try_acquire() else { return Err(NoProfile::Busy) };
+        let (began, since) = (Instant::now(), SystemTime::now());
+        if !self.set_stacks(&subject, true) {
+            return Err(NoProfile::Unknown("the process ended".into()));
+        }
+        // Whoever asked may go away while this waits.
+        let off = SwitchOff { agent: self.clone(), subject: subject.clone() };
+        tokio::time::sleep(ask.time).await;
+        let weights = self.weights(&subject);
+        drop(off);
+        let agent = self.clone();
+        let took = began.elapsed();
+        spawn_blocking(move || {
+            let stacks = agent.stacks(&subject, &weights);
+            agent.forget_stacks(subject.id);
+            crate::heap::give_back();
+            let stacks = stacks?;
+            agent.add_to_top(subject.id, &stacks);
+            let began_ns = since.duration_since(UNIX_EPOCH).map_or(0, |at| i64::try_from(at.as_nanos()).unwrap_or(0));
+            Ok(Profile { executable: subject.executable, began_ns, took, stacks })
+        })
+        .await
+        .map_err(|_| NoProfile::Failed("the profile could not be made".into()))?
+    }
+
+    fn subject(&self, ask: &Ask) -> Result<Subject, NoProfile> {
+        if ask.time.is_zero() || ask.time > LONGEST {
+            return Err(NoProfile::Wrong(format!("seconds must be from 1 to {}", LONGEST.as_secs())));
+        }
+        if ask.pid.is_none() && (ask.namespace.is_none() || ask.pod.is_none()) {
+            return Err(NoProfile::Wrong(
+                "say of which process: ?namespace=NAMESPACE&pod=POD[&container=CONTAINER] or ?pid=PID".into(),
+            ));
+        }
+        let state = self.state();
+        let mut found = state.targets.values().filter(|target| {
+            let label = |name: &str, wanted: Option<&String>| {
+                wanted.is_none_or(|wanted| target.labels.iter().any(|(is, value)| is == name && value == wanted))
+            };
+            matches!(target.stage, Stage::Measured)
+                && ask.pid.is_none_or(|pid| pid == target.process.id.pid)
+                && label("namespace", ask.namespace.as_ref())
+                && label("pod", ask.pod.as_ref())
+                && label("container", ask.container.as_ref())
+        });
+        let Some(target) = found.next() else {
+            return Err(NoProfile::Unknown("no such process is measured on this node: see /targets".into()));
+        };
+        if found.next().is_some() {
+            return Err(NoProfile::Wrong("more than one process is meant: add &container= or &pid=".into()));
+        }
+        if !target.features.has(Measure::Blocking) {
+            return Err(NoProfile::Wrong("blocking is not among what is measured of this process (features)".into()));
+        }
+        Ok(Subject {
+            id: target.id,
+            pid: target.process.id.pid,
+            exe: target.process.exe(),
+            executable: target.process.executable.display().to_string(),
+            minor: target.inspection.as_deref().map_or(0, |it| it.go_minor),
+        })
+    }
+
+    /// Lets the kernel side take stacks or not; whether the process is still there.
+    fn set_stacks(&self, subject: &Subject, on: bool) -> bool {
+        let watched = &self.inner.kernel.maps().watched;
+        let Some(watch) = watched.get(&subject.pid).filter(|watch| watch.target == subject.id) else { return false };
+        let flags = if on { watch.flags | flag::STACKS } else { watch.flags & !flag::STACKS };
+        watched.insert(&subject.pid, &Watch { flags, ..watch }).is_ok()
+    }
+
+    /// What blocked where: waits that ended, scaled up where they were sampled, and those that go on.
+    fn weights(&self, subject: &Subject) -> Weights {
+        let ratio = self.state().targets.get(&subject.id).map_or(1.0, |target| target.blocked.ratio);
+        let scale = if ratio > 0.0 { 1.0 / ratio } else { 1.0 };
+        let maps = self.inner.kernel.maps();
+        let mut weights = Weights::new();
+        maps.blocked_at.for_each(|key, value| {
+            if key.target == subject.id {
+                let weight = weights.entry((key.stack, key.reason)).or_insert((0.0, 0.0));
+                weight.0 += value.count as f64 * scale;
+                weight.1 += value.sum_ns as f64 * scale;
+            }
+        });
+        let now = super::blocking::monotonic_ns();
+        maps.parked.for_each(|key, parked| {
+            if goroutine_key_target(*key) == subject.id
+                && parked.start_ns != 0
+                && let Ok(stack) = u32::try_from(parked.stack)
+            {
+                let weight = weights.entry((stack, parked.reason)).or_insert((0.0, 0.0));
+                weight.0 += 1.0;
+                weight.1 += now.saturating_sub(parked.start_ns) as f64;
+            }
+        });
+        weights
+    }
+
+    /// Makes stacks readable, by the executable's own function table.
+    fn stacks(&self, subject: &Subject, weights: &Weights) -> Result<Vec<Stack>, NoProfile> {
+        let maps = self.inner.kernel.maps();
+        let addresses: HashMap<u32, Vec<u64>> = weights
+            .keys()
+            .map(|(stack, _)| *stack)
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .filter_map(|stack| Some((stack, maps.stacks.get(stack)?)))
+            .collect();
+        let unreadable = |error: &dyn std::fmt::Display| NoProfile::Failed(format!("the executable: {error}"));
+        let file = fs::File::open(&subject.exe).map_err(|error| unreadable(&error))?;
+        let mapped = Mapped::of(subject.pid, file.metadata().map_err(|error| unreadable(&error))?.ino())?;
+        let unique: BTreeSet<u64> = addresses.values().flat_map(|stack| callers(stack)).collect();
+        let (known, offsets): (Vec<u64>, Vec<u64>) =
+            unique.into_iter().filter_map(|address| Some((address, mapped.file_offset(address)?))).unzip();
+        let places = frames_at(&file, &offsets).map_err(|error| unreadable(&error))?;
+        let places: HashMap<u64, Place> = known.into_iter().zip(places).collect();
+        let mut stacks: Vec<Stack> = weights
+            .iter()
+            .filter_map(|((stack, number), (count, nanoseconds))| {
+                let places = callers(addresses.get(stack)?)
+                    .filter_map(|address| {
+                        Some((address, places.get(&address).filter(|place| !place.is_empty())?.clone()))
+                    })
+                    .collect();
+                let number = u8::try_from(*number).ok();
+                let reason = number.and_then(|number| reason(subject.minor, number)).unwrap_or(UNKNOWN);
+                Some(Stack { reason, count: *count, seconds: nanoseconds / 1e9, places }.without_mechanism())
+            })
+            .collect();
+        stacks.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+        Ok(stacks)
+    }
+
+    fn forget_stacks(&self, id: u32) {
+        let maps = self.inner.kernel.maps();
+        let mut ids = BTreeSet::new();
+        let mut keys = Vec::new();
+        maps.blocked_at.for_each(|key, _| {
+            if key.target == id {
+                keys.push(*key);
+                ids.insert(key.stack);
+            }
+        });
+        for key in keys {
+            maps.blocked_at.remove(&key);
+        }
+        for stack in ids {
+            maps.stacks.remove(stack);
+        }
+    }
+
+    /// Adds to the functions at which most time was spent.
+    fn add_to_top(&self, id: u32, stacks: &[Stack]) {
+        let mut state = self.state();
+        let Some(target) = state.targets.get_mut(&id) else { return };
+        let mut sums: BTreeMap<&str, f64> = BTreeMap::new();
+        for stack in stacks {
+            *sums.entry(stack.function().unwrap_or(UNKNOWN)).or_default() += stack.seconds;
+        }
+        let mut sums: Vec<(&str, f64)> = sums.into_iter().collect();
+        sums.sort_by(|a, b| b.1.total_cmp(&a.1));
+        for (function, seconds) in sums {
+            let known = target.blocked_functions.contains_key(function);
+            let room = target.blocked_functions.len() < TOP;
+            let function = if known || room { function } else { OTHERS };
+            *target.blocked_functions.entry(function.to_owned()).or_default() += seconds;
+        }
+    }
+}
+
+/// Addresses whose calls are shown: a return address is that of the instruction behind the call.
+fn callers(stack: &[u64]) -> impl Iterator<Item = u64> + '_ {
+    stack.iter().enumerate().map(|(i, address)| if i == 0 { *address } else { address.saturating_sub(1) })
+}
+
+/// Ends the taking of stacks when it is dropped.
+struct SwitchOff {
+    agent: Agent,
+    subject: Subject,
+}
+
+impl Drop for SwitchOff {
+    fn drop(&mut self) {
+        self.agent.set_stacks(&self.subject, false);
+    }
+}
+
+/// Where the code of a process's executable is mapped: start, end, offset in the file.
+struct Mapped(Vec<(u64, u64, u64)>);
+
+impl Mapped {
+    fn of(pid: u32, inode: u64) -> Result<Self, NoProfile> {
+        let inode = inode.to_string();
+        let text = fs::read_to_string(format!("/proc/{pid}/maps"))
+            .map_err(|error| NoProfile::Failed(format!("the process's memory map: {error}")))?;
+        let parse = |line: &str| {
+            let mut words = line.split_whitespace();
+            let (start, end) = words.next()?.split_once('-')?;
+            let executable = words.next()?.contains('x');
+            let hex = |text| u64::from_str_radix(text, 16).ok();
+            let range = (hex(start)?, hex(end)?, hex(words.next()?)?);
+            // Behind the offset are the device, which an overlay shows as another, and the inode.
+            (executable && words.nth(1)? == inode).then_some(range)
+        };
+        Ok(Self(text.lines().filter_map(parse).collect()))
+    }
+
+    fn file_offset(&self, address: u64) -> Option<u64> {
+        let (start, _, offset) = self.0.iter().find(|(start, end, _)| (*start..*end).contains(&address))?;
+        Some(address - start + offset)
+    }
+}

@@ -1,0 +1,206 @@
+//! Waits of targets: goroutines that block, the world that stops, threads without a CPU. Tells the kernel side whom to watch,
+//! and reads what it has counted.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::atomic::Ordering,
+};
+
+use exporter_ebpf::wait::{WaitValue, Watch, WatchState, flag, kind};
+
+use super::{
+    Agent, Inner,
+    blocked::Raw,
+    state::{State, Target},
+};
+use crate::{
+    kernel::{Kernel, Usage},
+    metrics::{ProbeFigures, SchedulerFigures, WaitSeries, Waited},
+    process::Throttling,
+    runtime::reasons::reason,
+    target::{Features, Measure, UNKNOWN, stw_reason},
+};
+
+/// What the kernel side is told of a target: parking goroutines are measured only once the budget says so.
+fn watch(id: u32, features: Features) -> Watch {
+    let flags = [(Measure::Blocking, flag::BLOCKING), (Measure::Gc, flag::GC), (Measure::Scheduler, flag::SCHEDULER)];
+    let flags = flags.into_iter().filter(|(measure, _)| features.has(*measure)).map(|(_, flag)| flag).sum();
+    Watch { target: id, flags, park_from_ns: u64::MAX, park_until_ns: u64::MAX }
+}
+
+impl Agent {
+    /// Lets the kernel side watch a target's process, if anything that waits is to be measured of it.
+    pub(super) fn watch(&self, target: &Target) -> Result<(), String> {
+        let watch = watch(target.id, target.features);
+        if watch.flags == 0 {
+            return Ok(());
+        }
+        let maps = self.inner.kernel.maps();
+        maps.watch_states
+            .set(target.id, &WatchState::default())
+            .and_then(|()| maps.watched.insert(&target.process.id.pid, &watch))
+            .map_err(|error| format!("the map of watched processes: {error}"))
+    }
+
+    /// Takes a process from the kernel side, if it is still this target's.
+    pub(super) fn unwatch(&self, pid: u32, id: u32) {
+        let watched = &self.inner.kernel.maps().watched;
+        if watched.get(&pid).is_some_and(|watch| watch.target == id) {
+            watched.remove(&pid);
+        }
+    }
+}
+
+impl Agent {
+    /// When the map of blocked goroutines is half full, removes entries of goroutines that run or are gone.
+    pub(super) fn forget_running(&self) {
+        let parked = &self.inner.kernel.maps().parked;
+        let (mut entries, mut running) = (0, Vec::new());
+        parked.for_each(|key, entry| {
+            entries += 1;
+            if entry.start_ns == 0 {
+                running.push(*key);
+            }
+        });
+        if entries * 2 >= parked.capacity() {
+            entries -= running.len() as u64;
+            for key in running {
+                parked.remove(&key);
+            }
+        }
+        self.inner.parked_entries.store(entries, Ordering::Relaxed);
+    }
+}
+
+/// Forgets what dead targets had. Threads first: while they are there, more waits can come.
+pub(super) fn forget(kernel: &Kernel, dead: &HashSet<u32>) {
+    let maps = kernel.maps();
+    let mut threads = Vec::new();
+    maps.tasks.for_each(|address, task| {
+        if dead.contains(&task.target) {
+            threads.push(*address);
+        }
+    });
+    for address in threads {
+        maps.tasks.remove(&address);
+    }
+    maps.parked.retain(|key| !dead.contains(&exporter_ebpf::http::goroutine_key_target(*key)));
+    maps.waits.retain(|key| !dead.contains(&key.target));
+    maps.blocked_at.retain(|key| !dead.contains(&key.target));
+}
+
+/// What is shown of waits: by target, kind and reason. Numbers that are not known share a reason.
+pub(super) type Shown = BTreeMap<(u32, u16, Option<&'static str>), WaitValue>;
+
+/// Adds up what of these targets is to be shown; how many entries the kernel's map has.
+pub(super) fn shown(kernel: &Kernel, state: &State, of: impl Fn(u32) -> bool) -> (Shown, u64) {
+    let mut shown = Shown::new();
+    let mut blocked: HashMap<u32, Raw> = HashMap::new();
+    let mut entries = 0;
+    kernel.maps().waits.for_each(|key, value| {
+        entries += 1;
+        if !of(key.target) || !state.targets.contains_key(&key.target) {
+            return;
+        }
+        match key.kind {
+            kind::BLOCKED => {
+                blocked.entry(key.target).or_default().insert(key.reason, *value);
+            }
+            kind::STW => {
+                let minor = state.targets[&key.target].inspection.as_deref().map_or(0, |it| it.go_minor);
+                add(&mut shown, (key.target, key.kind, Some(stw_reason(minor, key.reason))), value);
+            }
+            _ => add(&mut shown, (key.target, key.kind, None), value),
+        }
+    });
+    for target in state.targets.values().filter(|target| of(target.id)) {
+        let minor = target.inspection.as_deref().map_or(0, |it| it.go_minor);
+        for (number, value) in target.blocked.shown(blocked.get(&target.id).unwrap_or(&Raw::new())) {
+            let name = u8::try_from(number).ok().and_then(|number| reason(minor, number)).unwrap_or(UNKNOWN);
+            add(&mut shown, (target.id, kind::BLOCKED, Some(name)), &value);
+        }
+    }
+    (shown, entries)
+}
+
+fn add(shown: &mut Shown, key: (u32, u16, Option<&'static str>), value: &WaitValue) {
+    let sum = shown.entry(key).or_insert(WaitValue::ZERO);
+    for (sum, count) in sum.buckets.iter_mut().zip(value.buckets) {
+        *sum += count;
+    }
+    sum.sum_ns = sum.sum_ns.saturating_add(value.sum_ns);
+}
+
+/// Every label set of waits, and how full the maps are. Targets with the same labels are shown as one.
+pub(super) fn collect(
+    kernel: &Kernel,
+    state: &State,
+    leaders: &HashMap<u32, u32>,
+    usage: &mut Vec<Usage>,
+) -> Vec<WaitSeries> {
+    let (of_targets, entries) = shown(kernel, state, |id| leaders.contains_key(&id));
+    usage.push(kernel.maps().waits.usage(entries));
+    let mut merged = Shown::new();
+    for ((id, kind, reason), value) in &of_targets {
+        add(&mut merged, (leaders[id], *kind, *reason), value);
+    }
+    for leader in leaders.values().collect::<BTreeSet<_>>() {
+        let retired = state.targets.get(leader).and_then(|target| state.retired.get(&target.labels));
+        for ((kind, reason), value) in retired.iter().flat_map(|retired| &retired.waits) {
+            add(&mut merged, (*leader, *kind, *reason), value);
+        }
+    }
+    let series = merged.into_iter().filter_map(|((id, kind, reason), value)| {
+        let what = match kind {
+            kind::BLOCKED => Waited::Goroutine,
+            kind::STW => Waited::World,
+            _ => Waited::Thread,
+        };
+        Some(WaitSeries { target: state.targets.get(&id)?.labels.clone(), what, reason, value })
+    });
+    series.collect()
+}
+
+/// What the probes of a target cost it.
+pub(super) fn probe_figures(agent: &Inner, target: &Target) -> Vec<ProbeFigures> {
+    let costs = agent.costs.get().copied().unwrap_or_default();
+    let state = agent.kernel.maps().watch_states.get(target.id).unwrap_or_default();
+    let mut figures = Vec::new();
+    if target.features.has(Measure::Blocking) {
+        figures.push(ProbeFigures {
+            probes: Measure::Blocking.name(),
+            hits: state.parks + state.runs,
+            cpu_seconds: state.parks as f64 * costs.park + state.runs as f64 * costs.run,
+            sampled_ratio: target.blocked.ratio,
+        });
+    }
+    if target.features.has(Measure::Gc) {
+        let cpu_seconds = state.stops as f64 * (costs.run + costs.stepped / 2.0);
+        figures.push(ProbeFigures { probes: Measure::Gc.name(), hits: state.stops, cpu_seconds, sampled_ratio: 1.0 });
+    }
+    if target.features.has(Measure::Scheduler) {
+        // A tracepoint is no trap: two look-ups and the clock, much less than a probe.
+        let cpu_seconds = state.switches as f64 * TRACEPOINT;
+        let probes = Measure::Scheduler.name();
+        figures.push(ProbeFigures { probes, hits: state.switches, cpu_seconds, sampled_ratio: 1.0 });
+    }
+    figures
+}
+
+/// Seconds that the scheduler's tracepoints cost a context switch, about.
+const TRACEPOINT: f64 = 0.2e-6;
+
+/// What the scheduler did to a target.
+pub(super) fn scheduler_figures(agent: &Inner, target: &Target, involuntary: bool) -> Option<SchedulerFigures> {
+    if !target.features.has(Measure::Scheduler) {
+        return None;
+    }
+    let kept = agent.kernel.maps().watch_states.get(target.id).unwrap_or_default();
+    let throttling = Throttling::of(target.process.id.pid);
+    Some(SchedulerFigures {
+        involuntary_switches: involuntary.then_some(kept.involuntary),
+        periods: throttling.map(|it| it.periods),
+        throttled_periods: throttling.map(|it| it.throttled_periods),
+        throttled_seconds: throttling.map(|it| it.throttled_seconds),
+    })
+}

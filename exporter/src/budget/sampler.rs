@@ -1,0 +1,139 @@
+//! When probes are attached, so that on average they cost no more than they may. All is counted in units of the limit: a
+//! second that passes earns one second of it, and probes that cost three times the limit spend three a second.
+
+use std::time::Duration;
+
+/// Time between two windows in which probes are attached, where one is enough. Long, since attaching and detaching cost
+/// something too; short against the time that a rate in Prometheus spans.
+const PERIOD: Duration = Duration::from_secs(10);
+/// The first window tells how much the probes cost.
+const TRIAL: Duration = Duration::from_millis(100);
+/// A shorter window sees too little of what waits.
+const SHORTEST: Duration = Duration::from_millis(20);
+/// The probes stay attached while they cost less than this share of the limit.
+const COMFORTABLE: f64 = 0.8;
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Turn {
+    /// Attach, and stay attached while [`Sampler::can_stay`].
+    Full,
+    /// Wait, then attach for so long.
+    Window { wait: Duration, open: Duration },
+}
+
+/// The decisions for one set of probes.
+#[derive(Clone, Debug)]
+pub(crate) struct Sampler {
+    /// What may be spent; below zero, what is owed. Seconds of the limit.
+    purse: f64,
+    /// What the probes cost while they are attached, in limits; none before the first window.
+    burn: Option<f64>,
+}
+
+impl Sampler {
+    /// Nothing known and nothing saved.
+    pub(crate) fn new() -> Self {
+        Self { purse: 0.0, burn: None }
+    }
+
+    /// Time has passed in which the probes spent so many seconds of the limit.
+    pub(crate) fn passed(&mut self, time: Duration, spent: f64) {
+        self.purse += time.as_secs_f64() - spent;
+    }
+
+    /// What the probes cost while they were last attached.
+    pub(crate) fn burned(&mut self, attached: Duration, spent: f64) {
+        if !attached.is_zero() {
+            self.burn = Some(spent / attached.as_secs_f64());
+        }
+    }
+
+    /// Whether probes that are attached all the time may remain. What was saved in quiet times is kept for a while only.
+    pub(crate) fn can_stay(&mut self) -> bool {
+        self.purse = self.purse.min(PERIOD.as_secs_f64());
+        self.purse >= 0.0
+    }
+
+    /// How long until it should be asked again whether probes may stay: soon, where their cost is near the limit.
+    pub(crate) fn look_again(&self) -> Duration {
+        Duration::from_secs(if self.burn.is_some_and(|burn| burn < 0.05) { 5 } else { 1 })
+    }
+
+    /// What to do while the probes are detached. `random` is from 0 to 1: windows at even distances would see nothing of what
+    /// happens between them in step.
+    pub(crate) fn turn(&self, random: f64) -> Turn {
+        let Some(burn) = self.burn else { return Turn::Window { wait: Duration::ZERO, open: TRIAL } };
+        if burn <= COMFORTABLE && self.purse >= 0.0 {
+            return Turn::Full;
+        }
+        let open = (PERIOD.as_secs_f64() / burn.max(1.0)).max(SHORTEST.as_secs_f64());
+        let short = (burn * open - self.purse).max(0.0);
+        Turn::Window {
+            wait: Duration::from_secs_f64(short * (0.75 + 0.5 * random)),
+            open: Duration::from_secs_f64(open),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs a sampler against probes that cost `burn` limits while attached; the share of time they are attached, and what
+    /// they cost on average.
+    fn simulate(burn: f64, seconds: f64) -> (f64, f64) {
+        let mut sampler = Sampler::new();
+        let (mut now, mut attached, mut random) = (0.0, 0.0, 0.5);
+        while now < seconds {
+            random = (random * 97.3_f64 + 0.137).fract();
+            let (wait, open) = match sampler.turn(random) {
+                Turn::Full => (0.0, sampler.look_again().as_secs_f64()),
+                Turn::Window { wait, open } => (wait.as_secs_f64(), open.as_secs_f64()),
+            };
+            sampler.passed(Duration::from_secs_f64(wait), 0.0);
+            sampler.passed(Duration::from_secs_f64(open), open * burn);
+            sampler.burned(Duration::from_secs_f64(open), open * burn);
+            sampler.can_stay();
+            now += wait + open;
+            attached += open;
+        }
+        (attached / now, attached * burn / now)
+    }
+
+    #[test]
+    fn light_load_is_measured_in_full() {
+        for burn in [0.0, 0.01, 0.5, 0.79] {
+            assert!(simulate(burn, 100.0).0 > 0.99, "{burn}");
+        }
+    }
+
+    #[test]
+    fn heavy_load_is_sampled_within_the_limit() {
+        for burn in [0.9, 1.5, 10.0, 100.0, 1000.0] {
+            let (share, cost) = simulate(burn, 3000.0);
+            assert!(cost < 1.05, "{burn} times the limit: costs {cost}");
+            assert!(share > 0.0 && share < 1.0, "{burn} times the limit: attached for {share} of the time");
+        }
+    }
+
+    #[test]
+    fn a_burst_is_paid_back() {
+        let mut sampler = Sampler::new();
+        sampler.burned(Duration::from_secs(1), 0.1);
+        sampler.passed(Duration::from_secs(1), 101.0);
+        sampler.burned(Duration::from_secs(1), 101.0);
+        assert!(!sampler.can_stay());
+        let Turn::Window { wait, .. } = sampler.turn(0.5) else { panic!("it stays attached") };
+        assert!(wait > Duration::from_secs(90), "{wait:?}");
+    }
+
+    #[test]
+    fn quiet_times_do_not_buy_long_bursts() {
+        let mut sampler = Sampler::new();
+        sampler.passed(Duration::from_hours(1), 0.0);
+        assert!(sampler.can_stay());
+        sampler.passed(Duration::from_secs(1), 20.0);
+        assert!(!sampler.can_stay());
+    }
+}

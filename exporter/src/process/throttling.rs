@@ -1,0 +1,89 @@
+//! How often the kernel kept a container from its CPUs because it had used up its quota: `cpu.stat` of its cgroup. Absent where
+//! the cgroup's files cannot be found: a private cgroup namespace does not show those of others.
+
+use std::{fs, path::PathBuf};
+
+/// The CFS bandwidth figures of a cgroup, since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Throttling {
+    /// Periods in which it had something to run, with a quota set.
+    pub(crate) periods: u64,
+    /// Periods in which it was throttled.
+    pub(crate) throttled_periods: u64,
+    /// For how long, seconds, added up over CPUs.
+    pub(crate) throttled_seconds: f64,
+}
+
+/// Where cgroup file systems are mounted, in this mount namespace and the machine's own.
+const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/proc/1/root/sys/fs/cgroup"];
+
+impl Throttling {
+    /// That of the process's cgroup.
+    pub(crate) fn of(pid: u32) -> Option<Self> {
+        let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        files(&cgroups).into_iter().find_map(|file| Self::parse(&fs::read_to_string(file).ok()?))
+    }
+
+    /// cgroup v2 counts microseconds (`throttled_usec`), v1 nanoseconds (`throttled_time`): Documentation/scheduler/sched-bwc.rst.
+    fn parse(stat: &str) -> Option<Self> {
+        let value = |name: &str| {
+            let of = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse::<u64>().ok();
+            stat.lines().find_map(of)
+        };
+        let seconds = value("throttled_usec").map(|us| us as f64 / 1e6);
+        Some(Self {
+            periods: value("nr_periods")?,
+            throttled_periods: value("nr_throttled")?,
+            throttled_seconds: seconds.or_else(|| value("throttled_time").map(|ns| ns as f64 / 1e9))?,
+        })
+    }
+}
+
+/// Where the figures may be, by the lines of `/proc/PID/cgroup` (`ID:CONTROLLERS:PATH`).
+fn files(cgroups: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for line in cgroups.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
+        // Outside of this process's cgroup namespace; what `..` stands for is not known.
+        if path.split('/').any(|part| part == "..") {
+            continue;
+        }
+        let below = path.trim_start_matches('/');
+        let hierarchies: &[&str] = match controllers {
+            "" => &["", "unified"],
+            _ if controllers.split(',').any(|controller| controller == "cpu") => &["cpu,cpuacct", "cpu"],
+            _ => continue,
+        };
+        for mount in MOUNTS {
+            for hierarchy in hierarchies {
+                files.push(PathBuf::from(mount).join(hierarchy).join(below).join("cpu.stat"));
+            }
+        }
+    }
+    files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_versions_of_the_file_are_read() {
+        let v2 = "usage_usec 5\nnr_periods 10\nnr_throttled 3\nthrottled_usec 2500000\nnr_bursts 0\n";
+        let v1 = "nr_periods 10\nnr_throttled 3\nthrottled_time 2500000000\n";
+        let wanted = Throttling { periods: 10, throttled_periods: 3, throttled_seconds: 2.5 };
+        assert_eq!(Throttling::parse(v2), Some(wanted));
+        assert_eq!(Throttling::parse(v1), Some(wanted));
+        assert_eq!(Throttling::parse("usage_usec 5\n"), None);
+    }
+
+    #[test]
+    fn paths_of_both_versions_and_none_outside_the_namespace() {
+        let found = files("5:cpu,cpuacct:/kubepods/a\n4:memory:/x\n0::/b\n");
+        assert_eq!(found[0], PathBuf::from("/sys/fs/cgroup/cpu,cpuacct/kubepods/a/cpu.stat"));
+        assert!(found.contains(&PathBuf::from("/sys/fs/cgroup/b/cpu.stat")));
+        assert!(found.iter().all(|path| !path.to_string_lossy().contains("/x/")));
+        assert!(files("0::/../../other\n").is_empty());
+    }
+}

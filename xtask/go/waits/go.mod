@@ -1,0 +1,3 @@
+module sample/waits
+
+go 1.17
