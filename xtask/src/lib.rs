@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod demo;
 pub mod deny;
 pub mod exposition;
+pub mod foreign;
 pub mod fuzz;
 pub mod go;
 pub mod manifests;

@@ -20,6 +20,9 @@ pub const AGENT: &str = "GOPULSE_BIN";
 const MATRIX_GO: &str = "1.17.13,1.22.12,1.27.4";
 const MATRIX_VARIANTS: &str = "default,-s -w,pie";
 
+/// Debian's kernels that the tests boot.
+const KERNELS: [&str; 2] = ["6.1", "6.12"];
+
 /// Options of `cargo xtask test`.
 #[derive(Debug, Args)]
 pub struct Options {
@@ -50,6 +53,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
     end_to_end(options)?;
     if options.filter.is_none() {
+        kernels(options)?;
         // A regression of the hot path shows here as a number, not as noise.
         util::section("probe hits and verified instructions");
         let myself = env::current_exe().context("finding xtask itself")?;
@@ -112,6 +116,18 @@ fn end_to_end(options: &Options) -> Result<()> {
         bail!("no end-to-end test has {:?} in its file's name or its own", filter.unwrap_or_default());
     }
     Ok(())
+}
+
+/// Exact counts on older kernels too, under emulation: one without `uprobe_multi`, one with it.
+fn kernels(options: &Options) -> Result<()> {
+    util::section("other kernels");
+    if options.quick || cfg!(not(target_arch = "x86_64")) {
+        println!("left out by --quick, and on machines that are not amd64: cargo xtask vm");
+        return Ok(());
+    }
+    let myself = env::current_exe().context("finding xtask itself")?;
+    let chosen = KERNELS.iter().flat_map(|kernel| ["--kernel", kernel]);
+    util::run(std::process::Command::new(myself).arg("vm").args(chosen))
 }
 
 /// How many tests of an executable the filter selects.

@@ -40,6 +40,8 @@ pub struct GoBinary {
     pub pclntab: Option<u64>,
     /// Link-time address of `runtime.text`.
     pub text_start: Option<u64>,
+    /// Bytes of the file that were read for all this.
+    pub bytes_read: u64,
     /// What was odd but did not stop the inspection, one line each.
     pub notes: Vec<String>,
     /// Why the recorded Go version cannot be true; empty for honest programs.
@@ -142,6 +144,7 @@ impl GoBinary {
             functions_from: found.from,
             pclntab: table.map(|t| t.vaddr),
             text_start: found.text,
+            bytes_read: 0,
             notes,
             contradictions,
             functions: found.functions.clone(),
@@ -156,6 +159,7 @@ impl GoBinary {
         let doubt = this.contradictions.first().map(String::as_str);
         this.globals = globals::find(&found.program(&elf, table.as_ref(), &this.build_info), doubt)?;
         this.layouts = this.find_layouts(&elf, wanted_layouts)?;
+        this.bytes_read = elf.src.bytes_read();
         this.functions.retain(|name, _| wanted_functions.contains(&name.as_str()));
         Ok(this)
     }

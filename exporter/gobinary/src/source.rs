@@ -2,6 +2,7 @@
 //!
 //! There is no mmap on purpose: a file that is truncated while mapped kills the reader with SIGBUS.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -68,16 +69,22 @@ impl<S: Source + ?Sized> Source for &S {
     }
 }
 
-/// A source with its length asked once: for a file every question is a system call.
+/// A source with its length asked once, since for a file every question is a system call, that counts what is read.
 pub(crate) struct Fixed<S: Source> {
     src: S,
     len: u64,
+    read: Cell<u64>,
 }
 
 impl<S: Source> Fixed<S> {
     pub(crate) fn new(src: S) -> Self {
         let len = src.len();
-        Self { src, len }
+        Self { src, len, read: Cell::new(0) }
+    }
+
+    /// Bytes read so far, twice where they were read twice.
+    pub(crate) fn bytes_read(&self) -> u64 {
+        self.read.get()
     }
 }
 
@@ -87,6 +94,7 @@ impl<S: Source> Source for Fixed<S> {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.read.set(self.read.get().saturating_add(buf.len() as u64));
         self.src.read_at(offset, buf)
     }
 }

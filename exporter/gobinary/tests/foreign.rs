@@ -63,8 +63,8 @@ const LAYOUTS: [(&str, &[&str]); 5] = [
 fn foreign_programs_are_read_in_full() {
     let wanted = [SERVING.as_slice(), &OTHERS].concat();
     let mut table = format!(
-        "{:<26} {:>7} {:<10} {:>8} {:>9} {:<8} {:>5} {:>5} {:>8} {:>9}\n",
-        "program", "MiB", "Go", "modules", "functions", "layouts", "sites", "RETs", "ms", "KiB more"
+        "{:<26} {:>7} {:<10} {:>8} {:>9} {:<8} {:>5} {:>5} {:>8} {:>9} {:>9}\n",
+        "program", "MiB", "Go", "modules", "functions", "layouts", "sites", "RETs", "ms", "KiB more", "MiB read"
     );
     // The layout table is parsed at first use, once for all.
     let first = deb("hugo", "usr/bin/hugo");
@@ -88,16 +88,18 @@ fn foreign_programs_are_read_in_full() {
         let info = &go.build_info;
         writeln!(
             table,
-            "{name:<26} {:>7.1} {:<10} {:>8} {:>9} {:<8} {sites:>5} {returns:>5} {:>8.1} {grown:>9}",
+            "{name:<26} {:>7.1} {:<10} {:>8} {:>9} {:<8} {sites:>5} {returns:>5} {:>8.1} {grown:>9} {:>9.1}",
             bytes as f64 / 1_048_576.0,
             info.go_version.to_string().replace("an unknown Go", "unknown"),
             info.deps.len(),
             go.functions().len(),
             go.layouts().source().as_str(),
             took.as_secs_f64() * 1e3,
+            go.bytes_read as f64 / 1_048_576.0,
         )
         .unwrap();
         assert!(grown < 32 * 1024, "{name}: inspecting it took {grown} KiB");
+        assert!(go.bytes_read < bytes / 3, "{name}: {} of {bytes} bytes were read", go.bytes_read);
         assert_eq!(go.functions_from, FunctionsFrom::Gopclntab, "{name} is not stripped");
         assert!(go.contradictions.is_empty(), "{name}: {:?}", go.contradictions);
         for function in SERVING {

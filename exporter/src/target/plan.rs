@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Instant};
 
 use clap::ValueEnum;
 use exporter_ebpf::target::{Http2Offsets, NONE, TargetConfig, request_words};
-use gobinary::{Cost, Function, GoBinary, Instruction, Site, SiteError, Source};
+use gobinary::{Cost, Function, Global, GoBinary, Instruction, Site, SiteError, Source};
 use serde::Serialize;
 
 use super::features::{Features, Measure};
@@ -128,6 +128,18 @@ pub(crate) struct Inspection {
     pub(crate) functions_from: String,
     /// Where struct offsets are from.
     pub(crate) layouts_from: String,
+    /// How the runtime's variables were found: a source and how many by it.
+    pub(crate) variables_from: BTreeMap<&'static str, usize>,
+    /// The runtime's variables: link-time addresses.
+    pub(crate) variables: BTreeMap<&'static str, u64>,
+    /// The build id, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) build_id: Option<String>,
+    /// What was odd, and why the recorded Go version cannot be true.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) notes: Vec<String>,
+    /// Bytes of the file that were read.
+    pub(crate) bytes_read: u64,
     /// Modules linked in: path and version, the main module first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) modules: Vec<Module>,
@@ -187,6 +199,17 @@ impl fmt::Display for Inspection {
         writeln!(out, "main module     {} {}", self.main_module, self.main_version)?;
         writeln!(out, "functions from  {}", self.functions_from)?;
         writeln!(out, "layouts from    {}", self.layouts_from)?;
+        let variables: Vec<_> =
+            self.variables_from.iter().map(|(from, count)| format!("{count} from {from}")).collect();
+        writeln!(
+            out,
+            "variables       {}",
+            if variables.is_empty() { "none".to_owned() } else { variables.join(", ") }
+        )?;
+        writeln!(out, "read            {} KiB in {:.0} ms", self.bytes_read / 1024, self.seconds * 1e3)?;
+        for note in &self.notes {
+            writeln!(out, "note            {note}")?;
+        }
         writeln!(out, "probe sites")?;
         for it in &self.probes {
             let when = if it.on_demand { ", on demand" } else { "" };
@@ -283,6 +306,13 @@ pub(crate) fn inspect<S: Source>(source: S, sites: Sites) -> Result<Inspection, 
     if let Err(reason) = &runtime {
         disabled.push(Disabled { feature: Feature::Runtime, reason: reason.clone() });
     }
+    let (mut variables, mut variables_from) = (BTreeMap::new(), BTreeMap::new());
+    for &global in Global::ALL {
+        if let Some(found) = binary.global(global) {
+            variables.insert(global.name(), found.address);
+            *variables_from.entry(found.from.as_str()).or_default() += 1;
+        }
+    }
     let info = &binary.build_info;
     let (main_module, main_version) =
         info.main.as_ref().map_or((info.path.clone(), String::new()), |main| (main.path.clone(), main.version.clone()));
@@ -292,6 +322,11 @@ pub(crate) fn inspect<S: Source>(source: S, sites: Sites) -> Result<Inspection, 
         main_version,
         functions_from: binary.functions_from.as_str().to_owned(),
         layouts_from: binary.layouts().source().as_str().to_owned(),
+        variables_from,
+        variables,
+        build_id: binary.build_id.clone(),
+        notes: binary.notes.iter().chain(&binary.contradictions).cloned().collect(),
+        bytes_read: binary.bytes_read,
         modules: info.main.iter().chain(&info.deps).map(Module::of).collect(),
         settings: info.settings.clone(),
         probes,

@@ -11,19 +11,22 @@ use nix::sys::resource::{UsageWho, getrusage};
 use serde::{Deserialize, Serialize};
 
 use super::fixture::Tools;
-use super::report::Section;
+use super::report::{Section, Table};
 use super::stats::{Spread, differences};
-use crate::util;
+use crate::{foreign, util};
 
 const ROUNDS: usize = 15;
-/// A large stripped Go program that Debian and others package.
+/// A large stripped Go program that Debian packages.
 const DEFAULT: &str = "prometheus";
+/// Rounds for each of the other programs that nobody here wrote.
+const FEW_ROUNDS: usize = 7;
+const MIB: f64 = 1_048_576.0;
 
 /// Options of `bench inspect`.
 #[derive(Debug, Clone, Args)]
 #[group(skip)]
 pub(super) struct Options {
-    /// A large Go executable; without it, `prometheus` from PATH
+    /// A large Go executable; without it, Debian's prometheus, and a table of all foreign programs
     #[arg(long)]
     pub(super) file: Option<PathBuf>,
 }
@@ -38,10 +41,10 @@ struct Usage {
 
 /// Measures.
 pub(super) fn run(tools: &Tools, options: &Options) -> Result<Section> {
-    let file =
-        options.file.clone().or_else(|| util::which(DEFAULT)).context(
-            "no large Go executable to read: name one with --file, or install one (apt-get install prometheus)",
-        )?;
+    let file = match &options.file {
+        Some(file) => file.clone(),
+        None => foreign::program(DEFAULT)?,
+    };
     let bytes = std::fs::metadata(&file).with_context(|| format!("cannot read {}", file.display()))?.len();
     let small = tools.copy(&tools.stripped, "inspect")?;
     let mut section = Section::new(
@@ -58,7 +61,7 @@ pub(super) fn run(tools: &Tools, options: &Options) -> Result<Section> {
     for _ in 0..ROUNDS {
         large.push(measured(tools, &file)?);
         tiny.push(measured(tools, small.path())?);
-        inside.push(seconds(tools, &file)? * 1e3);
+        inside.push(inspection(tools, &file)?.seconds * 1e3);
     }
     let of = |usages: &[Usage], field: fn(&Usage) -> f64| usages.iter().map(field).collect::<Vec<f64>>();
     section.limited("time of reading it, as gopulse itself reports", "ms", Spread::of(&inside), 100.0);
@@ -75,7 +78,41 @@ pub(super) fn run(tools: &Tools, options: &Options) -> Result<Section> {
     if bytes < 60_000_000 {
         section.note("The file is smaller than the 60 MB that the limits are for.");
     }
+    if options.file.is_none() {
+        section.tables.push(programs(tools, small.path())?);
+    }
     Ok(section)
+}
+
+/// Each program that nobody here wrote, with the medians of what it took.
+fn programs(tools: &Tools, small: &std::path::Path) -> Result<Table> {
+    let columns =
+        ["program", "MiB", "Go", "read, MiB", "time, ms", "limit 100 ms", "extra memory, MiB", "limit 32 MiB"];
+    let mut rows = Vec::new();
+    for program in foreign::PROGRAMS {
+        let file = program.path()?;
+        let (mut large, mut tiny, mut inside) = (Vec::new(), Vec::new(), Vec::new());
+        let seen = inspection(tools, &file)?;
+        for _ in 0..FEW_ROUNDS {
+            large.push(measured(tools, &file)?.peak_mib);
+            tiny.push(measured(tools, small)?.peak_mib);
+            inside.push(inspection(tools, &file)?.seconds * 1e3);
+        }
+        let (time, extra) = (Spread::of(&inside).median, Spread::of(&differences(&large, &tiny)).median);
+        let verdict = |met: bool| if met { "met" } else { "NOT MET" };
+        rows.push(vec![
+            program.name.to_owned(),
+            format!("{:.1}", std::fs::metadata(&file)?.len() as f64 / MIB),
+            seen.go_version,
+            format!("{:.1}", seen.bytes_read as f64 / MIB),
+            format!("{time:.1}"),
+            verdict(time <= 100.0).to_owned(),
+            format!("{extra:.1}"),
+            verdict(extra <= 32.0).to_owned(),
+        ]);
+    }
+    let title = "Programs that nobody here wrote, stripped as they are shipped; medians".to_owned();
+    Ok(Table { title, columns: columns.map(Into::into).to_vec(), rows })
 }
 
 /// Inspects by way of a process that has no other child, since the kernel keeps one peak for all children. What such a child
@@ -111,10 +148,11 @@ pub(super) fn child(command: &[String]) -> Result<()> {
 #[derive(Deserialize)]
 struct Inspection {
     seconds: f64,
+    bytes_read: u64,
+    go_version: String,
 }
 
-fn seconds(tools: &Tools, file: &std::path::Path) -> Result<f64> {
+fn inspection(tools: &Tools, file: &std::path::Path) -> Result<Inspection> {
     let printed = util::output(Command::new(&tools.agent).args(["inspect", "--json"]).arg(file))?;
-    let inspection: Inspection = serde_json::from_str(&printed)?;
-    Ok(inspection.seconds)
+    serde_json::from_str(&printed).context("reading what gopulse inspect printed")
 }

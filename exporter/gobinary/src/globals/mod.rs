@@ -136,6 +136,17 @@ pub enum GlobalSource {
     FunctionTable,
 }
 
+impl GlobalSource {
+    /// As reports write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Symtab => "symtab",
+            Self::Code => "code",
+            Self::FunctionTable => "function table",
+        }
+    }
+}
+
 /// A variable's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct FoundGlobal {
