@@ -158,6 +158,7 @@ fn environment() -> Result<Vec<(&'static str, String)>> {
         "GOPULSE_CHURN_SECONDS",
         "GOPULSE_OUTAGE_SECONDS",
         "GOPULSE_KEEP_CLUSTER",
+        "GOPULSE_UNUSUAL",
     ] {
         if let Ok(value) = env::var(name) {
             environment.push((name, value));

@@ -77,6 +77,12 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// Downloads packages of a suite of Debian, named with their architecture, and unpacks them; nothing is installed.
+pub fn unpack(suite: &str, packages: &[&str], to: &Path) -> Result<()> {
+    let suite = packages::Suite::open(suite)?;
+    packages.iter().try_for_each(|package| suite.unpack(package, to))
+}
+
 fn chosen(options: &Options) -> Result<Vec<&'static Kernel>> {
     if options.all {
         return Ok(KERNELS.iter().collect());

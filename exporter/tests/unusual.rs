@@ -1,0 +1,175 @@
+//! Programs built in ways that few use: BoringCrypto and FIPS 140 builds are measured like any other; libraries and plugins
+//! are read; what cannot be measured (packed, 32-bit, big-endian) is refused in words that say why.
+//!
+//! `GOPULSE_UNUSUAL=full` adds those that compile Go's standard library once more each: other architectures, and names
+//! garbled by garble.
+
+mod support;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+use support::{Agent, agent::binary, load, must_be_root, scratch, settles, start};
+use xtask::{go, util, vm};
+
+const SERVICE: &str = r#"package main
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+)
+
+func hello(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "hello") }
+
+func main() {
+	http.HandleFunc("/hello", hello)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
+	fmt.Printf("{\"http\": %q}\n", listener.Addr())
+	http.Serve(listener, nil)
+}
+"#;
+/// Small, since a library compiles all it needs anew.
+const LIBRARY: &str =
+    "package main\n\nimport \"C\"\n\n//export Answer\nfunc Answer() int { return 42 }\n\nfunc main() {}\n";
+const GARBLE: &str = "mvdan.cc/garble@v0.17.0";
+
+/// Builds a program with the machine's Go.
+fn build(name: &str, source: &str, arguments: &[&str], environment: &[(&str, &str)]) -> PathBuf {
+    let directory = scratch(&format!("unusual-{name}"));
+    fs::write(directory.join("main.go"), source).expect("cargo's directory is writable");
+    fs::write(directory.join("go.mod"), "module unusual\n\ngo 1.22\n").expect("cargo's directory is writable");
+    let mut command = toolchain().command(&directory);
+    command.arg("build").args(arguments).args(["-o", "program", "."]).envs(environment.iter().copied());
+    util::output(&mut command).unwrap_or_else(|error| panic!("{name} does not build: {error:#}"));
+    directory.join("program")
+}
+
+fn toolchain() -> go::Toolchain {
+    go::toolchain("local").expect("the machine has Go")
+}
+
+/// What `gopulse inspect` says.
+fn inspect(file: &Path) -> Value {
+    let printed = util::output(Command::new(binary()).args(["inspect", "--json"]).arg(file));
+    serde_json::from_str(&printed.unwrap_or_else(|error| panic!("{error:#}"))).expect("it is JSON")
+}
+
+/// The one line by which it refuses.
+fn refusal(file: &Path) -> String {
+    let output = Command::new(binary()).arg("inspect").arg(file).output().expect("it runs");
+    assert_eq!(output.status.code(), Some(1));
+    let line = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(line.lines().count(), 1, "{line}");
+    line
+}
+
+/// Starts, loads and measures a stripped build of the service.
+fn measured(name: &str, program: &Path, layouts: &str) {
+    must_be_root();
+    let inspection = inspect(program);
+    assert_eq!(inspection["functions_from"], "gopclntab", "{name}");
+    assert_eq!(inspection["layouts_from"], layouts, "{name}: {inspection}");
+    let running = start(program, &[]);
+    let agent = Agent::measuring(running.pid(), &[]);
+    let address = running.address("http").expect("it said where").to_string();
+    load(&["-address", &address, "-n", "2000", "-c", "8"], &["GET /hello 200 /hello 3", "GET /none 404 /none 1"]);
+    settles(&format!("{name}'s requests"), &2000, || agent.scrape().total(running.pid()));
+    println!("{name}: 2000 of 2000 requests, {}", inspection["go_version"]);
+    agent.stop();
+}
+
+fn full(what: &str) -> bool {
+    let full = std::env::var("GOPULSE_UNUSUAL").as_deref() == Ok("full");
+    if !full {
+        println!("left out without GOPULSE_UNUSUAL=full: {what}");
+    }
+    full
+}
+
+#[test]
+fn boringcrypto() {
+    let program = build("boring", SERVICE, &["-ldflags=-s -w"], &[("GOEXPERIMENT", "boringcrypto")]);
+    assert!(inspect(&program)["go_version"].as_str().expect("text").ends_with("X:boringcrypto"));
+    measured("boringcrypto", &program, "table");
+}
+
+#[test]
+fn fips_140() {
+    let program = build("fips", SERVICE, &["-ldflags=-s -w"], &[("GOFIPS140", "v1.0.0"), ("CGO_ENABLED", "0")]);
+    measured("FIPS 140", &program, "table");
+}
+
+#[test]
+fn libraries_and_plugins_are_read() {
+    for (mode, needed) in [("c-shared", "runtime.sched"), ("plugin", "runtime.sched")] {
+        let program = build(mode, LIBRARY, &[&format!("-buildmode={mode}")], &[("CGO_ENABLED", "1")]);
+        let inspection = inspect(&program);
+        assert_eq!(inspection["main_module"], "unusual", "{mode}");
+        assert!(inspection["variables"][needed].is_u64(), "{mode}: {}", inspection["variables"]);
+        println!("{mode}: {} {}", inspection["go_version"], inspection["variables_from"]);
+    }
+}
+
+/// By the packer of Debian's archive, whose suite has one.
+#[test]
+fn packed_by_upx() {
+    let program = build("upx", SERVICE, &["-ldflags=-s -w"], &[("CGO_ENABLED", "0")]);
+    let tools = util::target().join("tools/upx");
+    let packer = tools.join("usr/bin/upx-ucl");
+    if !packer.is_file() {
+        vm::unpack("bullseye", &["upx-ucl:amd64", "libucl1:amd64"], &tools).expect("Debian's archive has it");
+    }
+    let mut command = Command::new(packer);
+    command.env("LD_LIBRARY_PATH", tools.join("usr/lib/x86_64-linux-gnu")).arg("-q").arg(&program);
+    util::output(&mut command).expect("it packs");
+    let line = refusal(&program);
+    assert!(line.contains("packed with UPX: unpack it with upx -d"), "{line}");
+    print!("{line}");
+}
+
+#[test]
+fn other_architectures_are_refused() {
+    if !full("32-bit and big-endian builds") {
+        return;
+    }
+    for (architecture, words) in [("386", "a 32-bit executable"), ("s390x", "a big-endian executable")] {
+        let program = build(architecture, SERVICE, &[], &[("GOARCH", architecture), ("CGO_ENABLED", "0")]);
+        let line = refusal(&program);
+        assert!(line.contains(words), "{line}");
+    }
+}
+
+/// Garble renames functions and writes a function table of its own: that is recognised, and nothing is attached.
+#[test]
+fn garbled_names() {
+    if !full("a build by garble") {
+        return;
+    }
+    let directory = scratch("unusual-garble");
+    fs::write(directory.join("main.go"), SERVICE).expect("cargo's directory is writable");
+    fs::write(directory.join("go.mod"), "module unusual\n\ngo 1.22\n").expect("cargo's directory is writable");
+    let tools = util::target().join("tools/garble");
+    let mut install = toolchain().command(&directory);
+    util::output(install.args(["install", GARBLE]).env("GOBIN", &tools)).expect("the module proxy has garble");
+    let go = toolchain().command(&directory);
+    let mut garble = Command::new(tools.join("garble"));
+    garble.current_dir(&directory).args(["build", "-o", "program", "."]);
+    for (name, value) in go.get_envs() {
+        if let Some(value) = value {
+            garble.env(name, value);
+        }
+    }
+    util::output(&mut garble).expect("garble builds it");
+    let output = Command::new(binary()).args(["inspect"]).arg(directory.join("program")).output().expect("it runs");
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    println!("{said}");
+    assert!(said.contains("unknown magic") && said.contains("an obfuscator"), "{said}");
+}
