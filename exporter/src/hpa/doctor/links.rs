@@ -265,16 +265,19 @@ impl Walk<'_> {
             let short = of.contains("gopulse");
             let conditions = service["status"]["conditions"].as_array().cloned().unwrap_or_default();
             let available = conditions.iter().find(|it| it["type"] == "Available");
+            let said = |key: &str| available.and_then(|it| it[key].as_str()).unwrap_or_default().to_owned();
+            let (mut reason, mut message) = (said("reason"), said("message"));
             if available.is_some_and(|it| it["status"] == "True") {
-                // What the condition says is up to half a minute old: the question itself is put later.
-                self.whole(LINK, shown);
-                return Ok(short);
+                // The condition may be of before: the API server is asked to pass a question on.
+                let Err((503, now)) = self.cluster.raw(&format!("/apis/{group}/{version}")).await else {
+                    self.whole(LINK, shown);
+                    return Ok(short);
+                };
+                (reason, message) = ("although its condition says so".to_owned(), now);
             }
-            let reason = available.and_then(|it| it["reason"].as_str()).unwrap_or("no condition yet").to_owned();
-            let message = available.and_then(|it| it["message"].as_str()).unwrap_or_default().to_owned();
             let advice = if message.contains("x509") || message.contains("certificate") {
                 "its caBundle is not that of the server's certificate; gopulse metrics-api writes it itself, if its ServiceAccount may patch apiservices (see its log)".to_owned()
-            } else if reason == "ServiceNotFound" {
+            } else if reason == "ServiceNotFound" || message.contains("not found") {
                 format!(
                     "there is no Service {of} in namespace {namespace}: the server is gone, or was installed elsewhere; remove the APIService or install it again"
                 )
