@@ -10,7 +10,7 @@ use std::{
     process::Command,
 };
 
-use support::{Agent, agent::counted_by_service, load, must_be_root, scratch, service, settles, start};
+use support::{Agent, agent::counted_by_load, load, must_be_root, scratch, service, settles, start};
 
 fn run(program: &str, arguments: &[&str]) {
     let output = Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"));
@@ -61,14 +61,14 @@ fn count_each(programs: &[PathBuf]) -> u64 {
     for it in &running {
         agent.wait_measured(it.pid());
     }
-    for (i, it) in running.iter().enumerate() {
+    let counted = running.iter().enumerate().map(|(i, it)| {
         let address = it.address("http").expect("it listens").to_string();
         let requests = (600 * (i + 1)).to_string();
-        load(&["-mode", "h1", "-address", &address, "-n", &requests, "-c", "8"], &MIX);
-    }
-    for it in &running {
-        let own = counted_by_service(it);
-        settles("requests of each process", &own, || agent.scrape().counts(it.pid()));
+        counted_by_load(&load(&["-mode", "h1", "-address", &address, "-n", &requests, "-c", "8"], &MIX))
+    });
+    let counted: Vec<_> = counted.collect();
+    for (it, own) in running.iter().zip(&counted) {
+        settles("requests of each process", own, || agent.scrape().counts(it.pid()));
     }
     let scrape = agent.scrape();
     let probes = scrape.samples.iter().find(|sample| sample.name == "exporter_probes_attached");
