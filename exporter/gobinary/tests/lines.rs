@@ -41,7 +41,8 @@ fn functions_files_and_lines_of_a_stripped_program() {
     let offsets: Vec<u64> = (0..outer.size).filter_map(|at| binary.file_offset(outer.addr + at)).collect();
     let frames = frames_at(std::fs::File::open(&file).unwrap(), &offsets).unwrap();
     let start = frames.first().and_then(|frames| frames.first()).expect("its first instruction is known");
-    assert_eq!((start.function.as_str(), start.line), ("main.outer", 6));
+    // A leaf has no prologue, whose line would be that of `func`.
+    assert!(start.function == "main.outer" && (6..=7).contains(&start.line), "{start:?}");
     assert!(start.file.ends_with("/main.go"), "{}", start.file);
     let inlined = frames.iter().find(|frames| frames.len() == 2).expect("inner is inlined");
     assert_eq!((inlined[0].function.as_str(), inlined[1].function.as_str()), ("main.inner", "main.outer"));

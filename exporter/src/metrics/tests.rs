@@ -1,6 +1,6 @@
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
-use exporter_ebpf::{histogram::BOUNDS_NS, http::SeriesValue};
+use exporter_ebpf::{histogram::BOUNDS_NS, http::SeriesValue, wait::WaitValue};
 
 use super::{contract::Kind, families::BOUNDS, *};
 use crate::{
@@ -36,9 +36,14 @@ fn snapshot(series: usize) -> Arc<Snapshot> {
         target: target.clone(),
         active_requests: 3,
         probes: 5,
-        probe_figures: Vec::new(),
-        blocked_functions: Vec::new(),
-        scheduler: None,
+        probe_figures: vec![ProbeFigures { probes: "blocking", hits: 2, cpu_seconds: 0.5, sampled_ratio: 1.0 }],
+        blocked_functions: vec![("main.main".to_owned(), 0.5)],
+        scheduler: Some(SchedulerFigures {
+            involuntary_switches: Some(1),
+            periods: Some(2),
+            throttled_periods: Some(1),
+            throttled_seconds: Some(0.5),
+        }),
         info,
     };
     let lost = vec![Lost { target: Some(target), reason: "route_limit", count: 9 }];
@@ -54,7 +59,13 @@ fn snapshot(series: usize) -> Arc<Snapshot> {
         ..AgentFigures::default()
     };
     let runtimes = vec![runtime_figures(&figures.target)];
-    Arc::new(Snapshot { http, waits: Vec::new(), targets: vec![figures], runtimes, lost, agent })
+    let waits = [Waited::Goroutine, Waited::World, Waited::Thread].map(|what| WaitSeries {
+        target: figures.target.clone(),
+        what,
+        reason: (what != Waited::Thread).then_some("select"),
+        value: WaitValue::ZERO,
+    });
+    Arc::new(Snapshot { http, waits: waits.into(), targets: vec![figures], runtimes, lost, agent })
 }
 
 /// All that a runtime can show.
