@@ -29,25 +29,7 @@ use super::{
 
 const BPF_NOEXIST: u64 = 1;
 
-/// Each program exists twice: for a `uprobe_multi` link and for perf events. The kernel takes only the matching kind.
-macro_rules! programs {
-    ($($(#[$doc:meta])* $single:ident, $multi:ident => $body:ident($($argument:expr),*);)*) => {$(
-        $(#[$doc])*
-        #[uprobe]
-        fn $single(ctx: ProbeContext) -> u32 {
-            $body(&ctx $(, $argument)*);
-            0
-        }
-        $(#[$doc])*
-        #[uprobe(multi)]
-        fn $multi(ctx: ProbeContext) -> u32 {
-            $body(&ctx $(, $argument)*);
-            0
-        }
-    )*};
-}
-
-programs! {
+super::programs! {
     /// `net/http.serverHandler.ServeHTTP(rw ResponseWriter, req *Request)`: rw's data word is RCX, req RDI.
     http_start, http_start_multi => start(2, 3, 0);
     /// `golang.org/x/net/http2.(*serverConn).runHandler(rw *responseWriter, req *http.Request, ...)`.
