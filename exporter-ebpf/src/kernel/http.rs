@@ -2,6 +2,8 @@
 //! A request is known by its goroutine: net/http calls the handler and ends the request on the same one (net/http/server.go:
 //! conn.serve; h2_bundle.go: runHandler), and one goroutine serves one request at a time.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
     macros::uprobe,
@@ -23,7 +25,7 @@ use exporter_ebpf::{
 
 use super::{
     maps::{INFLIGHT, PANICS, ROUTE_COUNT, ROUTES, SERIES, TARGET_SLOTS, TARGETS, add, lost, tell},
-    memory::{GoString, read, read_bytes},
+    memory::{GoString, read, read_bytes, zero},
     regs::Regs,
 };
 
@@ -81,7 +83,7 @@ fn start(ctx: &ProbeContext, writer: usize, request: usize, outer: u64) {
     let key = goroutine_key(target.id, regs.g());
     // SAFETY: no preconditions.
     let start_ns = unsafe { bpf_ktime_get_ns() };
-    let entry = InFlight { start_ns, writer: regs.arg(writer), request: regs.arg(request), routed: 0, outer };
+    let entry = InFlight { start_ns, writer: regs.arg(writer), request: regs.arg(request), routed: zero(), outer };
     let Some(slot) = INFLIGHT.get_ptr_mut(&key) else {
         if INFLIGHT.insert(&key, &entry, BPF_NOEXIST).is_err() {
             lost(target.id, Reason::InFlightFull);
@@ -290,9 +292,10 @@ struct Route {
 #[inline(always)]
 fn request(target: &TargetConfig, address: u64) -> Option<Request> {
     if target.request_words != 0 {
-        let mut request = Request { method: GoString::EMPTY, url: 0, pattern: GoString::EMPTY, pat: 0 };
+        let mut request = MaybeUninit::uninit();
         if whole_request(address, &mut request) {
-            return Some(request);
+            // SAFETY: it says that it was written.
+            return Some(unsafe { request.assume_init() });
         }
     }
     let method = read::<GoString>(address, target.request_method)?;
@@ -315,14 +318,14 @@ fn request(target: &TargetConfig, address: u64) -> Option<Request> {
 /// By itself, so that the copy is on the stack only while it is read: a program and what it calls have 512 bytes of it on
 /// kernels before 6.13.
 #[inline(never)]
-fn whole_request(address: u64, request: &mut Request) -> bool {
+fn whole_request(address: u64, request: &mut MaybeUninit<Request>) -> bool {
     let Some(words) = read::<[u64; request_words::WORDS]>(address, 0) else { return false };
-    *request = Request {
+    request.write(Request {
         method: GoString { ptr: words[request_words::METHOD], len: words[request_words::METHOD + 1] },
         url: words[request_words::URL],
         pattern: GoString { ptr: words[request_words::PATTERN], len: words[request_words::PATTERN + 1] },
         pat: words[request_words::PAT],
-    };
+    });
     true
 }
 
