@@ -5,6 +5,8 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
@@ -33,10 +35,12 @@ pub fn say(message: &str) {
     eprintln!("xtask: {message}");
 }
 
-/// Prints a section header.
+/// Prints a section header, and how long this command has run, so that a log shows where its time went.
 pub fn section(title: &str) {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let seconds = START.get_or_init(Instant::now).elapsed().as_secs();
     // Standard output may be a pipe that buffers; the header has to come before what the children print.
-    println!("\n==== {title} ====");
+    println!("\n==== {title} ({seconds} s) ====");
     let _ = std::io::stdout().flush();
 }
 
