@@ -39,6 +39,13 @@ struct Case {
     about: &'static str,
 }
 
+impl Case {
+    /// Requests for some two seconds: the budget is looked at once a second.
+    fn warm_up(&self) -> u64 {
+        if self.rate == 0 { 2 * self.requests } else { 3 * u64::from(self.rate) }
+    }
+}
+
 const CASES: [Case; 5] = [
     Case { name: "hello", kind: "hello", requests: 60_000, rate: 0, idle: 0, about: "only answers" },
     Case { name: "api", kind: "api", requests: 40_000, rate: 0, idle: 0, about: "20 routes with ids, JSON" },
@@ -83,8 +90,26 @@ const API: [&str; 8] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Arm {
     None,
+    /// As it comes: requests, the runtime's figures, pauses, and blocking within its budget.
     Gopulse,
+    /// A request's two probes and no others.
+    Requests,
+    /// The same two where tracers commonly place them.
     EntryRet,
+}
+
+impl Arm {
+    /// What hello is measured with; the other services with the first two.
+    const ALL: [Self; 4] = [Self::None, Self::Gopulse, Self::Requests, Self::EntryRet];
+
+    /// The agent's flags.
+    fn flags(self) -> &'static [&'static str] {
+        match self {
+            Self::None | Self::Gopulse => &[],
+            Self::Requests => &["--features", "http"],
+            Self::EntryRet => &["--features", "http", "--bench-sites", "entry-ret"],
+        }
+    }
 }
 
 /// One run of the load.
@@ -102,16 +127,26 @@ pub(super) fn run(tools: &Tools, options: &Options) -> Result<Section> {
         format!(
             "CPU time of the measured process (all threads, user and system, probes included; clock_getcpuclockid) a request, \
              {} connections over HTTP/1.1. The service has one CPU, the load and the agent the others. In each of {} rounds every way is run once, in changing order; differences are \
-             taken within a round. `entry/RET` are the same two programs at the first byte and the RETs of the function that calls \
+             taken within a round. By default an agent measures blocking too, within its budget of 1 %; it has seen two seconds of \
+             the load before it is measured. `entry/RET` are a request's two programs at the first byte and the RETs of the function that calls \
              the handler; the one at RET does less work than ours there (it finds no response writer), which is in its favour.",
             options.connections, options.pairs
         ),
     );
     let mut table = Table {
         title: "CPU time of the service, microseconds a request (medians), and requests a second".into(),
-        columns: ["service", "what it does", "no agent", "gopulse", "entry/RET", "req/s no agent", "req/s gopulse"]
-            .map(Into::into)
-            .to_vec(),
+        columns: [
+            "service",
+            "what it does",
+            "no agent",
+            "gopulse",
+            "its request probes alone",
+            "entry/RET",
+            "req/s no agent",
+            "req/s gopulse",
+        ]
+        .map(Into::into)
+        .to_vec(),
         rows: Vec::new(),
     };
     for case in CASES.iter().filter(|case| options.service == "all" || options.service == case.name) {
@@ -122,7 +157,9 @@ pub(super) fn run(tools: &Tools, options: &Options) -> Result<Section> {
     for (title, kind, mix) in [("hello", "hello", &[][..]), ("api", "api", &API[..])] {
         if options.service == "all" || options.service == title {
             let rows = programs::account(tools, kind, mix, Protocol::Http1)?;
-            let hits: f64 = rows.iter().map(|row| row.hits).sum();
+            // Blocking is within a budget, and not of a request.
+            let of_requests = rows.iter().filter(|row| row.name.starts_with("http") || row.name.starts_with("xnet"));
+            let hits: f64 = of_requests.map(|row| row.hits).sum();
             if title == "hello" {
                 section.limited("hello: probe hits a request", "hits", Spread::one(hits), 2.01);
             }
@@ -143,19 +180,26 @@ fn measure(tools: &Tools, options: &Options, case: &Case, section: &mut Section)
     let service = service?;
     let address = service.address("http")?;
     let _idle = idle_connections(address, case.idle)?;
-    let arms =
-        if case.name == "hello" { &[Arm::None, Arm::Gopulse, Arm::EntryRet][..] } else { &[Arm::None, Arm::Gopulse] };
+    let arms = if case.name == "hello" { &Arm::ALL[..] } else { &Arm::ALL[..2] };
     let one = |arm: Arm, requests: u64| -> Result<Run> {
         let name = copied.name();
+        let select = ["--executable", name.as_str()];
         let _agent = match arm {
             Arm::None => None,
-            Arm::Gopulse => Some(Agent::measuring(tools, &["--executable", &name], 1)?),
-            Arm::EntryRet => Some(Agent::measuring(tools, &["--executable", &name, "--bench-sites", "entry-ret"], 1)?),
+            _ => Some(Agent::measuring(tools, &[&select, arm.flags()].concat(), 1)?),
         };
-        let (n, c, rate) = (requests.to_string(), options.connections.to_string(), case.rate.to_string());
+        let (c, rate) = (options.connections.to_string(), case.rate.to_string());
         let mix = if case.kind == "api" { &API[..] } else { &[] };
+        let load = |n: u64| {
+            let n = n.to_string();
+            tools.load(address, &[&["-n", &n, "-c", &c, "-rate", &rate][..], mix].concat())
+        };
+        // Before the load there was nothing to be budgeted; what counts is what an agent costs that has been there for a while.
+        if arm == Arm::Gopulse {
+            load(case.warm_up())?;
+        }
         let before = proc::cpu_ns(service.pid())?;
-        let report = tools.load(address, &[&["-n", &n, "-c", &c, "-rate", &rate][..], mix].concat())?;
+        let report = load(requests)?;
         let used = proc::cpu_ns(service.pid())? - before;
         Ok(Run { cpu_us: used as f64 / 1e3 / requests as f64, p99_us: report.p99 * 1e6, rate: report.rate })
     };
@@ -180,6 +224,7 @@ fn measure(tools: &Tools, options: &Options, case: &Case, section: &mut Section)
         median(0, |run| run.cpu_us),
         median(1, |run| run.cpu_us),
         median(2, |run| run.cpu_us),
+        median(3, |run| run.cpu_us),
         median(0, |run| run.rate),
         median(1, |run| run.rate),
     ])
@@ -194,9 +239,11 @@ fn figures(case: &Case, runs: &[Vec<Run>], section: &mut Section) {
     let what = format!("{name}: added CPU time a request");
     if name == "hello" {
         section.limited(what, "us", Spread::of(&added), 2.5);
-        let theirs = differences(&cpu(2), &cpu(0));
-        let ratio: Vec<f64> = added.iter().zip(&theirs).map(|(ours, theirs)| ours / theirs).collect();
-        section.figure("hello: added by entry/RET", "us", Spread::of(&theirs));
+        let ours = differences(&cpu(2), &cpu(0));
+        section.limited("hello: added by the request probes alone", "us", Spread::of(&ours), 2.5);
+        let theirs = differences(&cpu(3), &cpu(0));
+        let ratio: Vec<f64> = ours.iter().zip(&theirs).map(|(ours, theirs)| ours / theirs).collect();
+        section.figure("hello: added by the same at entry/RET", "us", Spread::of(&theirs));
         section.limited("hello: added, as a fraction of entry/RET", "", Spread::of(&ratio), 0.25);
     } else {
         section.figure(what, "us", Spread::of(&added));
