@@ -44,8 +44,12 @@ fn add(to: &mut Counts, counts: &Counts) {
 struct Watch {
     /// When the API server last had each pod.
     seen: BTreeMap<String, Instant>,
-    /// The last value of each counter.
-    counters: BTreeMap<String, f64>,
+    /// The last value of each counter, with the start of the process that it was read of.
+    counters: BTreeMap<String, (f64, f64)>,
+    /// The last start of each pod's process.
+    starts: BTreeMap<String, f64>,
+    /// Pods whose process was seen to be another.
+    restarted: BTreeSet<String>,
     faults: BTreeSet<String>,
     scrapes: u64,
 }
@@ -56,6 +60,12 @@ impl Watch {
         self.scrapes += 1;
         let now = Instant::now();
         self.seen.extend(pods.iter().map(|pod| (pod.clone(), now)));
+        for sample in scrape.samples.iter().filter(|sample| sample.name == "process_start_time_seconds") {
+            let pod = sample.label("pod").to_owned();
+            if self.starts.insert(pod.clone(), sample.value).is_some_and(|before| before < sample.value) {
+                self.restarted.insert(pod);
+            }
+        }
         for sample in &scrape.samples {
             let pod = sample.label("pod");
             if pod.is_empty() {
@@ -75,19 +85,32 @@ impl Watch {
                 }
                 Some(_) => {}
             }
-            // What a program counts of itself (go_*, process_*) starts anew with its container, as it does with client_golang.
-            if sample.name.starts_with("http_server_request_duration") && sample.name.ends_with("_count") {
-                let series = format!("{} {:?}", sample.name, sample.labels);
-                let before = self.counters.insert(series.clone(), sample.value).unwrap_or(0.0);
-                if sample.value < before {
-                    self.faults.insert(format!("{series} went back from {before} to {}", sample.value));
-                }
+            if !is_counter(&sample.name) {
+                continue;
+            }
+            let start = if is_of_process(&sample.name) { self.starts.get(pod).copied().unwrap_or(0.0) } else { 0.0 };
+            let series = format!("{} {:?}", sample.name, sample.labels);
+            let (before, its) = self.counters.insert(series.clone(), (sample.value, start)).unwrap_or((0.0, start));
+            if sample.value < before && start.total_cmp(&its).is_eq() {
+                self.faults.insert(format!("{series} went back from {before} to {}", sample.value));
             }
         }
-        // A series that ended may come again, from nothing.
+        // What a program counts of itself may go back a little while nobody looks; what gopulse counts may not.
         let named = scrape.pods();
-        self.counters.retain(|series, _| named.iter().any(|pod| series.contains(pod.as_str())));
+        let looked_at = |series: &String| named.iter().any(|pod| series.contains(pod.as_str()));
+        self.counters.retain(|series, _| !is_of_process(series) || looked_at(series));
     }
+}
+
+/// A counter, or a part of a histogram or summary that is one.
+fn is_counter(name: &str) -> bool {
+    ["_total", "_count", "_sum", "_bucket"].iter().any(|suffix| name.ends_with(suffix))
+}
+
+/// What the runtime, /proc and the cgroup keep of one process: it begins anew with the next, as it does with client_golang.
+fn is_of_process(name: &str) -> bool {
+    let own = ["go_goroutine_blocked_", "go_stw_pause_", "go_runqueue_latency_", "go_involuntary_switches_"];
+    name.starts_with("process_") || name.starts_with("go_") && !own.iter().any(|own| name.starts_with(own))
 }
 
 /// All pods of the namespace that the API server has, ready or not.
@@ -173,6 +196,7 @@ fn churn() {
     assert_eq!(scrape.lost(), Vec::<String>::new());
     let watch = watch.into_inner().expect("nobody panicked with it");
     assert_eq!(watch.faults, BTreeSet::new());
+    assert!(!watch.restarted.is_empty(), "containers were killed, and no process_start_time_seconds tells of it");
     let after = resident(&lab);
     let growth = 100.0 * (after as f64 - memory as f64) / memory as f64;
     println!(
