@@ -119,12 +119,23 @@ fn all_pods(lab: &Lab) -> Vec<String> {
     names.split_whitespace().map(str::to_owned).collect()
 }
 
-/// Resident memory of the agent, KiB, after a scrape.
-fn resident(lab: &Lab) -> u64 {
-    lab.scrape();
-    let status = fs::read_to_string(format!("/proc/{}/status", lab.agent_pid())).expect("the agent runs");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("it has memory");
-    line.split_whitespace().nth(1).and_then(|value| value.parse().ok()).expect("a number")
+/// Resident memory of the agent after a scrape, KiB.
+struct Resident {
+    all: u64,
+    /// Pages of its executable and libraries, which come as they are first used.
+    of_files: u64,
+}
+
+impl Resident {
+    fn now(lab: &Lab) -> Self {
+        lab.scrape();
+        let status = fs::read_to_string(format!("/proc/{}/status", lab.agent_pid())).expect("the agent runs");
+        let field = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name)).expect("it has memory");
+            line.split_whitespace().nth(1).and_then(|value| value.parse().ok()).expect("a number")
+        };
+        Self { all: field("VmRSS:"), of_files: field("RssFile:") }
+    }
 }
 
 /// Kills a pod's container as the kernel would for lack of memory, and waits until the kubelet has started it again.
@@ -147,7 +158,7 @@ fn churn() {
     let first = lab.deploy("shop", 1, &[ENABLED]);
     lab.wait_measured(first.iter().chain([&anchor]));
     first[0].load(100);
-    let memory = resident(&lab);
+    let memory = Resident::now(&lab);
 
     let over = AtomicBool::new(false);
     let watch = Mutex::new(Watch::default());
@@ -197,14 +208,19 @@ fn churn() {
     let watch = watch.into_inner().expect("nobody panicked with it");
     assert_eq!(watch.faults, BTreeSet::new());
     assert!(!watch.restarted.is_empty(), "containers were killed, and no process_start_time_seconds tells of it");
-    let after = resident(&lab);
-    let growth = 100.0 * (after as f64 - memory as f64) / memory as f64;
+    let after = Resident::now(&lab);
+    let growth = 100.0 * (after.all as f64 - memory.all as f64) / memory.all as f64;
     println!(
         "{steps} rounds of 1 -> {replicas} -> 1, {} scrapes, {} pods: no wrong label, no stale series; {} requests of the \
-         pod that lived, all counted; memory {memory} KiB before, {after} KiB after ({growth:+.1}%)",
+         pod that lived, all counted; memory {} KiB before, {} of files, {} KiB after, {} \
+         of files ({growth:+.1}%)",
         watch.scrapes,
         watch.seen.len(),
         sent.values().sum::<u64>(),
+        memory.all,
+        memory.of_files,
+        after.all,
+        after.of_files,
     );
     // One round leaves the allocator's arenas at their first size; whether they stay there, only many can tell.
     assert!(!long || growth < 10.0, "the agent's memory grew by {growth:.1}%");
