@@ -11,7 +11,7 @@ use super::proc::{self, Cpus};
 use super::programs::Accounting;
 use super::report::Section;
 use super::stats::{Spread, differences};
-use crate::service::Running;
+use crate::service::{self, Running};
 
 /// Options of `bench replicas`.
 #[derive(Debug, Clone, Args)]
@@ -22,7 +22,7 @@ pub(super) struct Options {
 }
 
 const NUMBERS: [usize; 3] = [1, 20, 100];
-const REQUESTS: u64 = 10_000;
+const REQUESTS: u64 = 20_000;
 /// Rounds with `bpf_stats` on.
 const ACCOUNTED: usize = 5;
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -32,8 +32,8 @@ pub(super) fn run(tools: &Tools, options: &Options) -> Result<Section> {
     let mut section = Section::new(
         "replicas",
         format!(
-            "n processes of one executable, all measured. One of them, on a CPU of its own, serves {REQUESTS} requests at a time on 8 \
-             pipelined connections; the others rest. Its CPU time alone counts. In each of {} rounds: no agent, n = 1, 20, 100, and the \
+            "n processes of one executable, all measured. One of them, on a CPU of its own, serves itself {REQUESTS} requests at a time from \
+             its memory, so that nothing but a hit differs; the others rest. Its CPU time alone counts. In each of {} rounds: no agent, n = 1, 20, 100, and the \
              same backwards. What a hit adds is the difference to no agent in the same round, divided by the hits a request; they, \
              and the time in gopulse's programs, are from {ACCOUNTED} rounds of their own with bpf_stats on.",
             options.pairs
@@ -102,7 +102,7 @@ impl<'a> Fleet<'a> {
     fn start(tools: &'a Tools) -> Result<Self> {
         let copied = tools.copy(&tools.stripped, "replicas")?;
         proc::pin(Cpus::First)?;
-        let first = copied.start("hello");
+        let first = copied.start("inside");
         proc::pin(Cpus::Others)?;
         let fleet = Self { tools, services: vec![first?], copied };
         // Its heap and its connections' buffers grow to their size.
@@ -120,7 +120,7 @@ impl<'a> Fleet<'a> {
     fn resize(&mut self, n: usize, agent: Option<&mut Agent>) -> Result<()> {
         self.services.truncate(n);
         while self.services.len() < n {
-            self.services.push(self.copied.start("hello")?);
+            self.services.push(self.copied.start("inside")?);
         }
         let Some(agent) = agent else { return Ok(()) };
         let start = Instant::now();
@@ -143,8 +143,7 @@ impl<'a> Fleet<'a> {
     fn serve(&self) -> Result<f64> {
         let service = &self.services[0];
         let before = proc::cpu_ns(service.pid())?;
-        let requests = REQUESTS.to_string();
-        self.tools.load(service.address("http")?, &["-mode", "h1-pipelined", "-n", &requests, "-c", "8"])?;
+        service::get(service.address("http")?, &format!("/inside?n={REQUESTS}"))?;
         Ok((proc::cpu_ns(service.pid())? - before) as f64 / REQUESTS as f64)
     }
 
