@@ -44,8 +44,12 @@ fn add(to: &mut Counts, counts: &Counts) {
 struct Watch {
     /// When the API server last had each pod.
     seen: BTreeMap<String, Instant>,
-    /// The last value of each counter.
-    counters: BTreeMap<String, f64>,
+    /// The last value of each counter, with the start of the process that it was read of.
+    counters: BTreeMap<String, (f64, f64)>,
+    /// The last start of each pod's process.
+    starts: BTreeMap<String, f64>,
+    /// Pods whose process was seen to be another.
+    restarted: BTreeSet<String>,
     faults: BTreeSet<String>,
     scrapes: u64,
 }
@@ -56,6 +60,12 @@ impl Watch {
         self.scrapes += 1;
         let now = Instant::now();
         self.seen.extend(pods.iter().map(|pod| (pod.clone(), now)));
+        for sample in scrape.samples.iter().filter(|sample| sample.name == "process_start_time_seconds") {
+            let pod = sample.label("pod").to_owned();
+            if self.starts.insert(pod.clone(), sample.value).is_some_and(|before| before < sample.value) {
+                self.restarted.insert(pod);
+            }
+        }
         for sample in &scrape.samples {
             let pod = sample.label("pod");
             if pod.is_empty() {
@@ -75,19 +85,32 @@ impl Watch {
                 }
                 Some(_) => {}
             }
-            // What a program counts of itself (go_*, process_*) starts anew with its container, as it does with client_golang.
-            if sample.name.starts_with("http_server_request_duration") && sample.name.ends_with("_count") {
-                let series = format!("{} {:?}", sample.name, sample.labels);
-                let before = self.counters.insert(series.clone(), sample.value).unwrap_or(0.0);
-                if sample.value < before {
-                    self.faults.insert(format!("{series} went back from {before} to {}", sample.value));
-                }
+            if !is_counter(&sample.name) {
+                continue;
+            }
+            let start = if is_of_process(&sample.name) { self.starts.get(pod).copied().unwrap_or(0.0) } else { 0.0 };
+            let series = format!("{} {:?}", sample.name, sample.labels);
+            let (before, its) = self.counters.insert(series.clone(), (sample.value, start)).unwrap_or((0.0, start));
+            if sample.value < before && start.total_cmp(&its).is_eq() {
+                self.faults.insert(format!("{series} went back from {before} to {}", sample.value));
             }
         }
-        // A series that ended may come again, from nothing.
+        // What a program counts of itself may go back a little while nobody looks; what gopulse counts may not.
         let named = scrape.pods();
-        self.counters.retain(|series, _| named.iter().any(|pod| series.contains(pod.as_str())));
+        let looked_at = |series: &String| named.iter().any(|pod| series.contains(pod.as_str()));
+        self.counters.retain(|series, _| !is_of_process(series) || looked_at(series));
     }
+}
+
+/// A counter, or a part of a histogram or summary that is one.
+fn is_counter(name: &str) -> bool {
+    ["_total", "_count", "_sum", "_bucket"].iter().any(|suffix| name.ends_with(suffix))
+}
+
+/// What the runtime, /proc and the cgroup keep of one process: it begins anew with the next, as it does with client_golang.
+fn is_of_process(name: &str) -> bool {
+    let own = ["go_goroutine_blocked_", "go_stw_pause_", "go_runqueue_latency_", "go_involuntary_switches_"];
+    name.starts_with("process_") || name.starts_with("go_") && !own.iter().any(|own| name.starts_with(own))
 }
 
 /// All pods of the namespace that the API server has, ready or not.
@@ -96,12 +119,23 @@ fn all_pods(lab: &Lab) -> Vec<String> {
     names.split_whitespace().map(str::to_owned).collect()
 }
 
-/// Resident memory of the agent, KiB, after a scrape.
-fn resident(lab: &Lab) -> u64 {
-    lab.scrape();
-    let status = fs::read_to_string(format!("/proc/{}/status", lab.agent_pid())).expect("the agent runs");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("it has memory");
-    line.split_whitespace().nth(1).and_then(|value| value.parse().ok()).expect("a number")
+/// Resident memory of the agent after a scrape, KiB.
+struct Resident {
+    all: u64,
+    /// Pages of its executable and libraries, which come as they are first used.
+    of_files: u64,
+}
+
+impl Resident {
+    fn now(lab: &Lab) -> Self {
+        lab.scrape();
+        let status = fs::read_to_string(format!("/proc/{}/status", lab.agent_pid())).expect("the agent runs");
+        let field = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name)).expect("it has memory");
+            line.split_whitespace().nth(1).and_then(|value| value.parse().ok()).expect("a number")
+        };
+        Self { all: field("VmRSS:"), of_files: field("RssFile:") }
+    }
 }
 
 /// Kills a pod's container as the kernel would for lack of memory, and waits until the kubelet has started it again.
@@ -124,7 +158,7 @@ fn churn() {
     let first = lab.deploy("shop", 1, &[ENABLED]);
     lab.wait_measured(first.iter().chain([&anchor]));
     first[0].load(100);
-    let memory = resident(&lab);
+    let memory = Resident::now(&lab);
 
     let over = AtomicBool::new(false);
     let watch = Mutex::new(Watch::default());
@@ -173,14 +207,20 @@ fn churn() {
     assert_eq!(scrape.lost(), Vec::<String>::new());
     let watch = watch.into_inner().expect("nobody panicked with it");
     assert_eq!(watch.faults, BTreeSet::new());
-    let after = resident(&lab);
-    let growth = 100.0 * (after as f64 - memory as f64) / memory as f64;
+    assert!(!watch.restarted.is_empty(), "containers were killed, and no process_start_time_seconds tells of it");
+    let after = Resident::now(&lab);
+    let growth = 100.0 * (after.all as f64 - memory.all as f64) / memory.all as f64;
     println!(
         "{steps} rounds of 1 -> {replicas} -> 1, {} scrapes, {} pods: no wrong label, no stale series; {} requests of the \
-         pod that lived, all counted; memory {memory} KiB before, {after} KiB after ({growth:+.1}%)",
+         pod that lived, all counted; memory {} KiB before, {} of files, {} KiB after, {} \
+         of files ({growth:+.1}%)",
         watch.scrapes,
         watch.seen.len(),
         sent.values().sum::<u64>(),
+        memory.all,
+        memory.of_files,
+        after.all,
+        after.of_files,
     );
     // One round leaves the allocator's arenas at their first size; whether they stay there, only many can tell.
     assert!(!long || growth < 10.0, "the agent's memory grew by {growth:.1}%");

@@ -11,6 +11,7 @@ pub mod exposition;
 pub mod foreign;
 pub mod fuzz;
 pub mod go;
+pub mod image;
 pub mod manifests;
 pub mod offsets;
 pub mod service;

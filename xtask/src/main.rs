@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::go::{self, Service, Variant};
-use xtask::{bench, build, check, cluster, demo, fuzz, manifests, offsets, setup, test, vm};
+use xtask::{bench, build, check, cluster, demo, fuzz, image, manifests, offsets, setup, test, vm};
 
 /// Every habit of the project as a command.
 #[derive(Parser)]
@@ -48,6 +48,8 @@ enum Command {
     Fuzz(fuzz::Options),
     /// Render what daemonset/ ships, hold the Helm chart against the kustomize base, and have a real API server check both
     Manifests(manifests::Options),
+    /// Make the agent's image out of the Containerfile and a static agent that is built here
+    Image,
     /// A real Kubernetes on this machine
     #[command(subcommand)]
     Cluster(cluster::Action),
@@ -98,6 +100,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Offsets { arguments } => offsets::run(&arguments),
         Command::Manifests(options) => manifests::run(&options),
+        Command::Image => image::run().map(drop),
         Command::Cluster(action) => cluster::run(&action),
         Command::Go(GoCommand::Build { name, go, variant }) => {
             println!("{}", go::build(&Service { name, go, variant })?.display());

@@ -138,3 +138,21 @@ pub fn ensure_root() -> Result<()> {
     }
     Ok(())
 }
+
+/// Installs Debian's packages for programs that are not on PATH: each program, and the packages that it comes from.
+pub fn install(needed: &[(&str, &str)]) -> Result<()> {
+    let missing = needed.iter().filter(|(program, _)| which(program).is_none());
+    let packages: Vec<&str> = missing.flat_map(|(_, packages)| packages.split(' ')).collect();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let install = || {
+        let mut command = as_root(Path::new("apt-get"), &[("DEBIAN_FRONTEND", "noninteractive".to_owned())])?;
+        run(command.args(["install", "-y", "-qq", "--no-install-recommends"]).args(&packages))
+    };
+    if install().is_err() {
+        run(as_root(Path::new("apt-get"), &[])?.arg("update"))?;
+        install().with_context(|| format!("cannot install {}", packages.join(", ")))?;
+    }
+    Ok(())
+}

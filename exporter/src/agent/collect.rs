@@ -202,17 +202,21 @@ fn target_figures(
     for (id, count) in active {
         *active_of.entry(leaders.get(id).copied().unwrap_or(*id)).or_default() += count;
     }
+    let kept = super::waits::kept(&inner.kernel, state, leaders);
     let leading = state.targets.values().filter(|target| leaders.get(&target.id) == Some(&target.id));
     let measured = leading.filter_map(|target| Some((target, target.inspection.as_deref()?)));
     measured
-        .map(|(target, inspection)| TargetFigures {
-            target: target.labels.clone(),
-            active_requests: active_of.get(&target.id).copied().unwrap_or(0),
-            probes: state.groups.get(&target.group).map_or(0, super::attachment::Group::sites),
-            info: info(inner, target, inspection),
-            probe_figures: super::waits::probe_figures(inner, target),
-            blocked_functions: target.blocked_functions.iter().map(|(name, time)| (name.clone(), *time)).collect(),
-            scheduler: super::waits::scheduler_figures(inner, target, involuntary),
+        .map(|(target, inspection)| {
+            let kept = kept.get(&target.id).copied().unwrap_or_default();
+            TargetFigures {
+                target: target.labels.clone(),
+                active_requests: active_of.get(&target.id).copied().unwrap_or(0),
+                probes: state.groups.get(&target.group).map_or(0, super::attachment::Group::sites),
+                info: info(inner, target, inspection),
+                probe_figures: super::waits::probe_figures(inner, target, &kept),
+                blocked_functions: super::profile::blocked_functions(state, target, leaders),
+                scheduler: super::waits::scheduler_figures(target, &kept, involuntary),
+            }
         })
         .collect()
 }

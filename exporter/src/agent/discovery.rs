@@ -300,6 +300,9 @@ impl Agent {
         for id in &dead {
             maps.route_count.remove(id);
         }
+        drop(guard);
+        // What they took, and what the answers that told of them did.
+        crate::heap::give_back();
     }
 }
 

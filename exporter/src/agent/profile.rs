@@ -15,7 +15,10 @@ use exporter_ebpf::{
 use gobinary::frames_at;
 use tokio::task::spawn_blocking;
 
-use super::{Agent, state::Stage};
+use super::{
+    Agent,
+    state::{Stage, State, Target},
+};
 use crate::{
     profile::{Place, Profile, Stack},
     runtime::reasons::reason,
@@ -235,13 +238,25 @@ impl Agent {
         }
         let mut sums: Vec<(&str, f64)> = sums.into_iter().collect();
         sums.sort_by(|a, b| b.1.total_cmp(&a.1));
-        for (function, seconds) in sums {
-            let known = target.blocked_functions.contains_key(function);
-            let room = target.blocked_functions.len() < TOP;
-            let function = if known || room { function } else { OTHERS };
-            *target.blocked_functions.entry(function.to_owned()).or_default() += seconds;
-        }
+        add_functions(&mut target.blocked_functions, sums);
     }
+}
+
+/// Adds up seconds by function; past [`TOP`] functions the others are one.
+pub(super) fn add_functions<'f>(to: &mut BTreeMap<String, f64>, more: impl IntoIterator<Item = (&'f str, f64)>) {
+    for (function, seconds) in more {
+        let room = to.len() < TOP || to.contains_key(function);
+        *to.entry(if room { function } else { OTHERS }.to_owned()).or_default() += seconds;
+    }
+}
+
+/// The functions at which profiles saw goroutines of a container blocked, those of its ended processes included.
+pub(super) fn blocked_functions(state: &State, leader: &Target, leaders: &HashMap<u32, u32>) -> Vec<(String, f64)> {
+    let mut sums = state.retired.get(&leader.labels).map(|it| it.blocked_functions.clone()).unwrap_or_default();
+    for target in state.targets.values().filter(|target| leaders.get(&target.id) == Some(&leader.id)) {
+        add_functions(&mut sums, target.blocked_functions.iter().map(|(name, seconds)| (name.as_str(), *seconds)));
+    }
+    sums.into_iter().collect()
 }
 
 /// Addresses whose calls are shown: a return address is that of the instruction behind the call.

@@ -2,13 +2,16 @@
 //! its counters go on where they were, as long as its pod is there.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
-use exporter_ebpf::{http::SeriesValue, wait::WaitValue};
+use exporter_ebpf::{
+    http::SeriesValue,
+    wait::{WaitValue, WatchState},
+};
 
-use super::{routes::OVERFLOW, state::State};
+use super::{profile::add_functions, routes::OVERFLOW, state::State, waits::add_kept};
 use crate::{kernel::Kernel, kubernetes::Pods, target::Labels};
 
 /// Series kept of one container. A program that crashes again and again may have other routes each time; what is more is added
@@ -28,6 +31,10 @@ pub(super) struct Retired {
     pub(super) lost: HashMap<u32, u64>,
     /// By kind and reason.
     pub(super) waits: HashMap<(u16, Option<&'static str>), WaitValue>,
+    /// Hits of probes and the like.
+    pub(super) kept: WatchState,
+    /// Seconds that profiles have seen goroutines blocked, by function.
+    pub(super) blocked_functions: BTreeMap<String, f64>,
 }
 
 impl State {
@@ -74,6 +81,14 @@ impl State {
                 *total += count;
             }
             total.sum_ns = total.sum_ns.saturating_add(value.sum_ns);
+        }
+        for (id, (labels, uid)) in &of_pods {
+            let kept = maps.watch_states.get(*id).unwrap_or_default();
+            let functions = self.targets.get(id).map(|target| target.blocked_functions.clone()).unwrap_or_default();
+            let retired = self.retired_of(labels, uid);
+            add_kept(&mut retired.kept, &kept);
+            let functions = functions.iter().map(|(name, seconds)| (name.as_str(), *seconds));
+            add_functions(&mut retired.blocked_functions, functions);
         }
         let mut lost = Vec::new();
         maps.lost.for_each(|key, count| {

@@ -87,6 +87,10 @@ pub(super) fn forget(kernel: &Kernel, dead: &HashSet<u32>) {
     maps.parked.retain(|key| !dead.contains(&exporter_ebpf::http::goroutine_key_target(*key)));
     maps.waits.retain(|key| !dead.contains(&key.target));
     maps.blocked_at.retain(|key| !dead.contains(&key.target));
+    for id in dead {
+        // The number comes again.
+        let _ = maps.watch_states.set(*id, &WatchState::default());
+    }
 }
 
 /// What is shown of waits: by target, kind and reason. Numbers that are not known share a reason.
@@ -161,28 +165,50 @@ pub(super) fn collect(
     series.collect()
 }
 
+/// What the kernel side has counted besides of targets that are shown as one, by the one that speaks for them.
+pub(super) fn kept(kernel: &Kernel, state: &State, leaders: &HashMap<u32, u32>) -> HashMap<u32, WatchState> {
+    let mut kept: HashMap<u32, WatchState> = HashMap::new();
+    for (id, leader) in leaders {
+        add_kept(kept.entry(*leader).or_default(), &kernel.maps().watch_states.get(*id).unwrap_or_default());
+    }
+    for (leader, kept) in &mut kept {
+        if let Some(retired) = state.targets.get(leader).and_then(|target| state.retired.get(&target.labels)) {
+            add_kept(kept, &retired.kept);
+        }
+    }
+    kept
+}
+
+/// Adds what only grows.
+pub(super) fn add_kept(sum: &mut WatchState, more: &WatchState) {
+    sum.parks += more.parks;
+    sum.runs += more.runs;
+    sum.stops += more.stops;
+    sum.switches += more.switches;
+    sum.involuntary += more.involuntary;
+}
+
 /// What the probes of a target cost it.
-pub(super) fn probe_figures(agent: &Inner, target: &Target) -> Vec<ProbeFigures> {
+pub(super) fn probe_figures(agent: &Inner, target: &Target, kept: &WatchState) -> Vec<ProbeFigures> {
     let costs = agent.costs.get().copied().unwrap_or_default();
-    let state = agent.kernel.maps().watch_states.get(target.id).unwrap_or_default();
     let mut figures = Vec::new();
     if target.features.has(Measure::Blocking) {
         figures.push(ProbeFigures {
             probes: Measure::Blocking.name(),
-            hits: state.parks + state.runs,
-            cpu_seconds: state.parks as f64 * costs.park + state.runs as f64 * costs.run,
+            hits: kept.parks + kept.runs,
+            cpu_seconds: kept.parks as f64 * costs.park + kept.runs as f64 * costs.run,
             sampled_ratio: target.blocked.ratio,
         });
     }
     if target.features.has(Measure::Gc) {
-        let cpu_seconds = state.stops as f64 * (costs.run + costs.stepped / 2.0);
-        figures.push(ProbeFigures { probes: Measure::Gc.name(), hits: state.stops, cpu_seconds, sampled_ratio: 1.0 });
+        let cpu_seconds = kept.stops as f64 * (costs.run + costs.stepped / 2.0);
+        figures.push(ProbeFigures { probes: Measure::Gc.name(), hits: kept.stops, cpu_seconds, sampled_ratio: 1.0 });
     }
     if target.features.has(Measure::Scheduler) {
         // A tracepoint is no trap: two look-ups and the clock, much less than a probe.
-        let cpu_seconds = state.switches as f64 * TRACEPOINT;
+        let cpu_seconds = kept.switches as f64 * TRACEPOINT;
         let probes = Measure::Scheduler.name();
-        figures.push(ProbeFigures { probes, hits: state.switches, cpu_seconds, sampled_ratio: 1.0 });
+        figures.push(ProbeFigures { probes, hits: kept.switches, cpu_seconds, sampled_ratio: 1.0 });
     }
     figures
 }
@@ -191,11 +217,10 @@ pub(super) fn probe_figures(agent: &Inner, target: &Target) -> Vec<ProbeFigures>
 const TRACEPOINT: f64 = 0.2e-6;
 
 /// What the scheduler did to a target.
-pub(super) fn scheduler_figures(agent: &Inner, target: &Target, involuntary: bool) -> Option<SchedulerFigures> {
+pub(super) fn scheduler_figures(target: &Target, kept: &WatchState, involuntary: bool) -> Option<SchedulerFigures> {
     if !target.features.has(Measure::Scheduler) {
         return None;
     }
-    let kept = agent.kernel.maps().watch_states.get(target.id).unwrap_or_default();
     let throttling = Throttling::of(target.process.id.pid);
     Some(SchedulerFigures {
         involuntary_switches: involuntary.then_some(kept.involuntary),

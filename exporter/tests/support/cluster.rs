@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::Value;
 use xtask::{
-    cluster::{Cluster, Image, Options, wait_for},
+    cluster::{Cluster, Image, Node, Options, wait_for},
     go::{Service, Variant},
     service, util,
 };
@@ -95,13 +95,26 @@ impl Lab {
 
     /// Starts a cluster with these options, and the agent in it by this kustomization.
     pub(crate) fn start_with(options: &Options, kustomization: &Path) -> Self {
+        Self::start_all(options, kustomization, |node| node.import(&agent_image()))
+    }
+
+    /// Starts a cluster, and the agent from this archive of an image.
+    pub(crate) fn start_image(archive: &Path) -> Self {
+        Self::start_all(&Options::default(), &manifests("base"), |node| node.import_archive(archive))
+    }
+
+    fn start_all(
+        options: &Options,
+        kustomization: &Path,
+        import_agent: impl FnOnce(&Node) -> anyhow::Result<()>,
+    ) -> Self {
         must_be_root();
         let cluster = Cluster::start(options).unwrap_or_else(|error| panic!("no cluster: {error:#}"));
         let node = cluster.node();
         let counted = Service { name: "counted".to_owned(), go: "local".to_owned(), variant: Variant::Static };
         let counted = xtask::go::build(&counted).unwrap_or_else(|error| panic!("counted does not build: {error:#}"));
         node.import(&Image::of(IMAGE, &counted)).expect("containerd takes the service's image");
-        node.import(&agent_image()).expect("containerd takes the agent's image");
+        import_agent(node).expect("containerd takes the agent's image");
         let mut lab = Self { cluster, agent: SocketAddr::from(([127, 0, 0, 1], 0)) };
         let shipped = lab.kubectl(&["kustomize", &kustomization.display().to_string()]);
         lab.apply(&shipped);
@@ -341,10 +354,5 @@ fn agent_image() -> Image {
     for word in linked.split_whitespace().filter(|word| word.starts_with('/') && Path::new(word).is_file()) {
         files.push((word.to_owned(), PathBuf::from(word)));
     }
-    Image {
-        name: "docker.io/library/gopulse:0.1.0".to_owned(),
-        files,
-        entrypoint: vec!["/gopulse".to_owned()],
-        user: String::new(),
-    }
+    Image { name: xtask::image::NAME.to_owned(), files, entrypoint: vec!["/gopulse".to_owned()], user: String::new() }
 }

@@ -1,5 +1,6 @@
 // Command bench is the services that the benchmarks measure: one that only answers, an API of twenty routes, one that works
-// for a millisecond of CPU time, and one among a thousand goroutines that keep the scheduler busy.
+// for a millisecond of CPU time, one among a thousand goroutines that keep the scheduler busy, and
+// one that serves itself.
 package main
 
 import (
@@ -11,7 +12,7 @@ import (
 )
 
 func main() {
-	kind := flag.String("kind", "hello", "hello, api, work1ms or pingpong")
+	kind := flag.String("kind", "hello", "hello, api, work1ms, pingpong or inside")
 	flag.Parse()
 	mux := http.NewServeMux()
 	switch *kind {
@@ -24,6 +25,8 @@ func main() {
 	case "pingpong":
 		pingpong(1000)
 		mux.HandleFunc("/hello", hello)
+	case "inside":
+		inside(mux)
 	default:
 		log.Fatalf("no kind %q", *kind)
 	}

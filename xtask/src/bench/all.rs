@@ -55,7 +55,7 @@ pub(super) fn run(tools: &Tools, options: &Options) -> Result<()> {
     done(attach::run(tools)?)?;
     done(runtime::run(tools)?)?;
     done(inspect::run(tools, &options.inspect)?)?;
-    done(replicas::run(tools, &replicas::Options { pairs: options.overhead.pairs.max(8) })?)?;
+    done(replicas::run(tools, &replicas::Options { pairs: 30 })?)?;
     {
         let mut fleet = Fleet::start(tools, &options.fleet)?;
         done(scale::run(&mut fleet)?)?;

@@ -186,9 +186,14 @@ impl Node {
     /// Makes an image known to the node.
     pub fn import(&self, image: &Image) -> Result<()> {
         let archive = image.archive(&self.directory)?;
-        self.ctr(&["images", "import", "--no-unpack", &archive.display().to_string()])?;
+        self.import_archive(&archive)?;
         fs::remove_file(archive)?;
         Ok(())
+    }
+
+    /// Makes the images of an archive known to the node.
+    pub fn import_archive(&self, archive: &Path) -> Result<()> {
+        self.ctr(&["images", "import", "--no-unpack", &archive.display().to_string()]).map(drop)
     }
 
     /// containerd's own command line, in the kubelet's namespace of containers.

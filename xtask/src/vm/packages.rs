@@ -21,20 +21,7 @@ pub(super) fn install_tools(arch: Arch) -> Result<()> {
             ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu libc6-dev-arm64-cross"),
         ],
     };
-    let missing = needed.iter().filter(|(program, _)| util::which(program).is_none());
-    let packages: Vec<&str> = missing.flat_map(|(_, packages)| packages.split(' ')).collect();
-    if packages.is_empty() {
-        return Ok(());
-    }
-    let install = || {
-        let mut command = util::as_root(Path::new("apt-get"), &[("DEBIAN_FRONTEND", "noninteractive".to_owned())])?;
-        util::run(command.args(["install", "-y", "-qq", "--no-install-recommends"]).args(&packages))
-    };
-    if install().is_err() {
-        util::run(util::as_root(Path::new("apt-get"), &[])?.arg("update"))?;
-        install().with_context(|| format!("cannot install {}", packages.join(", ")))?;
-    }
-    Ok(())
+    util::install(needed)
 }
 
 /// One line of an apt source: a suite on a mirror.
