@@ -103,7 +103,6 @@ fn scene(dice: &mut Dice) -> (String, String) {
 }
 
 #[test]
-#[ignore = "the replay by Kubernetes' own controller does not run through yet"]
 fn the_same_replica_count_as_the_controller_at_every_sync() {
     let count: u64 = std::env::var("GOPULSE_HPA_SERIES").ok().and_then(|it| it.parse().ok()).unwrap_or(60);
     let directory = scratch("hpa-simulate");

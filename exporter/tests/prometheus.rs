@@ -5,83 +5,18 @@ mod support;
 use std::{
     fs,
     io::Write as _,
-    net::SocketAddr,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
 };
 
-use serde_json::Value;
 use support::{
     Agent, eventually,
-    http::{exchange, free_port},
-    load, must_be_root, scratch, service, start,
+    http::exchange,
+    load, must_be_root,
+    prometheus::{Prometheus, have_prometheus},
+    scratch, service, start,
 };
-use xtask::{service::get, util};
-
-/// Installs Debian's Prometheus, which brings promtool, where it is missing.
-fn have_prometheus() {
-    if util::which("prometheus").is_some() && util::which("promtool").is_some() {
-        return;
-    }
-    let apt = |arguments: &[&str]| {
-        let mut command = Command::new("apt-get");
-        util::run(command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive"))
-    };
-    let install = ["install", "-y", "--no-install-recommends", "prometheus"];
-    apt(&install)
-        .or_else(|_| apt(&["update"]).and_then(|()| apt(&install)))
-        .expect("no Prometheus: put prometheus and promtool on PATH, or let apt-get install Debian's package");
-}
-
-struct Prometheus {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Prometheus {
-    /// Starts one that scrapes the agent every second.
-    fn start(directory: &Path, agent: SocketAddr) -> Self {
-        have_prometheus();
-        let config = directory.join("prometheus.yml");
-        let yaml = format!(
-            "global:\n  scrape_interval: 1s\nscrape_configs:\n- job_name: gopulse\n  honor_labels: true\n  static_configs:\n  \
-             - targets: ['{agent}']\n"
-        );
-        fs::write(&config, yaml).expect("cargo's directory is writable");
-        util::run(Command::new("promtool").args(["check", "config"]).arg(&config)).expect("the configuration is right");
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let log = fs::File::create(directory.join("prometheus.log")).expect("cargo's directory is writable");
-        let child = Command::new("prometheus")
-            .arg(format!("--config.file={}", config.display()))
-            .arg(format!("--storage.tsdb.path={}", directory.join("data").display()))
-            .arg(format!("--web.listen-address={address}"))
-            .stdin(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("prometheus starts");
-        let prometheus = Self { child, address };
-        eventually("Prometheus is ready", || get(address, "/-/ready").ok());
-        prometheus
-    }
-
-    fn api(&self, path: &str) -> Value {
-        let text = get(self.address, path).expect("Prometheus answers");
-        serde_json::from_str::<Value>(&text).expect("JSON")["data"].take()
-    }
-
-    /// The value of an instant query with one result.
-    fn query(&self, expression: &str) -> Option<f64> {
-        let encoded = expression.bytes().map(|byte| format!("%{byte:02X}")).collect::<Vec<_>>().concat();
-        let data = self.api(&format!("/api/v1/query?query={encoded}"));
-        data["result"][0]["value"][1].as_str()?.parse().ok()
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        let _ = xtask::service::end(&mut self.child);
-    }
-}
+use xtask::service::get;
 
 /// Latencies that the service makes itself: nine in ten are short, and the longest tenth lies between 76 and 98.5 ms, evenly
 /// over the bucket from 75 to 100 ms, so that the quantile within it is a matter of counting and not of luck.
@@ -95,7 +30,7 @@ fn quantiles_that_prometheus_computes() {
     must_be_root();
     let running = start(&service("counted"), &[]);
     let agent = Agent::measuring(running.pid(), &[]);
-    let prometheus = Prometheus::start(&scratch("prometheus"), agent.address);
+    let prometheus = Prometheus::start(&scratch("prometheus"), agent.address, 1);
     let address = running.address("http").expect("it listens").to_string();
     let lines = mix();
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();

@@ -51,6 +51,7 @@ const VARIANTS: &[Variant] = &[
         components: &["seccomp"],
         values: &["seccompLocalhostProfile=gopulse.json"],
     },
+    Variant { name: "the metrics APIs", components: &["hpa"], values: &["metricsApi.enabled=true"] },
 ];
 
 type Objects = BTreeMap<String, Value>;
@@ -102,13 +103,16 @@ fn kustomize(kubectl: &Path, variant: &Variant) -> Result<(Objects, String)> {
     let up = "../".repeat(scratch.strip_prefix(util::root()).context("target is not below the root")?.iter().count());
     let components: Vec<String> =
         variant.components.iter().map(|name| format!("{up}daemonset/components/{name}")).collect();
-    let kustomization = serde_json::json!({
+    let mut kustomization = serde_json::json!({
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
-        "namespace": "gopulse",
         "resources": [format!("{up}daemonset/base")],
         "components": components,
     });
+    // The metrics APIs have a RoleBinding in kube-system, which a namespace for all would move.
+    if !variant.components.contains(&"hpa") {
+        kustomization["namespace"] = "gopulse".into();
+    }
     fs::write(scratch.join("kustomization.yaml"), kustomization.to_string())?;
     let text = util::output(Command::new(kubectl).arg("kustomize").arg(&scratch))?;
     Ok((objects(&text)?, text))
@@ -172,8 +176,14 @@ fn normalize(object: &mut Value) -> Result<()> {
     remove(object, "/metadata/labels", "helm.sh/chart");
     remove(object, "/metadata/labels", "app.kubernetes.io/managed-by");
     remove(object, "/spec/template/metadata/annotations", "checksum/config");
-    if let Some(file) = object.pointer_mut("/data/gopulse.yaml") {
-        *file = serde_norway::from_str(file.as_str().unwrap_or_default()).context("gopulse.yaml in the ConfigMap")?;
+    if object.pointer("/spec/template/metadata/annotations").is_some_and(|it| *it == serde_json::json!({})) {
+        remove(object, "/spec/template/metadata", "annotations");
+    }
+    for name in ["gopulse.yaml", "metrics-api.yaml"] {
+        if let Some(file) = object.pointer_mut(&format!("/data/{name}")) {
+            let text = file.as_str().unwrap_or_default();
+            *file = serde_norway::from_str(text).with_context(|| format!("{name} in the ConfigMap"))?;
+        }
     }
     if let Some(file) = object.pointer_mut("/data/gopulse.json") {
         *file = serde_json::from_str(file.as_str().unwrap_or_default()).context("gopulse.json in the ConfigMap")?;

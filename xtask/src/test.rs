@@ -174,6 +174,8 @@ fn environment() -> Result<Vec<(&'static str, String)>> {
         "GOPULSE_OUTAGE_SECONDS",
         "GOPULSE_KEEP_CLUSTER",
         "GOPULSE_UNUSUAL",
+        "GOPULSE_HPA_SYNC_SECONDS",
+        "GOPULSE_HPA_SERIES",
     ] {
         if let Ok(value) = env::var(name) {
             environment.push((name, value));

@@ -304,6 +304,24 @@ pub(crate) fn manifests(name: &str) -> PathBuf {
     util::root().join("daemonset").join(name)
 }
 
+/// A kustomization of the shipped base with these components, and with patches of the test's own.
+pub(crate) fn overlay(components: &[&str], patches: &[Value]) -> PathBuf {
+    let directory = super::scratch("overlay");
+    // kustomize wants relative paths.
+    let up = "../".repeat(directory.components().count() - 1);
+    let shipped = |name: &str| format!("{up}{}", manifests(name).display().to_string().trim_start_matches('/'));
+    let components: Vec<String> = components.iter().map(|name| shipped(&format!("components/{name}"))).collect();
+    let kustomization = serde_json::json!({
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [shipped("base")],
+        "components": components,
+        "patches": patches,
+    });
+    std::fs::write(directory.join("kustomization.yaml"), kustomization.to_string()).expect("it is writable");
+    directory
+}
+
 /// A Deployment of the service: each pod has one container, `app`.
 pub(crate) fn deployment(name: &str, replicas: usize, annotations: &[(&str, &str)]) -> String {
     let annotations: BTreeMap<&str, &str> = annotations.iter().copied().collect();

@@ -6,6 +6,7 @@ pub(crate) mod agent;
 pub(crate) mod cluster;
 pub(crate) mod http;
 pub(crate) mod memory;
+pub(crate) mod prometheus;
 pub(crate) mod stage;
 
 use std::{

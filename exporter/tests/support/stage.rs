@@ -272,6 +272,13 @@ impl Drop for Stage {
 
 pub(crate) fn quantity(value: &Value) -> f64 {
     let text = value.as_str().unwrap_or_default();
-    text.strip_suffix('m')
-        .map_or_else(|| text.parse().unwrap_or(f64::NAN), |milli| milli.parse::<f64>().unwrap_or(f64::NAN) / 1e3)
+    let digits = text.trim_end_matches(|it: char| it.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" => 1.0,
+        "m" => 1e-3,
+        "k" => 1e3,
+        "M" => 1e6,
+        _ => f64::NAN,
+    };
+    digits.parse().unwrap_or(f64::NAN) * unit
 }

@@ -38,7 +38,7 @@ pub use self::control::{ControlPlane, Options, free_port};
 pub use self::image::Image;
 pub use self::node::{NODE, Node};
 pub use self::process::{Process, wait_for};
-pub use self::programs::{helm, kubernetes, module_directory, replay_autoscaler};
+pub use self::programs::{helm, kubernetes, module_directory, prometheus_adapter, replay_autoscaler};
 
 /// `cargo xtask cluster ...`.
 #[derive(Debug, Subcommand)]
@@ -95,6 +95,7 @@ pub fn run(action: &Action) -> Result<()> {
             programs::etcd()?;
             programs::node()?;
             programs::helm()?;
+            programs::prometheus_adapter()?;
             programs::kubernetes().map(drop)
         }
         Action::Up { node } => up(*node),

@@ -19,16 +19,24 @@ const NODE_PACKAGES: [&str; 3] = ["containerd", "runc", "containernetworking-plu
 /// The names that our one file of Kubernetes programs answers to.
 const KUBERNETES: [&str; 5] = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kubectl"];
 const HELM: &str = "helm.sh/helm/v3/cmd/helm";
+const ADAPTER: &str = "sigs.k8s.io/prometheus-adapter/cmd/adapter";
 
 /// The directory with Kubernetes' programs, each by its own name; compiled if they are not there yet, which takes some five
 /// minutes on two cores.
 pub fn kubernetes() -> Result<PathBuf> {
-    compiled(".", "kubernetes", &KUBERNETES)
+    compiled(&module(), ".", "kubernetes", &KUBERNETES)
 }
 
 /// helm's path; compiled if it is not there yet.
 pub fn helm() -> Result<PathBuf> {
-    Ok(compiled(HELM, "helm", &["helm"])?.join("helm"))
+    Ok(compiled(&module(), HELM, "helm", &["helm"])?.join("helm"))
+}
+
+/// prometheus-adapter's path; compiled if it is not there yet. Its module is one of its own, since it is made of an older
+/// Kubernetes.
+pub fn prometheus_adapter() -> Result<PathBuf> {
+    let module = go::sources_directory().join("adapter");
+    Ok(compiled(&module, ADAPTER, "prometheus-adapter", &["prometheus-adapter"])?.join("prometheus-adapter"))
 }
 
 /// etcd's path.
@@ -66,8 +74,8 @@ pub fn replay_autoscaler(specs: &Path, traces: &Path) -> Result<String> {
     util::output(command.args(["test", "-count=1", "-v", "-run", "TestReplay", "./replay"]))
 }
 
-/// Compiles a package of the module into `target/go/cluster/NAME`, unless the module is that of an earlier build.
-fn compiled(package: &str, name: &str, programs: &[&str]) -> Result<PathBuf> {
+/// Compiles a package of a module into `target/go/cluster/NAME`, unless the module is that of an earlier build.
+fn compiled(module: &Path, package: &str, name: &str, programs: &[&str]) -> Result<PathBuf> {
     let home = util::target().join("go/cluster").join(name);
     fs::create_dir_all(&home)?;
     let lock = fs::File::create(home.join("lock"))?;
@@ -76,14 +84,15 @@ fn compiled(package: &str, name: &str, programs: &[&str]) -> Result<PathBuf> {
     let mut hasher = DefaultHasher::new();
     (&toolchain.version, package).hash(&mut hasher);
     for file in ["go.mod", "go.sum", "main.go"] {
-        fs::read(module().join(file))?.hash(&mut hasher);
+        // A module that only names another's program has no code of its own.
+        fs::read(module.join(file)).unwrap_or_default().hash(&mut hasher);
     }
     let stamp = format!("{:016x}", hasher.finish());
     let binary = home.join(format!("{name}.bin"));
     if !(binary.is_file() && fs::read_to_string(home.join("stamp")).is_ok_and(|old| old == stamp)) {
         util::say(&format!("compiling {name} from its Go modules; the first time takes minutes"));
         let partial = home.join(format!("{name}.partial"));
-        let mut command = toolchain.command(&module());
+        let mut command = toolchain.command(module);
         // No C and no symbols: half the size, and it runs in an image from scratch.
         command.env("GOFLAGS", "-mod=readonly -buildvcs=false").env("CGO_ENABLED", "0");
         command.args(["build", "-trimpath", "-ldflags=-s -w", "-o"]).arg(&partial).arg(package);
