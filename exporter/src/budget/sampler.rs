@@ -10,6 +10,8 @@ const PERIOD: Duration = Duration::from_secs(10);
 const TRIAL: Duration = Duration::from_millis(100);
 /// A shorter window sees too little of what waits.
 const SHORTEST: Duration = Duration::from_millis(20);
+/// What quiet times may save up: a load that begins all at once is noticed within a second, and must not be paid for longer.
+const SAVED: Duration = Duration::from_secs(1);
 /// The probes stay attached while they cost less than this share of the limit.
 const COMFORTABLE: f64 = 0.8;
 
@@ -49,16 +51,15 @@ impl Sampler {
         }
     }
 
-    /// Whether probes that are attached all the time may remain. What was saved in quiet times is kept for a while only.
+    /// Whether probes that are attached all the time may remain.
     pub(crate) fn can_stay(&mut self) -> bool {
-        self.purse = self.purse.min(PERIOD.as_secs_f64());
+        self.purse = self.purse.min(SAVED.as_secs_f64());
         self.purse >= 0.0
     }
 
-    /// How long until it should be asked again whether probes may stay: soon, where their cost is near the limit.
-    pub(crate) fn look_again(&self) -> Duration {
-        Duration::from_secs(if self.burn.is_some_and(|burn| burn < 0.05) { 5 } else { 1 })
-    }
+    /// How long until it should be asked again whether probes may stay. The same while they cost next to nothing: load comes
+    /// without notice.
+    pub(crate) const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
     /// What to do while the probes are detached. `random` is from 0 to 1: windows at even distances would see nothing of what
     /// happens between them in step.
@@ -88,7 +89,7 @@ mod tests {
         while now < seconds {
             random = (random * 97.3_f64 + 0.137).fract();
             let (wait, open) = match sampler.turn(random) {
-                Turn::Full => (0.0, sampler.look_again().as_secs_f64()),
+                Turn::Full => (0.0, Sampler::LOOK_AGAIN.as_secs_f64()),
                 Turn::Window { wait, open } => (wait.as_secs_f64(), open.as_secs_f64()),
             };
             sampler.passed(Duration::from_secs_f64(wait), 0.0);
@@ -129,11 +130,13 @@ mod tests {
     }
 
     #[test]
-    fn quiet_times_do_not_buy_long_bursts() {
-        let mut sampler = Sampler::new();
-        sampler.passed(Duration::from_hours(1), 0.0);
-        assert!(sampler.can_stay());
-        sampler.passed(Duration::from_secs(1), 20.0);
-        assert!(!sampler.can_stay());
+    fn a_load_after_quiet_times_is_paid_for_no_longer_than_until_it_is_noticed() {
+        for burn in [3.0, 20.0] {
+            let mut sampler = Sampler::new();
+            sampler.passed(Duration::from_hours(1), 0.0);
+            assert!(sampler.can_stay());
+            sampler.passed(Sampler::LOOK_AGAIN, burn);
+            assert!(!sampler.can_stay(), "{burn} times the limit");
+        }
     }
 }
