@@ -4,6 +4,7 @@ mod support;
 
 use std::{
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -159,6 +160,45 @@ fn a_binary_replaced_on_disk_while_it_runs() {
     assert_eq!((scrape.total(old.pid()), scrape.total(new.pid())), (200, 100));
     let version = |running: &Running| agent.target(running.pid()).expect("a target")["go_version"].clone();
     assert_ne!(version(&old), version(&new));
+    agent.stop();
+}
+
+/// Another program in the same inode, of the same size and time: to `stat` nothing has changed, and only the build id tells that
+/// what is known of the first does not hold. Probes at its offsets would be in the middle of the second's instructions.
+#[test]
+fn a_binary_rewritten_in_place() {
+    must_be_root();
+    let programs = [service("hello"), service_of("hello", "1.22", Variant::Strip)];
+    let mut contents = programs.map(|it| fs::read(it).expect("it is built"));
+    let size = contents.iter().map(Vec::len).max().unwrap_or_default();
+    for content in &mut contents {
+        content.resize(size, 0);
+    }
+    let binary = copy("rewritten", &programs[0]);
+    fs::write(&binary, &contents[0]).expect("it is written");
+    let identity = || {
+        let meta = fs::metadata(&binary).expect("it is there");
+        (meta.ino(), meta.len(), meta.modified().expect("it has a time"))
+    };
+    let first_identity = identity();
+    let agent = Agent::start(&["--executable", &binary.display().to_string()]);
+    let mut versions = Vec::new();
+    for content in [&contents[0], &contents[1], &contents[0]] {
+        fs::write(&binary, content).expect("nobody runs it");
+        let opened = fs::File::options().write(true).open(&binary).expect("it can be opened");
+        opened.set_modified(first_identity.2).expect("times can be set");
+        drop(opened);
+        assert_eq!(identity(), first_identity);
+        let mut running = start(&binary, &[]);
+        agent.wait_measured(running.pid());
+        counts_a_hundred_more(&agent, &running);
+        assert_eq!(agent.scrape().total(running.pid()), 100);
+        versions.push(agent.target(running.pid()).expect("a target")["go_version"].clone());
+        running.stop().expect("it ends as asked, and was not killed by a breakpoint in the wrong place");
+    }
+    println!("the same file to stat, inspected as {versions:?}");
+    assert_eq!(versions[0], versions[2]);
+    assert_ne!(versions[0], versions[1]);
     agent.stop();
 }
 

@@ -59,6 +59,12 @@ pub fn is_go<S: Source>(src: S) -> Result<bool, Error> {
     buildinfo::quick(&Elf::parse(src)?)
 }
 
+/// The GNU build id of an executable in hex, or else Go's own as text: what tells it from another that `stat` does not tell it
+/// from. Reads its headers and notes alone.
+pub fn build_id<S: Source>(src: S) -> Result<Option<String>, Error> {
+    note::build_id(&Elf::parse(src)?)
+}
+
 /// The functions of the function table whose name starts with `prefix`, by address; at most 65,536. For tools that
 /// explore: probing needs [`GoBinary::parse`] with exact names, which keeps far less.
 pub fn functions_with_prefix<S: Source>(src: S, prefix: &str) -> Result<Vec<Function>, Error> {

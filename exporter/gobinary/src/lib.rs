@@ -33,7 +33,7 @@ mod symtab;
 mod verify;
 mod version;
 
-pub use binary::{GoBinary, dwarf_layouts, functions_with_prefix, is_go, variable_uses};
+pub use binary::{GoBinary, build_id, dwarf_layouts, functions_with_prefix, is_go, variable_uses};
 pub use buildinfo::{BuildInfo, Module};
 pub use elf::Arch;
 pub use error::Error;

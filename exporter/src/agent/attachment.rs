@@ -3,7 +3,7 @@
 
 use std::{
     collections::{HashSet, hash_map::Entry},
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -119,14 +119,18 @@ pub(super) struct Attached {
 impl Agent {
     /// Reads a new target's executable, away from the event loop, unless what is in it is known.
     pub(super) fn prepare(&self, id: u32, process: Process, known: Option<Verdict>) {
-        if let Some(verdict) = known {
-            self.inspected(Inspected { id, process: process.id, verdict, of_file: true });
+        if let Some(Err(reason)) = known {
+            self.inspected(Inspected { id, process: process.id, verdict: Err(reason), of_file: true });
             return;
         }
         let agent = self.clone();
         let sites = self.inner.config.bench_sites;
         tokio::task::spawn_blocking(move || {
-            let (verdict, of_file) = look_inside(&process, sites);
+            // A file that was written in place may look like the one that the verdict is of.
+            let known = known.filter(|verdict| {
+                verdict.as_ref().is_ok_and(|inspection| process.hold(inspection.build_id.as_deref()).is_ok())
+            });
+            let (verdict, of_file) = known.map_or_else(|| look_inside(&process, sites), |verdict| (verdict, true));
             crate::heap::give_back();
             agent.send(Message::Inspected(Box::new(Inspected { id, process: process.id, verdict, of_file })));
         });
@@ -176,7 +180,7 @@ impl Agent {
             return;
         }
         let key = target.group;
-        let exe = target.process.exe();
+        let process = target.process.clone();
         let features = target.features;
         match state.groups.entry(key) {
             Entry::Occupied(mut group) => {
@@ -193,13 +197,13 @@ impl Agent {
                     group.attached = false;
                     let (features, had) = (features.union(group.features), group.features);
                     drop(guard);
-                    self.attach(outcome.id, key, inspection, exe, features, had);
+                    self.attach(outcome.id, key, inspection, process, features, had);
                 }
             }
             Entry::Vacant(slot) => {
                 slot.insert(Group::founded_by(outcome.id));
                 drop(guard);
-                self.attach(outcome.id, key, inspection, exe, features, Features::NONE);
+                self.attach(outcome.id, key, inspection, process, features, Features::NONE);
             }
         }
     }
@@ -210,7 +214,7 @@ impl Agent {
         id: u32,
         key: GroupKey,
         inspection: Arc<Inspection>,
-        exe: PathBuf,
+        process: Process,
         features: Features,
         had: Features,
     ) {
@@ -221,7 +225,7 @@ impl Agent {
                 let measure = it.measure();
                 features.has(measure) && !had.has(measure) && measure != Measure::Blocking
             };
-            let links = attach_all(&agent.inner.kernel, &inspection, &exe, key.scope(), wanted);
+            let links = attach_all(&agent.inner.kernel, &inspection, &process, key.scope(), wanted);
             agent.send(Message::Attached(Box::new(Attached { id, key, features, links })));
         });
     }
@@ -251,34 +255,44 @@ impl Agent {
                         self.send(Message::Verify(target.id));
                     } else if let Some(inspection) = target.inspection.clone() {
                         // It came while the group was being attached, and asks for more.
-                        more = Some((*id, inspection, target.process.exe(), all));
+                        more = Some((*id, inspection, target.process.clone(), all));
                     }
                 }
                 group.joined.notify_one();
-                if let Some((id, inspection, exe, all)) = more {
+                if let Some((id, inspection, process, all)) = more {
                     group.attached = false;
                     drop(guard);
-                    self.attach(id, key, inspection, exe, all, features);
+                    self.attach(id, key, inspection, process, all, features);
                 } else {
                     drop(guard);
                     self.measure_blocking(key);
                     self.see_to_scheduler();
                 }
             }
-            Err(AttachError::Gone { .. }) => {
-                // The process through which it was attached ended; another of the group takes its place.
+            Err(error @ (AttachError::Gone { .. } | AttachError::Swapped(_))) => {
+                // The process through which it was attached ended, or runs what was not inspected; another of the group takes
+                // its place.
+                let swapped = matches!(error, AttachError::Swapped(_));
+                if swapped {
+                    state.verdicts.remove(&key.file);
+                }
                 group.users.remove(&id);
                 let next = group.users.iter().find_map(|id| {
                     let target = state.targets.get(id)?;
-                    Some((*id, target.inspection.clone()?, target.process.exe(), target.features))
+                    Some((*id, target.inspection.clone()?, target.process.clone(), target.features))
                 });
                 let had = group.features;
                 let pid = state.targets.get(&id).map(|target| target.process.id.pid);
                 let over = if next.is_none() { state.groups.remove(&key) } else { None };
                 drop(guard);
                 detach_elsewhere(over.map(Group::into_links).unwrap_or_default());
-                if let Some((id, inspection, exe, features)) = next {
-                    self.attach(id, key, inspection, exe, features.union(had), had);
+                if let Some((id, inspection, process, features)) = next {
+                    self.attach(id, key, inspection, process, features.union(had), had);
+                }
+                if swapped {
+                    // Also where the identity is the same as before: what was inspected is not what runs.
+                    warn!(pid, %error, "inspected once more");
+                    self.end(id, true);
                 }
                 if let Some(pid) = pid {
                     self.look(pid);
@@ -316,11 +330,16 @@ impl Agent {
                     let key = target.group;
                     let planned = target.inspection.as_ref()?.probes.iter().find(|it| it.on_demand)?.clone();
                     let wanted = state.groups.get(&key).is_some_and(|group| !group.has(&planned));
-                    wanted.then(|| (key, planned, target.process.exe()))
+                    let build_id = target.inspection.as_ref()?.build_id.clone();
+                    wanted.then(|| (key, planned, target.process.clone(), build_id))
                 })
             };
-            let Some((key, planned, exe)) = found else { return };
-            match agent.inner.kernel.attach(planned.probe, &exe, &[planned.file_offset], key.scope()) {
+            let Some((key, planned, process, build_id)) = found else { return };
+            let kernel = &agent.inner.kernel;
+            let attached = on_inspected(&process, build_id.as_deref(), planned.probe, |exe| {
+                kernel.attach(planned.probe, exe, &[planned.file_offset], key.scope())
+            });
+            match attached {
                 Err(error) => warn!(%error, "the ServeMux probe is off: routes are folded from paths"),
                 Ok(link) => {
                     info!(function = planned.function, "attached: requests are copied before they are routed");
@@ -364,7 +383,7 @@ impl Agent {
 
     /// Gives a target probes of its own.
     pub(super) fn regroup(&self, id: u32) {
-        let (before, key, inspection, exe, features) = {
+        let (before, key, inspection, process, features) = {
             let mut guard = self.state();
             let state = &mut *guard;
             let Some(target) = state.targets.get_mut(&id).filter(|it| matches!(it.stage, Stage::Measured)) else {
@@ -377,10 +396,10 @@ impl Agent {
             target.group = key;
             target.stage = Stage::Preparing;
             state.groups.insert(key, Group::founded_by(id));
-            (before, key, inspection, target.process.exe(), target.features)
+            (before, key, inspection, target.process.clone(), target.features)
         };
         self.release(before, id);
-        self.attach(id, key, inspection, exe, features, Features::NONE);
+        self.attach(id, key, inspection, process, features, Features::NONE);
     }
 
     /// Lets a target's use of its group go; the last user detaches.
@@ -437,26 +456,46 @@ fn look_inside(process: &Process, sites: Sites) -> (Verdict, bool) {
 pub(super) fn attach_all(
     kernel: &Kernel,
     inspection: &Inspection,
-    exe: &Path,
+    process: &Process,
     scope: Scope,
     wanted: impl Fn(&PlannedProbe) -> bool,
 ) -> Result<Links, AttachError> {
-    let mut links = Vec::new();
     // Ends before starts: a start without its end would be in flight for ever.
     let mut planned: Vec<_> = inspection.probes.iter().filter(|it| !it.on_demand && wanted(it)).collect();
     planned.sort_by_key(|it| {
         matches!(it.probe, Probe::HttpStart | Probe::XnetStart | Probe::StwStart | Probe::StwStop | Probe::StwStopBare)
     });
-    for it in planned {
-        match kernel.attach(it.probe, exe, &[it.file_offset], scope) {
-            Ok(link) => links.push((it.probe, it.file_offset, link)),
-            Err(error) => {
-                detach_elsewhere(links);
-                return Err(error);
+    let Some(first) = planned.first().map(|it| it.probe) else { return Ok(Links::new()) };
+    on_inspected(process, inspection.build_id.as_deref(), first, |exe| {
+        let mut links = Links::new();
+        for it in planned {
+            match kernel.attach(it.probe, exe, &[it.file_offset], scope) {
+                Ok(link) => links.push((it.probe, it.file_offset, link)),
+                Err(error) => {
+                    detach_elsewhere(links);
+                    return Err(error);
+                }
             }
         }
-    }
-    Ok(links)
+        Ok(links)
+    })
+}
+
+/// Attaches to the file that was inspected and to no other: the offsets of one are the middle of instructions of another, for
+/// every process of it. A file cannot be written while the process runs it, so that looking before and after is enough.
+fn on_inspected<T>(
+    process: &Process,
+    build_id: Option<&str>,
+    probe: Probe,
+    attach: impl FnOnce(&Path) -> Result<T, AttachError>,
+) -> Result<T, AttachError> {
+    let held = process.hold(build_id).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => AttachError::Gone { probe },
+        _ => AttachError::Swapped(error),
+    })?;
+    let attached = attach(&held.path())?;
+    held.still().map_err(AttachError::Swapped)?;
+    Ok(attached)
 }
 
 /// Detaching blocks: it is done on a thread of its own.

@@ -137,17 +137,17 @@ impl Driver {
             group.and_then(|group| {
                 group.users.iter().find_map(|id| {
                     let target = state.targets.get(id)?;
-                    Some((target.inspection.clone()?, target.process.exe()))
+                    Some((target.inspection.clone()?, target.process.clone()))
                 })
             })
         };
-        let Some((inspection, exe)) = found else {
+        let Some((inspection, process)) = found else {
             sleep(Duration::from_secs(1)).await;
             return false;
         };
         let (agent, scope) = (self.agent.clone(), self.key.scope());
         let links = spawn_blocking(move || {
-            attach_all(&agent.inner.kernel, &inspection, &exe, scope, |it| it.measure() == Measure::Blocking)
+            attach_all(&agent.inner.kernel, &inspection, &process, scope, |it| it.measure() == Measure::Blocking)
         })
         .await;
         let links = match links {

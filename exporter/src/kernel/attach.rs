@@ -104,6 +104,8 @@ pub(crate) enum AttachError {
     Permission { probe: Probe },
     #[error("the process ended before {probe:?} was attached")]
     Gone { probe: Probe },
+    #[error("nothing is attached: {0}")]
+    Swapped(std::io::Error),
     #[error("cannot attach {probe:?}: {reason}")]
     Refused { probe: Probe, reason: String },
 }

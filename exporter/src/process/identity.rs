@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::MetadataExt as _,
+    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -86,9 +86,43 @@ impl Process {
         }
     }
 
+    /// Holds the executable open, if it is the one that was inspected: by its identity, and by its build id, since a file that
+    /// was written in place and given its old times back (as `rsync --inplace --times` does) is another under the same identity.
+    pub(crate) fn hold(&self, inspected_build_id: Option<&str>) -> io::Result<Held> {
+        let held = Held { file: self.open()?, id: self.id.file, build_id: inspected_build_id.map(str::to_owned) };
+        held.still()?;
+        Ok(held)
+    }
+
     /// The path through which the kernel finds the executable's inode, whatever has become of its name.
     pub(crate) fn exe(&self) -> PathBuf {
         exe_path(self.id.pid)
+    }
+}
+
+/// An executable held open: what is done to its path is done to the file that was inspected, also when the process runs
+/// another by then, or its id is another process's.
+#[derive(Debug)]
+pub(crate) struct Held {
+    file: File,
+    id: FileId,
+    build_id: Option<String>,
+}
+
+impl Held {
+    /// A path to this very inode, for this process.
+    pub(crate) fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
+    }
+
+    /// Whether the file still is what was inspected.
+    pub(crate) fn still(&self) -> io::Result<()> {
+        let build_id = gobinary::build_id(&self.file).map_err(io::Error::other)?;
+        if build_id == self.build_id && FileId::of(&self.file)? == self.id {
+            Ok(())
+        } else {
+            Err(io::Error::other("it is not the file that was inspected: it was written in place"))
+        }
     }
 }
 
@@ -134,6 +168,81 @@ mod tests {
         assert!(me.id.started > 0 && me.id.file.inode > 0);
         assert_eq!(me.executable, std::env::current_exe().unwrap());
         assert_eq!(Process::find(u32::MAX).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    /// A program that runs until it is dropped.
+    struct Sleeper(std::process::Child);
+
+    impl Sleeper {
+        fn start(binary: &Path) -> (Self, Process) {
+            let child = std::process::Command::new(binary).arg("60").spawn().unwrap();
+            let pid = child.id();
+            let sleeper = Self(child);
+            // The child is this test's own image until its `execve`.
+            for _ in 0..500 {
+                if let Ok(process) = Process::find(pid)
+                    && process.executable == binary
+                {
+                    return (sleeper, process);
+                }
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            panic!("{} was not started", binary.display());
+        }
+    }
+
+    impl Drop for Sleeper {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    #[test]
+    fn a_swap_is_caught() {
+        let directory = std::env::temp_dir().join(format!("gopulse-swap-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let binary = directory.join("sleeper");
+        fs::copy("/bin/sleep", &binary).unwrap();
+        let build_id = gobinary::build_id(&File::open(&binary).unwrap()).unwrap().expect("sleep has a build id");
+        let (sleeper, before) = Sleeper::start(&binary);
+        let held = before.hold(Some(&build_id)).unwrap();
+        assert_eq!(fs::metadata(held.path()).unwrap().ino(), before.id.file.inode);
+        assert!(before.hold(None).is_err() && before.hold(Some("00")).is_err());
+
+        // Another file under its name: the process still runs the first.
+        let next = directory.join("next");
+        fs::copy("/bin/sleep", &next).unwrap();
+        fs::rename(&next, &binary).unwrap();
+        before.hold(Some(&build_id)).unwrap();
+        let (second, after) = Sleeper::start(&binary);
+        assert_ne!(after.id.file, before.id.file);
+        // The id of a process that runs the second now, and the identity of the first.
+        let reused = Process { id: ProcessId { file: before.id.file, ..after.id }, ..after.clone() };
+        assert!(reused.hold(Some(&build_id)).unwrap_err().to_string().contains("another executable now"));
+        // What was held is the first for ever.
+        drop(sleeper);
+        held.still().unwrap();
+        assert_eq!(fs::metadata(held.path()).unwrap().ino(), before.id.file.inode);
+
+        // Written in place, as long as before, and given its old time back: the same to stat.
+        let held = after.hold(Some(&build_id)).unwrap();
+        drop(second);
+        let mut bytes = fs::read(&binary).unwrap();
+        let raw: Vec<u8> =
+            (0..build_id.len() / 2).map(|i| u8::from_str_radix(&build_id[2 * i..2 * i + 2], 16).unwrap()).collect();
+        let at = bytes.windows(raw.len()).position(|window| window == raw).unwrap();
+        bytes[at] ^= 1;
+        let modified = fs::metadata(&binary).unwrap().modified().unwrap();
+        fs::write(&binary, &bytes).unwrap();
+        File::options().write(true).open(&binary).unwrap().set_modified(modified).unwrap();
+        let (_third, swapped) = Sleeper::start(&binary);
+        if swapped.id.file.changed_ns == 0 {
+            assert_eq!(swapped.id.file, after.id.file, "stat cannot tell them apart");
+        }
+        assert!(held.still().unwrap_err().to_string().contains("not the file that was inspected"));
+        assert!(swapped.hold(Some(&build_id)).is_err());
+        fs::remove_dir_all(&directory).unwrap();
     }
 
     #[test]
