@@ -319,11 +319,12 @@ fn the_long_road_scales_too_and_its_rules_give_the_truth() {
     told.push(("go_gc_cpu_percent", of("go_gc_cpu_percent"), (gc / 2.0 - 0.5, gc * 2.0 + 0.5)));
     let (p95, p99) =
         (of("http_server_request_duration_p95_milliseconds"), of("http_server_request_duration_p99_milliseconds"));
-    // Of 100 requests, 90 take 4 ms, and ten 76 to 98.5 ms, 2.5 ms apart.
-    told.push(("http_server_request_duration_p95_milliseconds", p95, (0.9 * 87.0, 1.1 * 88.0)));
+    // Of 100 requests, 90 take 4 ms, and ten 76 to 98.5 ms, 2.5 ms apart: the service's own doing. What the load generator saw has
+    // the wait of its four processes for a CPU in it, and is printed beside.
+    told.push(("http_server_request_duration_p95_milliseconds", p95, (0.9 * 87.25, 1.1 * 87.25)));
+    told.push(("http_server_request_duration_p99_milliseconds", p99, (0.9 * 98.5, 1.1 * 98.5)));
     let reports: Vec<LoadReport> = loads.into_iter().map(|it| it.join().expect("the load ends")).collect();
-    let truth = 1e3 * reports[2].p99;
-    told.push(("http_server_request_duration_p99_milliseconds", p99, (0.9 * truth, 1.1 * truth)));
+    println!("p99 as the load generator saw it: {:.1} ms", 1e3 * reports[2].p99);
     held.join().expect("they are answered");
     println!("by prometheus-adapter, of pod {}:", pod.name);
     for (metric, value, (least, most)) in &told {

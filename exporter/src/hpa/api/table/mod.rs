@@ -149,7 +149,7 @@ const DEFAULTS: &[(&str, f64, &str, &str)] = &[
         "http_server_requests_per_second_fast",
         3.0,
         "rate(http_server_request_duration_seconds)",
-        "The same over 3 s: a step of load to twice the target shows within 3 s.",
+        "The same over 3 s: a step of load to twice the target shows after some 3 s.",
     ),
     (
         "go_runqueue_latency_p99_milliseconds",
