@@ -169,7 +169,7 @@ fn a_binary_replaced_on_disk_while_it_runs() {
 fn a_binary_rewritten_in_place() {
     must_be_root();
     let programs = [service("hello"), service_of("hello", "1.22", Variant::Strip)];
-    let mut contents = programs.map(|it| fs::read(it).expect("it is built"));
+    let mut contents = programs.each_ref().map(|it| fs::read(it).expect("it is built"));
     let size = contents.iter().map(Vec::len).max().unwrap_or_default();
     for content in &mut contents {
         content.resize(size, 0);
