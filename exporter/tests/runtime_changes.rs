@@ -46,7 +46,8 @@ fn no_figure_of_another_process_or_image() {
     let anew: Vec<Running> = ANEW.iter().map(|after| start(&format!("{after}ms"))).collect();
     let mut replaced: Vec<(Running, Instant)> = REPLACED.iter().map(|_| (start("0"), Instant::now())).collect();
     let end = Instant::now() + seconds();
-    let (mut scrapes, mut marked_readings, mut images) = (0u32, 0u32, BTreeMap::<u32, f64>::new());
+    let (mut scrapes, mut marked_readings, mut anew_seen) = (0u32, 0u32, 0u32);
+    let mut images = BTreeMap::<u32, f64>::new();
     while Instant::now() < end {
         for (slot, after) in replaced.iter_mut().zip(REPLACED) {
             if slot.1.elapsed() >= Duration::from_millis(after) {
@@ -75,8 +76,10 @@ fn no_figure_of_another_process_or_image() {
             assert!(made >= freed && made > 0.0 && made < 1e6, "process {pid} made {made} objects and freed {freed}");
             let percent = figures["go_gc_gogc_percent"];
             if percent > 1000.0 && percent < 1e6 {
-                let last = images.insert(pid, percent).unwrap_or(0.0);
-                assert!(percent >= last, "process {pid}: image {last}, then {percent}");
+                if let Some(last) = images.insert(pid, percent) {
+                    assert!(percent >= last, "process {pid}: image {last}, then {percent}");
+                    anew_seen += u32::from(percent > last);
+                }
             }
         }
         thread::sleep(Duration::from_millis(5));
@@ -84,11 +87,15 @@ fn no_figure_of_another_process_or_image() {
     let log = agent.log();
     let loud: Vec<&String> = log.iter().filter(|line| line.contains(" WARN") || line.contains("ERROR")).collect();
     assert!(loud.is_empty(), "{loud:#?}");
-    let of_anew = anew.iter().filter_map(|it| images.get(&it.pid())).map(|last| last - 1001.0).sum::<f64>();
+    let last_images: Vec<Option<f64>> = anew.iter().map(|it| images.get(&it.pid()).map(|mark| mark - 1000.0)).collect();
     println!(
-        "{scrapes} scrapes, {marked_readings} readings of marked images, {of_anew} images run anew; {} processes",
+        "{scrapes} scrapes, {marked_readings} readings of marked images, of {} processes; images run anew were seen \
+         {anew_seen} times, the last of each: {last_images:?}",
         images.len()
     );
-    assert!(marked_readings > 5 && of_anew > 5.0 && images.len() > REPLACED.len());
+    assert!(marked_readings > 5, "only {marked_readings} readings of marked images");
+    assert!(images.len() > REPLACED.len(), "only the processes {images:?} were seen with a mark");
+    // The slowest lives long enough to be read on any machine, if the agent sees that it is another image.
+    assert!(anew_seen >= 5, "what replaced an image in its process was seen {anew_seen} times: {last_images:?}");
     agent.stop();
 }

@@ -130,8 +130,8 @@ impl Agent {
         !named
     }
 
-    /// The process is as it was. An `execve` of the same file within one clock tick looks the same, but has taken the
-    /// kernel's config with it.
+    /// The process is as it was. An `execve` of the same file looks the same where its stack's place is not random, or not
+    /// told, but has taken the kernel's config with it.
     fn keep(&self, process: &Process) {
         let pid = process.id.pid;
         let missing = {

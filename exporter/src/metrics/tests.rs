@@ -13,7 +13,7 @@ use crate::{
 fn snapshot(series: usize) -> Arc<Snapshot> {
     let file = FileId { device: 1, inode: 2, modified_ns: 3, changed_ns: 0, size: 4 };
     let process = Process {
-        id: ProcessId { pid: 7, started: 1, file },
+        id: ProcessId { pid: 7, image: Image::default(), file },
         executable: PathBuf::from("/srv/a \"quoted\" \\ name\n"),
     };
     let target = Labels::of_process(&process);

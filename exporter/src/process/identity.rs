@@ -10,6 +10,8 @@ use std::{
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
 use serde::Serialize;
 
+use super::usage::{Image, Stat};
+
 /// One executable file as it is mapped, also when its name has been removed or given to another file since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub(crate) struct FileId {
@@ -48,8 +50,9 @@ impl FileId {
 pub(crate) struct ProcessId {
     /// Process id in the PID namespace of /proc.
     pub(crate) pid: u32,
-    /// Start time in clock ticks since boot (proc(5), `starttime`).
-    pub(crate) started: u64,
+    /// When it started, which an `execve` leaves as it is (Linux: `de_thread` in fs/exec.c hands it on), and where its stack
+    /// begins, which it does not.
+    pub(crate) image: Image,
     /// What it runs.
     pub(crate) file: FileId,
 }
@@ -66,14 +69,14 @@ pub(crate) struct Process {
 impl Process {
     /// Looks a process up. Kernel threads have no executable: `NotFound`, as for a process that is gone.
     pub(crate) fn find(pid: u32) -> io::Result<Self> {
-        let started = start_time(pid)?;
+        let image = Stat::read(pid)?.image;
         let executable = executable(pid)?;
         let file = FileId::of(&File::open(exe_path(pid))?)?;
         // The same process still, or the two halves would describe two.
-        if start_time(pid)? != started {
+        if Stat::read(pid)?.image != image {
             return Err(io::Error::from(io::ErrorKind::NotFound));
         }
-        Ok(Self { id: ProcessId { pid, started, file }, executable })
+        Ok(Self { id: ProcessId { pid, image, file }, executable })
     }
 
     /// Opens the executable, checking that it is still the one that was found.
@@ -143,20 +146,6 @@ fn without_deleted(path: PathBuf) -> PathBuf {
     }
 }
 
-/// A process's start time. A zombie is gone for our purposes.
-fn start_time(pid: u32) -> io::Result<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name in parentheses may hold anything, also ") ".
-    let (_, fields) = stat.rsplit_once(") ").ok_or(io::ErrorKind::InvalidData)?;
-    let mut fields = fields.split(' ');
-    match fields.next() {
-        Some("Z" | "X" | "x") | None => return Err(io::ErrorKind::NotFound.into()),
-        Some(_) => {}
-    }
-    // starttime is field 22; the state, just taken, is field 3.
-    fields.nth(22 - 4).and_then(|text| text.parse().ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,7 +154,7 @@ mod tests {
     fn finds_this_process_and_nothing_for_one_that_is_not() {
         let me = Process::find(std::process::id()).unwrap();
         assert_eq!(me.id.pid, std::process::id());
-        assert!(me.id.started > 0 && me.id.file.inode > 0);
+        assert!(me.id.image != Image::default() && me.id.file.inode > 0);
         assert_eq!(me.executable, std::env::current_exe().unwrap());
         assert_eq!(Process::find(u32::MAX).unwrap_err().kind(), io::ErrorKind::NotFound);
     }

@@ -9,8 +9,8 @@ use std::{
 };
 
 /// What tells one image of a process from what comes after it under the same id: its start, and where its stack begins, which
-/// an `execve` changes wherever addresses are random.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// an `execve` changes wherever addresses are random. Without the right to trace the process the latter is 0 (proc(5)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Image {
     /// Clock ticks since boot.
     pub(crate) started: u64,

@@ -88,7 +88,7 @@ impl Reader {
     /// The process is gone, or is another by now; its memory does not look like its executable says.
     pub(crate) fn open(process: &Process, plan: Option<Arc<Plan>>) -> io::Result<Self> {
         let pid = process.id.pid;
-        let image = Stat::read(pid)?.image;
+        let image = process.id.image;
         let memory = Memory::of(pid)?;
         let runtime = plan.map(|plan| {
             let bias = plan.anchor.map_or(Ok(0), |anchor| load_bias(pid, anchor))?;
@@ -97,7 +97,7 @@ impl Reader {
         });
         let runtime = runtime.transpose()?;
         // All of it was the same image's, and that is the one that is meant.
-        if Process::find(pid)?.id != process.id || Stat::read(pid)?.image != image {
+        if Process::find(pid)?.id != process.id {
             return Err(io::ErrorKind::NotFound.into());
         }
         Ok(Self { pid, memory, image, runtime })
