@@ -163,6 +163,16 @@ fn a_binary_replaced_on_disk_while_it_runs() {
     agent.stop();
 }
 
+/// How many links to programs a process holds.
+fn links(pid: u32) -> usize {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs, and this is root");
+    let names = descriptors.filter_map(|it| fs::read_link(it.ok()?.path()).ok());
+    names
+        .filter(|name| name.to_string_lossy().starts_with("anon_inode:bpf"))
+        .filter(|name| name.to_string_lossy().ends_with("link"))
+        .count()
+}
+
 /// Another program in the same inode, of the same size and time: to `stat` nothing has changed, and only the build id tells that
 /// what is known of the first does not hold. Probes at its offsets would be in the middle of the second's instructions.
 #[test]
@@ -182,8 +192,12 @@ fn a_binary_rewritten_in_place() {
     };
     let first_identity = identity();
     let agent = Agent::start(&["--executable", &binary.display().to_string()]);
+    let without = links(agent.pid());
     let mut versions = Vec::new();
     for content in [&contents[0], &contents[1], &contents[0]] {
+        // The kernel puts what is attached to an inode into whatever is in it when it is next run: what was attached to the
+        // earlier program has to be gone, which takes a moment after its end.
+        eventually("the probes on the earlier program go", || (links(agent.pid()) == without).then_some(()));
         fs::write(&binary, content).expect("nobody runs it");
         let opened = fs::File::options().write(true).open(&binary).expect("it can be opened");
         opened.set_modified(first_identity.2).expect("times can be set");

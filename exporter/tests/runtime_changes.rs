@@ -75,11 +75,12 @@ fn no_figure_of_another_process_or_image() {
             let (made, freed) = (figures["go_memstats_mallocs_total"], figures["go_memstats_frees_total"]);
             assert!(made >= freed && made > 0.0 && made < 1e6, "process {pid} made {made} objects and freed {freed}");
             let percent = figures["go_gc_gogc_percent"];
-            if percent > 1000.0 && percent < 1e6 {
-                if let Some(last) = images.insert(pid, percent) {
-                    assert!(percent >= last, "process {pid}: image {last}, then {percent}");
-                    anew_seen += u32::from(percent > last);
-                }
+            if percent > 1000.0
+                && percent < 1e6
+                && let Some(last) = images.insert(pid, percent)
+            {
+                assert!(percent >= last, "process {pid}: image {last}, then {percent}");
+                anew_seen += u32::from(percent > last);
             }
         }
         thread::sleep(Duration::from_millis(5));
