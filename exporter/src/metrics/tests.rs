@@ -5,7 +5,7 @@ use exporter_ebpf::{histogram::BOUNDS_NS, http::SeriesValue, wait::WaitValue};
 use super::{contract::Kind, families::BOUNDS, *};
 use crate::{
     kubernetes::WatchFigures,
-    process::{FileId, Process, ProcessId},
+    process::{FileId, Image, Process, ProcessId},
     runtime::{Buckets, Figure, GcSummary, Goroutines, Reading, Waiting},
     target::Labels,
 };

@@ -193,7 +193,7 @@ mod tests {
         fs::create_dir_all(&directory).unwrap();
         let binary = directory.join("sleeper");
         fs::copy("/bin/sleep", &binary).unwrap();
-        let build_id = gobinary::build_id(&File::open(&binary).unwrap()).unwrap().expect("sleep has a build id");
+        let build_id = gobinary::build_id(File::open(&binary).unwrap()).unwrap().expect("sleep has a build id");
         let (sleeper, before) = Sleeper::start(&binary);
         let held = before.hold(Some(&build_id)).unwrap();
         assert_eq!(fs::metadata(held.path()).unwrap().ino(), before.id.file.inode);
