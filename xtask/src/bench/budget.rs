@@ -27,13 +27,13 @@ pub(super) struct Options {
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Seconds of each half of a round; windows are some ten seconds apart
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 20)]
     seconds: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { rounds: 3, seconds: 30 }
+        Self { rounds: 3, seconds: 20 }
     }
 }
 
