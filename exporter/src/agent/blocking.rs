@@ -233,7 +233,7 @@ impl Driver {
             let (waiting, joined) =
                 (Instant::now(), self.agent.state().groups.get(&self.key).map(|it| Arc::clone(&it.joined)));
             if let Some(joined) = joined {
-                let _ = tokio::time::timeout(Sampler::LOOK_AGAIN, joined.notified()).await;
+                let _ = tokio::time::timeout(self.sampler.look_again(), joined.notified()).await;
             }
             if !self.group_is_there() {
                 return;
