@@ -215,7 +215,7 @@ fn cost_in_full(pid: u32) -> f64 {
     cost
 }
 
-fn known_blocking(version: &str, variant: Variant) -> Result<(), String> {
+fn known_blocking(version: &str, variant: Variant, within: f64) -> Result<(), String> {
     let running = start(&service_of("waits", version, variant), &[]);
     let pid = running.pid();
     let minor: u32 = version.split('.').nth(1).and_then(|minor| minor.parse().ok()).expect("a Go version");
@@ -226,7 +226,7 @@ fn known_blocking(version: &str, variant: Variant) -> Result<(), String> {
     std::thread::sleep(block_seconds(4));
     let counts: Vec<Counted> = ask(&running, "/stop");
     let theirs = by_reason(&counts, minor);
-    let compared = compare(&format!("Go {version}:"), &blocked_of(&agent, pid, &theirs), &theirs, 2.0);
+    let compared = compare(&format!("Go {version}:"), &blocked_of(&agent, pid, &theirs), &theirs, within);
     assert_eq!(agent.scrape().lost(), Vec::<String>::new());
     agent.stop();
     compared
@@ -236,8 +236,10 @@ fn known_blocking(version: &str, variant: Variant) -> Result<(), String> {
 #[test]
 fn blocking_against_the_programs_own_account() {
     must_be_root();
-    for version in ["1.17.13", "1.21.13", "1.27.4"] {
-        one_of_three(|| known_blocking(version, Variant::Strip));
+    // Go before 1.21 leaves no instruction to probe that the kernel emulates: the second trap of each hit lies between the program's
+    // clock and ours, and on a busy machine so does whoever runs meanwhile.
+    for (version, within) in [("1.17.13", 5.0), ("1.21.13", 2.0), ("1.27.4", 2.0)] {
+        one_of_three(|| known_blocking(version, Variant::Strip, within));
     }
 }
 
