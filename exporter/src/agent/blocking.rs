@@ -15,7 +15,7 @@ use super::{
     Agent,
     attachment::{GroupKey, attach_all, detach_elsewhere},
     blocked::Raw,
-    leftovers,
+    leftovers, quiet,
     state::Stage,
 };
 use crate::{
@@ -29,6 +29,8 @@ use crate::{
 const TAIL: Duration = Duration::from_millis(250);
 /// How long until attaching is tried again where it failed.
 const AGAIN: Duration = Duration::from_mins(1);
+/// The longest rest of an idle group's task that nobody wakes.
+const REST: Duration = Duration::from_mins(1);
 
 /// A user of a group, as the budget sees it.
 #[derive(Clone, Copy, Debug)]
@@ -230,11 +232,8 @@ impl Driver {
                     }
                 }
             }
-            let (waiting, joined) =
-                (Instant::now(), self.agent.state().groups.get(&self.key).map(|it| Arc::clone(&it.joined)));
-            if let Some(joined) = joined {
-                let _ = tokio::time::timeout(self.sampler.look_again(), joined.notified()).await;
-            }
+            let waiting = Instant::now();
+            self.look_again().await;
             if !self.group_is_there() {
                 return;
             }
@@ -258,6 +257,20 @@ impl Driver {
         let open = began.elapsed();
         sleep(TAIL).await;
         self.close(&users, open, from, until, began, false).await;
+    }
+
+    /// Waits until it should be asked again whether the probes may stay attached: soon, since load comes without notice, but
+    /// for idle programs; or until there is another user.
+    async fn look_again(&self) {
+        let joined = self.agent.state().groups.get(&self.key).map(|it| Arc::clone(&it.joined));
+        let Some(joined) = joined else { return };
+        let resting = self.sampler.is_quiet();
+        if resting {
+            let hits = self.accounts.iter().map(|(id, account)| (*id, account.hits.0 + account.hits.1)).collect();
+            self.agent.inner.quiet.rest(self.key, hits, Arc::clone(&joined));
+        }
+        let _ = tokio::time::timeout(if resting { REST } else { quiet::LOOK }, joined.notified()).await;
+        self.agent.inner.quiet.woke(self.key);
     }
 
     /// Settles what was seen, takes what has not ended, and detaches.

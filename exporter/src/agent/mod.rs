@@ -8,6 +8,7 @@ mod discovery;
 mod leftovers;
 mod pods;
 mod profile;
+mod quiet;
 mod retired;
 mod routes;
 mod runtime;
@@ -100,6 +101,8 @@ struct Inner {
     profiling: Semaphore,
     /// What probes cost on this machine, once it is known.
     costs: OnceCell<Costs>,
+    /// Groups whose task rests.
+    quiet: quiet::Quiet,
     /// Entries of the map of blocked goroutines, as of the last full scan.
     parked_entries: AtomicU64,
     scanned: AtomicBool,
@@ -128,6 +131,7 @@ impl Agent {
             scheduler: Mutex::default(),
             profiling: Semaphore::new(1),
             costs: OnceCell::new(),
+            quiet: quiet::Quiet::default(),
             parked_entries: AtomicU64::new(0),
             scanned: AtomicBool::new(false),
             scrapes: AtomicU64::new(0),
@@ -144,6 +148,8 @@ impl Agent {
         let mut events = events.stream()?;
         let mut scan = tokio::time::interval(Duration::from_secs_f64(self.inner.config.scan_interval_seconds));
         scan.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = tokio::time::interval(quiet::LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut rounds: u64 = 0;
         loop {
             tokio::select! {
@@ -153,6 +159,7 @@ impl Agent {
                     }
                 }
                 Some(message) = inbox.recv() => self.on_message(message),
+                _ = looks.tick() => self.wake_busy(),
                 _ = scan.tick() => {
                     self.scan(rounds.is_multiple_of(ROUNDS_OF_A_FULL_SCAN));
                     rounds += 1;

@@ -13,9 +13,7 @@ const SHORTEST: Duration = Duration::from_millis(20);
 /// What quiet times may save up: a load that begins all at once is noticed within a second, and must not be paid for longer.
 const SAVED: Duration = Duration::from_secs(1);
 /// Less than this share of the limit is idle.
-const QUIET: f64 = 0.001;
-/// After so many looks at an idle program the next is later.
-const QUIET_LOOKS: u32 = 3;
+const QUIET: f64 = 0.02;
 /// The probes stay attached while they cost less than this share of the limit.
 const COMFORTABLE: f64 = 0.8;
 
@@ -35,14 +33,12 @@ pub(crate) struct Sampler {
     purse: f64,
     /// What the probes cost while they are attached, in limits; none before the first window.
     burn: Option<f64>,
-    /// How many times in a row they cost nothing to speak of.
-    quiet: u32,
 }
 
 impl Sampler {
     /// Nothing known and nothing saved.
     pub(crate) fn new() -> Self {
-        Self { purse: 0.0, burn: None, quiet: 0 }
+        Self { purse: 0.0, burn: None }
     }
 
     /// Time has passed in which the probes spent so many seconds of the limit.
@@ -53,9 +49,7 @@ impl Sampler {
     /// What the probes cost while they were last attached.
     pub(crate) fn burned(&mut self, attached: Duration, spent: f64) {
         if !attached.is_zero() {
-            let burn = spent / attached.as_secs_f64();
-            self.burn = Some(burn);
-            self.quiet = if burn < QUIET { self.quiet.saturating_add(1) } else { 0 };
+            self.burn = Some(spent / attached.as_secs_f64());
         }
     }
 
@@ -65,10 +59,9 @@ impl Sampler {
         self.purse >= 0.0
     }
 
-    /// How long until it should be asked again whether probes may stay: soon, since load comes without notice, but for
-    /// programs that have been idle for a while, of which a node has many.
-    pub(crate) fn look_again(&self) -> Duration {
-        Duration::from_secs(if self.quiet < QUIET_LOOKS { 1 } else { 5 })
+    /// Whether the program is idle, so that nothing need be asked until that changes.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.burn.is_some_and(|burn| burn < QUIET)
     }
 
     /// What to do while the probes are detached. `random` is from 0 to 1: windows at even distances would see nothing of what
@@ -99,7 +92,7 @@ mod tests {
         while now < seconds {
             random = (random * 97.3_f64 + 0.137).fract();
             let (wait, open) = match sampler.turn(random) {
-                Turn::Full => (0.0, sampler.look_again().as_secs_f64()),
+                Turn::Full => (0.0, 1.0),
                 Turn::Window { wait, open } => (wait.as_secs_f64(), open.as_secs_f64()),
             };
             sampler.passed(Duration::from_secs_f64(wait), 0.0);
@@ -145,7 +138,7 @@ mod tests {
             let mut sampler = Sampler::new();
             sampler.passed(Duration::from_hours(1), 0.0);
             assert!(sampler.can_stay());
-            sampler.passed(sampler.look_again(), burn);
+            sampler.passed(Duration::from_secs(1), burn);
             assert!(!sampler.can_stay(), "{burn} times the limit");
         }
     }

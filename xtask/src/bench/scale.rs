@@ -15,6 +15,8 @@ use crate::service;
 
 const ROUNDS: usize = 3;
 const REST: Duration = Duration::from_secs(10);
+/// From the last request until the targets are at rest, and the threads that attached to them are gone, 10 s after.
+const SETTLED: Duration = Duration::from_secs(15);
 
 /// Measures.
 pub(super) fn run(fleet: &mut Fleet<'_>) -> Result<Section> {
@@ -40,7 +42,7 @@ pub(super) fn run(fleet: &mut Fleet<'_>) -> Result<Section> {
         attach.push(seconds);
         sites = agent.targets()?.1;
         fleet.touch()?;
-        thread::sleep(Duration::from_secs(1));
+        thread::sleep(SETTLED);
         rest.push(percent_of_a_core(agent.pid(), || {
             thread::sleep(REST);
             Ok(())
