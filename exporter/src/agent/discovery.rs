@@ -18,7 +18,7 @@ use super::{
 use crate::{
     config::Selection,
     kubernetes::Placement,
-    process::{self, Process},
+    process::{self, Census, Process},
     target::{Features, Labels, Measure, Sites, inspect},
 };
 
@@ -27,8 +27,15 @@ const LINGER: Duration = Duration::from_secs(5);
 
 impl Agent {
     /// The net beneath the events. A full scan looks at every process; one between full scans only at those not seen before,
-    /// and at targets that /proc no longer shows.
+    /// and at targets that /proc no longer shows, and at nothing where no task has come or gone.
     pub(super) fn scan(&self, full: bool) {
+        let ports_matter = !self.inner.config.select.listen_ports.is_empty();
+        let census = Census::now();
+        let same = census.is_some() && std::mem::replace(&mut self.state().census, census.clone()) == census;
+        if same && !full && !ports_matter {
+            self.bury();
+            return;
+        }
         let pids = match process::pids() {
             Ok(pids) => pids,
             Err(error) => {
@@ -37,7 +44,6 @@ impl Agent {
             }
         };
         let present: HashSet<u32> = pids.iter().copied().collect();
-        let ports_matter = !self.inner.config.select.listen_ports.is_empty();
         let to_look_at: Vec<u32> = {
             let mut state = self.state();
             state.unwanted.retain(|pid, _| present.contains(pid));

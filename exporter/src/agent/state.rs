@@ -23,7 +23,7 @@ use crate::{
     config::Globs,
     kernel::Maps,
     kubernetes::Placement,
-    process::{FileId, Process, ProcessId},
+    process::{Census, FileId, Process, ProcessId},
     target::{Features, Inspection, Labels},
 };
 
@@ -104,6 +104,8 @@ pub(super) struct State {
     /// Idle entries of the map of requests in flight, as of the last full scan, with the start of their last request. Empty
     /// unless the map is filling.
     pub(super) idle: HashMap<u64, u64>,
+    /// The tasks of the machine, just before the last scan.
+    pub(super) census: Option<Census>,
     pub(super) routes: Routes,
     pub(super) contained: Contained,
     /// What ended targets of containers counted that may come back.
@@ -126,6 +128,7 @@ impl State {
             settled: HashMap::new(),
             settled_requests: HashMap::new(),
             idle: HashMap::new(),
+            census: None,
             routes: Routes::default(),
             contained: Contained::default(),
             retired: HashMap::new(),
