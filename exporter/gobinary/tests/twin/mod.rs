@@ -7,6 +7,9 @@ use std::process::Command;
 /// A release that can fetch the toolchain of another architecture as a module.
 const KNOWS_TOOLCHAINS: &str = "1.27.4";
 
+/// The last release whose race detector for arm64 is not shipped for amd64: its toolchain for arm64 is widely served.
+const SERVED_FOR_ARM64: &str = "1.20.14";
+
 const PROGRAM: &str = r#"package main
 
 import (
@@ -81,15 +84,19 @@ fn host() -> &'static str {
 
 /// What `go` prints, run with a release.
 fn go_says(root: &Path, go: &str, args: &[&str]) -> String {
+    let output = go_command(root, go, args);
+    assert!(output.status.success(), "go {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+fn go_command(root: &Path, go: &str, args: &[&str]) -> std::process::Output {
     let mut command = Command::new("go");
     command
         .current_dir(root)
         .env("GOTOOLCHAIN", format!("go{go}"))
         .env("GOFLAGS", "-mod=mod")
         .env("GODEBUG", "goindex=0");
-    let output = command.env("GOWORK", "off").args(args).output().expect("the go command runs");
-    assert!(output.status.success(), "go {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    command.env("GOWORK", "off").args(args).output().expect("the go command runs")
 }
 
 /// A toolchain for this machine that can build with the race detector for the other architecture: until Go 1.20 what is linked
@@ -105,10 +112,18 @@ fn with_race_runtime(root: &Path, go: &str, arch: &str) -> PathBuf {
     if runtime.is_file() {
         return own;
     }
-    let module = format!("golang.org/toolchain@v0.0.1-go{go}.linux-{arch}");
-    let answer = go_says(root, KNOWS_TOOLCHAINS, &["mod", "download", "-json", &module]);
-    let dir = answer.lines().find_map(|line| line.trim().strip_prefix("\"Dir\": \"")?.strip_suffix("\","));
-    let other = Path::new(dir.expect("go mod download says where")).join("src/runtime/race");
+    // It is C, and the release's own Go is what is looked at: where a module proxy does not serve the other architecture's
+    // toolchain of this release, that of the next does.
+    let mut refusals = String::new();
+    let served = [go, SERVED_FOR_ARM64].into_iter().find_map(|release| {
+        let module = format!("golang.org/toolchain@v0.0.1-go{release}.linux-{arch}");
+        let output = go_command(root, KNOWS_TOOLCHAINS, &["mod", "download", "-json", &module]);
+        let answer = String::from_utf8_lossy(&output.stdout).into_owned();
+        let dir = answer.lines().find_map(|line| line.trim().strip_prefix("\"Dir\": \"")?.strip_suffix("\","));
+        refusals += &answer;
+        dir.map(|dir| Path::new(dir).join("src/runtime/race"))
+    });
+    let other = served.unwrap_or_else(|| panic!("no race detector for {arch} and go{go}: {refusals}"));
     // Links to everything but the way down to the one folder that differs.
     let partial = goroot.with_extension("partial");
     let _ = fs::remove_dir_all(&partial);
