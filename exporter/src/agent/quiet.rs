@@ -71,7 +71,10 @@ mod tests {
     #[tokio::test]
     async fn a_group_rests_while_its_counts_hardly_grow() {
         let quiet = Quiet::default();
-        let key = GroupKey { file: crate::process::FileId { device: 1, inode: 2, modified_ns: 3, changed_ns: 0, size: 4 }, pid: None };
+        let key = GroupKey {
+            file: crate::process::FileId { device: 1, inode: 2, modified_ns: 3, changed_ns: 0, size: 4 },
+            pid: None,
+        };
         let wake = Arc::new(Notify::new());
         quiet.rest(key, vec![(1, 1000), (2, 0)], Arc::clone(&wake));
         let woken = |parks: u64| {
