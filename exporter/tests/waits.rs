@@ -75,7 +75,7 @@ fn pauses(version: &str, variant: Variant) {
         theirs.cycles, theirs.seconds
     );
     // Older runtimes do not count what starting the world after mark termination takes, and here threads are many.
-    let most = if minor < 22 { 100.0 } else { 5.0 };
+    let most = if minor < 22 { 25.0 } else { 5.0 };
     assert!(
         (-5.0..most).contains(&difference),
         "the sum of pauses is {difference:+.2}% off the runtime's on Go {version}"

@@ -34,6 +34,10 @@ pub struct Options {
 struct Outcome {
     executions: u64,
     edges: u64,
+    /// Whole seconds that the slowest input took.
+    slowest: u64,
+    /// The most memory the fuzzer held, its own corpus and the address sanitizer's shadow included, MiB.
+    peak: u64,
     /// Files with inputs that crashed it, ran too long or took too much.
     crashes: Vec<PathBuf>,
 }
@@ -48,17 +52,21 @@ pub fn run(options: &Options) -> Result<()> {
     require_nightly()?;
     let cargo_fuzz = cargo_fuzz()?;
     let binaries = build(&cargo_fuzz)?;
-    let mut table =
-        format!("{:<10} {:>8} {:>12} {:>9} {:>8}\n", "target", "seconds", "executions", "coverage", "crashes");
+    let mut table = format!(
+        "{:<10} {:>8} {:>12} {:>9} {:>10} {:>9} {:>8}\n",
+        "target", "seconds", "executions", "coverage", "slowest, s", "peak, MiB", "crashes"
+    );
     let mut crashes = Vec::new();
     for target in targets {
         util::say(&format!("fuzzing {target} for {share} s"));
         let outcome = fuzz(&binaries.join(target), target, share)?;
-        let (executions, edges, found) = (outcome.executions, outcome.edges, outcome.crashes.len());
-        writeln!(table, "{target:<10} {share:>8} {executions:>12} {edges:>9} {found:>8}")?;
+        let Outcome { executions, edges, slowest, peak, .. } = outcome;
+        let found = outcome.crashes.len();
+        writeln!(table, "{target:<10} {share:>8} {executions:>12} {edges:>9} {slowest:>10} {peak:>9} {found:>8}")?;
         crashes.extend(outcome.crashes);
     }
     print!("{table}");
+    println!("an input that takes over 1 s, or an allocation over 64 MiB, counts as a crash");
     if !crashes.is_empty() {
         let files: Vec<_> = crashes.iter().map(|file| file.display().to_string()).collect();
         bail!("{} crashes, hangs or large allocations; the inputs: {}", files.len(), files.join(" "));
@@ -128,7 +136,9 @@ fn fuzz(binary: &Path, target: &str, seconds: u64) -> Result<Outcome> {
             bail!("`{}` failed: {}", util::display(&command), output.status);
         }
     }
-    Ok(Outcome { executions: executions(&log), edges: edges(&log), crashes })
+    let (slowest, peak) = (stat(&log, "slowest_unit_time_sec"), stat(&log, "peak_rss_mb"));
+    let (slowest, peak) = (slowest.unwrap_or(0), peak.unwrap_or(0));
+    Ok(Outcome { executions: executions(&log), edges: edges(&log), slowest, peak, crashes })
 }
 
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -138,10 +148,15 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
 
 /// `stat::number_of_executed_units: 123`, or the number of the last line of progress after a crash.
 fn executions(log: &str) -> u64 {
-    let total = log.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:")?.trim().parse().ok());
+    let total = stat(log, "number_of_executed_units");
     let progress =
         || log.lines().rev().find_map(|line| line.strip_prefix('#')?.split('\t').next()?.trim().parse().ok());
     total.or_else(progress).unwrap_or(0)
+}
+
+/// A line of `-print_final_stats=1`: `stat::NAME: 123`.
+fn stat(log: &str, name: &str) -> Option<u64> {
+    log.lines().find_map(|line| line.strip_prefix("stat::")?.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok())
 }
 
 /// `cov: 123` of the last line of progress: the edges of the program's flow that were taken.
@@ -161,6 +176,7 @@ mod tests {
         assert_eq!((executions(log), edges(log)), (101_561, 841));
         let done = format!("{log}stat::number_of_executed_units: 101999\n");
         assert_eq!((executions(&done), edges(&done)), (101_999, 841));
+        assert_eq!(stat("stat::peak_rss_mb:              398\n", "peak_rss_mb"), Some(398));
     }
 
     #[test]

@@ -13,9 +13,10 @@ use tracing::{debug, info, warn};
 
 use super::{
     Agent,
-    attachment::{GroupKey, attach_all, detach_elsewhere},
     blocked::Raw,
-    leftovers, quiet,
+    leftovers,
+    links::{GroupKey, attach_all, detach_elsewhere},
+    quiet,
     state::Stage,
 };
 use crate::{

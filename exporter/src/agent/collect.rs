@@ -111,7 +111,7 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
     for target in state.targets.values() {
         *by_stage.entry(target.stage.name()).or_default() += 1;
     }
-    let probes = state.groups.values().map(super::attachment::Group::sites).sum::<usize>() as u64;
+    let probes = state.groups.values().map(super::links::Group::sites).sum::<usize>() as u64;
     usage.push(maps.targets.usage(by_stage.get("measured").copied().unwrap_or(0)));
     drop(guard);
     for id in wants_mux {
@@ -211,7 +211,7 @@ fn target_figures(
             TargetFigures {
                 target: target.labels.clone(),
                 active_requests: active_of.get(&target.id).copied().unwrap_or(0),
-                probes: state.groups.get(&target.group).map_or(0, super::attachment::Group::sites),
+                probes: state.groups.get(&target.group).map_or(0, super::links::Group::sites),
                 info: info(inner, target, inspection),
                 probe_figures: super::waits::probe_figures(inner, target, &kept),
                 blocked_functions: super::profile::blocked_functions(state, target, leaders),

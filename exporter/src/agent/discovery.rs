@@ -11,8 +11,8 @@ use tracing::{debug, info, warn};
 
 use super::{
     Agent, Message, PORT_LOOKS,
-    attachment::GroupKey,
     blocked::Blocked,
+    links::GroupKey,
     state::{Stage, State, Target},
 };
 use crate::{

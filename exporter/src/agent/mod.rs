@@ -6,6 +6,7 @@ mod blocking;
 mod collect;
 mod discovery;
 mod leftovers;
+mod links;
 mod pods;
 mod profile;
 mod quiet;
@@ -204,7 +205,7 @@ impl Agent {
     /// Detaches everything, at once.
     pub(crate) fn shut_down(&self) {
         let groups = self.state().take_groups();
-        attachment::detach_in_parallel(groups);
+        links::detach_in_parallel(groups);
     }
 
     /// What probes cost on this machine: measured the first time it is asked for.

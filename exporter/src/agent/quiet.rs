@@ -11,7 +11,7 @@ use std::{
 use exporter_ebpf::wait::WatchState;
 use tokio::sync::Notify;
 
-use super::{Agent, attachment::GroupKey};
+use super::{Agent, links::GroupKey};
 
 /// Time between two looks: what a load that begins at once can spend unnoticed.
 pub(super) const LOOK: Duration = Duration::from_secs(1);

@@ -13,8 +13,8 @@ use exporter_ebpf::{
 };
 
 use super::{
-    attachment::{Group, GroupKey},
     blocked::Blocked,
+    links::{Group, GroupKey},
     pods::Contained,
     retired::Retired,
     routes::{Routes, Templates},

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use super::{
-    attachment::Group,
+    links::Group,
     state::{Stage, State},
 };
 use crate::{

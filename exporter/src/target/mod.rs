@@ -2,13 +2,15 @@
 //! probes are attached or metrics written.
 
 mod features;
+mod inspection;
 mod labels;
 mod plan;
 mod reasons;
 
 pub(crate) use self::{
     features::{Features, Measure},
+    inspection::{Disabled, Feature, Inspection, PlannedProbe},
     labels::Labels,
-    plan::{Disabled, Feature, Inspection, PlannedProbe, Sites, inspect},
+    plan::{Sites, inspect},
     reasons::{UNKNOWN, stw_reason},
 };

@@ -1,39 +1,17 @@
-//! What can be measured in a Go binary: which functions are probed where, which offsets that needs, and what is off and why.
+//! What can be measured in a Go binary: which functions are probed where, and which offsets that needs.
 //! This table is where a new probe is added.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use clap::ValueEnum;
 use exporter_ebpf::target::{Http2Offsets, NONE, TargetConfig, request_words};
 use gobinary::{Cost, Function, Global, GoBinary, Instruction, Site, SiteError, Source};
-use serde::Serialize;
 
-use super::features::{Features, Measure};
+use super::{
+    features::Measure,
+    inspection::{Disabled, Feature, Inspection, Module, PlannedProbe},
+};
 use crate::{kernel::Probe, runtime};
-
-/// What a target can give.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Feature {
-    /// HTTP/1 server requests.
-    Http1Server,
-    /// HTTP/2 server requests of net/http.
-    Http2Server,
-    /// HTTP/2 server requests of golang.org/x/net/http2.
-    XnetHttp2Server,
-    /// Routes as ServeMux patterns (Go 1.22 on); without it they are folded from paths.
-    RoutePattern,
-    /// Hijacked connections.
-    Hijack,
-    /// Requests that end in a panic.
-    Panic,
-    /// The Go runtime's own figures.
-    Runtime,
-    /// How long goroutines are blocked.
-    GoroutineBlocking,
-    /// Stop-the-world pauses.
-    StopTheWorld,
-}
 
 /// Where probes go in a function.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -44,190 +22,6 @@ pub(crate) enum Sites {
     /// A request's probes as tracers commonly place them, for comparison: at the first byte of the function that calls the
     /// handler, and at each of its RETs, where the end's program finds no response writer and counts nothing.
     EntryRet,
-}
-
-/// One site of one probe.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct PlannedProbe {
-    /// Which program.
-    pub(crate) probe: Probe,
-    /// The function probed.
-    pub(crate) function: String,
-    /// The instruction under the probe.
-    pub(crate) instruction: String,
-    /// Its distance from the function's start, bytes.
-    pub(crate) function_offset: u32,
-    /// Where it is in the file, bytes: what the kernel is given.
-    pub(crate) file_offset: u64,
-    /// What the kernel does there.
-    pub(crate) cost: String,
-    /// Attached only when it is needed.
-    pub(crate) on_demand: bool,
-}
-
-impl PlannedProbe {
-    /// What it is for.
-    pub(crate) fn measure(&self) -> Measure {
-        match self.probe {
-            Probe::HttpStart
-            | Probe::XnetStart
-            | Probe::Http1End
-            | Probe::Http2End
-            | Probe::XnetEnd
-            | Probe::HttpHijack
-            | Probe::HttpPanic
-            | Probe::HttpMux => Measure::Http,
-            Probe::GoPark | Probe::GoRun => Measure::Blocking,
-            Probe::StwStop | Probe::StwStopBare | Probe::StwStart | Probe::StwEnd => Measure::Gc,
-        }
-    }
-}
-
-/// Something that is off.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Disabled {
-    /// What.
-    pub(crate) feature: Feature,
-    /// Why, for a person.
-    pub(crate) reason: String,
-}
-
-/// A module linked into the executable.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Module {
-    /// Its path.
-    path: String,
-    /// Its version, or the replacement's.
-    version: String,
-    /// What replaces it, where it is replaced.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    replaced_by: Option<String>,
-}
-
-impl Module {
-    fn of(module: &gobinary::Module) -> Self {
-        let used = module.replace.as_deref().unwrap_or(module);
-        Self {
-            path: module.path.clone(),
-            version: used.version.clone(),
-            replaced_by: module.replace.as_ref().map(|it| it.path.clone()),
-        }
-    }
-}
-
-/// What inspecting an executable gave.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Inspection {
-    /// As Go writes it: "go1.22.10".
-    pub(crate) go_version: String,
-    /// Main module's path, or the main package's without modules.
-    pub(crate) main_module: String,
-    /// Its version.
-    pub(crate) main_version: String,
-    /// Where function addresses are from.
-    pub(crate) functions_from: String,
-    /// Where struct offsets are from.
-    pub(crate) layouts_from: String,
-    /// How the runtime's variables were found: a source and how many by it.
-    pub(crate) variables_from: BTreeMap<&'static str, usize>,
-    /// The runtime's variables: link-time addresses.
-    pub(crate) variables: BTreeMap<&'static str, u64>,
-    /// The build id, if it has one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) build_id: Option<String>,
-    /// What was odd, and why the recorded Go version cannot be true.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) notes: Vec<String>,
-    /// Bytes of the file that were read.
-    pub(crate) bytes_read: u64,
-    /// Modules linked in: path and version, the main module first.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) modules: Vec<Module>,
-    /// Build settings, as `go version -m` shows them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) settings: Vec<(String, String)>,
-    /// Sites.
-    #[serde(rename = "probe_sites")]
-    pub(crate) probes: Vec<PlannedProbe>,
-    /// What is off.
-    pub(crate) disabled: Vec<Disabled>,
-    /// How long it took, seconds.
-    pub(crate) seconds: f64,
-    /// What the kernel side is told; the target's id and limits are still to be set.
-    #[serde(skip)]
-    pub(crate) config: TargetConfig,
-    /// How the runtime's own figures are read, or why they cannot be.
-    #[serde(skip)]
-    pub(crate) runtime: Result<Arc<runtime::Plan>, String>,
-    /// Offset of `runtime.g.atomicstatus`.
-    #[serde(skip)]
-    pub(crate) g_status: u16,
-    /// Offset of `runtime.g.trackingSeq`.
-    #[serde(skip)]
-    pub(crate) g_tracking_seq: u16,
-    /// 22 of go1.22.10; 0 where the version is not known.
-    #[serde(skip)]
-    pub(crate) go_minor: u16,
-}
-
-impl Inspection {
-    /// Whether any of what is asked for can be measured.
-    pub(crate) fn measures_something(&self, features: Features) -> bool {
-        features.iter().any(|measure| match measure {
-            Measure::Http => [Feature::Http1Server, Feature::Http2Server, Feature::XnetHttp2Server]
-                .iter()
-                .any(|feature| !self.disabled.iter().any(|off| off.feature == *feature)),
-            Measure::Runtime => self.runtime.is_ok(),
-            Measure::Blocking => !self.disabled.iter().any(|off| off.feature == Feature::GoroutineBlocking),
-            Measure::Gc => !self.disabled.iter().any(|off| off.feature == Feature::StopTheWorld),
-            // By itself it is no reason to take a process.
-            Measure::Scheduler => false,
-        })
-    }
-
-    /// Why nothing can.
-    pub(crate) fn why_nothing(&self) -> String {
-        self.disabled
-            .first()
-            .map_or_else(|| "nothing that is asked for can be measured".into(), |off| off.reason.clone())
-    }
-}
-
-impl fmt::Display for Inspection {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(out, "Go version      {}", self.go_version)?;
-        writeln!(out, "main module     {} {}", self.main_module, self.main_version)?;
-        writeln!(out, "functions from  {}", self.functions_from)?;
-        writeln!(out, "layouts from    {}", self.layouts_from)?;
-        let variables: Vec<_> =
-            self.variables_from.iter().map(|(from, count)| format!("{count} from {from}")).collect();
-        writeln!(
-            out,
-            "variables       {}",
-            if variables.is_empty() { "none".to_owned() } else { variables.join(", ") }
-        )?;
-        writeln!(out, "read            {} KiB in {:.0} ms", self.bytes_read / 1024, self.seconds * 1e3)?;
-        for note in &self.notes {
-            writeln!(out, "note            {note}")?;
-        }
-        writeln!(out, "probe sites")?;
-        for it in &self.probes {
-            let when = if it.on_demand { ", on demand" } else { "" };
-            writeln!(
-                out,
-                "  {:<12} {}+{:#x}: {} ({}{when})",
-                format!("{:?}", it.probe),
-                it.function,
-                it.function_offset,
-                it.instruction,
-                it.cost
-            )?;
-        }
-        for off in &self.disabled {
-            writeln!(out, "off  {:?}: {}", off.feature, off.reason)?;
-        }
-        Ok(())
-    }
 }
 
 const SERVE_HTTP: &str = "net/http.serverHandler.ServeHTTP";
