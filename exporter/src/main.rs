@@ -28,10 +28,6 @@ use crate::{
     serve::Protection,
 };
 
-/// Threads for work that waits for the kernel: attaching, detaching, reading maps. Few enough to cost little, many enough for
-/// the four scrapes that a slow client may hold.
-const BLOCKING_THREADS: usize = 64;
-
 /// A message for the user, and the status to end with.
 struct Failure {
     message: String,
@@ -103,12 +99,7 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
     let pods = pods.map_err(Failure::usage)?;
     let node = config.kubernetes.node_name.clone().unwrap_or_default();
     let (agent, inbox) = Agent::new(config, kernel, globs, pods.clone());
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        // One for each of 250 targets that come at once would do nothing sooner, and cost memory.
-        .max_blocking_threads(BLOCKING_THREADS)
-        .build()
-        .map_err(Failure::error)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::error)?;
     let result = runtime.block_on(async {
         let mut terminate =
             tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(Failure::error)?;

@@ -40,9 +40,8 @@ impl Agent {
             self.inspected(Inspected { id, process: process.id, verdict: Err(reason), of_file: true });
             return;
         }
-        let agent = self.clone();
         let sites = self.inner.config.bench_sites;
-        tokio::task::spawn_blocking(move || {
+        self.elsewhere(move |agent| {
             // A file that was written in place may look like the one that the verdict is of.
             let known = known.filter(|verdict| {
                 verdict.as_ref().is_ok_and(|inspection| process.hold(inspection.build_id.as_deref()).is_ok())
@@ -135,8 +134,7 @@ impl Agent {
         features: Features,
         had: Features,
     ) {
-        let agent = self.clone();
-        tokio::task::spawn_blocking(move || {
+        self.elsewhere(move |agent| {
             // What blocks is attached when the budget allows.
             let wanted = |it: &PlannedProbe| {
                 let measure = it.measure();
@@ -239,8 +237,7 @@ impl Agent {
 
     /// Attaches the ServeMux probe of a target whose middleware copies requests.
     pub(super) fn attach_mux(&self, id: u32) {
-        let agent = self.clone();
-        tokio::task::spawn_blocking(move || {
+        self.elsewhere(move |agent| {
             let found = {
                 let state = agent.state();
                 state.targets.get(&id).and_then(|target| {
@@ -289,8 +286,7 @@ impl Agent {
             let Some(site) = probes.iter().find(asked_for) else { return };
             (target.process.clone(), site.file_offset)
         };
-        let agent = self.clone();
-        tokio::task::spawn_blocking(move || {
+        self.elsewhere(move |agent| {
             // Where it cannot be seen, nothing speaks against it.
             if !crate::process::is_probed(&process, offset).unwrap_or(true) {
                 agent.send(Message::Regroup(id));

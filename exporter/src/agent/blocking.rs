@@ -149,10 +149,12 @@ impl Driver {
             return false;
         };
         let (agent, scope) = (self.agent.clone(), self.key.scope());
+        let Ok(turn) = self.agent.inner.turns.acquire().await else { return false };
         let links = spawn_blocking(move || {
             attach_all(&agent.inner.kernel, &inspection, &process, scope, |it| it.measure() == Measure::Blocking)
         })
         .await;
+        drop(turn);
         let links = match links {
             Ok(Ok(links)) => links,
             Ok(Err(error)) => {

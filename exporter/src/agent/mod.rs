@@ -60,6 +60,9 @@ const ROUNDS_OF_A_FULL_SCAN: u64 = 15;
 const EXIT_LOOK: Duration = Duration::from_millis(50);
 /// How long after a panic its goroutine should be gone.
 const PANIC_LOOK: Duration = Duration::from_millis(100);
+/// Executables read, and probes attached, at one time: a thread for each of 250 targets that come at once would be done no
+/// sooner, and cost memory.
+const TURNS: usize = 32;
 
 /// What the agent is told, by the kernel, by time, or by its own tasks.
 enum Message {
@@ -98,6 +101,8 @@ struct Inner {
     messages: mpsc::UnboundedSender<Message>,
     /// The scheduler's tracepoints, while somebody asks for them. Never taken while the state is.
     scheduler: Mutex<Option<SchedulerLinks>>,
+    /// Executables read, and probes attached, at one time.
+    turns: Arc<Semaphore>,
     /// One profile is taken at a time: the maps of stacks are small.
     profiling: Semaphore,
     /// What probes cost on this machine, once it is known.
@@ -130,6 +135,7 @@ impl Agent {
             pods,
             messages,
             scheduler: Mutex::default(),
+            turns: Arc::new(Semaphore::new(TURNS)),
             profiling: Semaphore::new(1),
             costs: OnceCell::new(),
             quiet: quiet::Quiet::default(),
@@ -226,6 +232,16 @@ impl Agent {
             }
         });
         *measured.await
+    }
+
+    /// Does what waits for the kernel away from the event loop, in its turn. What answers scrapes never waits for it.
+    fn elsewhere(&self, work: impl FnOnce(&Self) + Send + 'static) {
+        let agent = self.clone();
+        tokio::spawn(async move {
+            if let Ok(_turn) = Arc::clone(&agent.inner.turns).acquire_owned().await {
+                let _ = tokio::task::spawn_blocking(move || work(&agent)).await;
+            }
+        });
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
