@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     path::Path,
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -194,7 +194,11 @@ impl Agent {
         }
         (select.all || !select.listen_ports.is_empty())
             && self.is_go(process)
-            && (select.all || process::listens_on(process.id.pid, &select.listen_ports))
+            && (select.all || self.listens(process.id.pid))
+    }
+
+    fn listens(&self, pid: u32) -> bool {
+        self.inner.ports.lock().unwrap_or_else(PoisonError::into_inner).listens(pid)
     }
 
     /// Whether the executable is Go: a few kilobytes of it tell, and are read once a file.

@@ -48,6 +48,7 @@ use crate::{
     kernel::{Events, Kernel, SchedulerLinks},
     kubernetes::{Change, Pods},
     metrics::Snapshot,
+    process::Ports,
 };
 
 /// How long after its first sight a process is looked at again for a listening port.
@@ -107,6 +108,8 @@ struct Inner {
     profiling: Semaphore,
     /// What probes cost on this machine, once it is known.
     costs: OnceCell<Costs>,
+    /// Asked by the event loop alone.
+    ports: Mutex<Ports>,
     /// Groups whose task rests.
     quiet: quiet::Quiet,
     /// Entries of the map of blocked goroutines, as of the last full scan.
@@ -130,6 +133,7 @@ impl Agent {
         let inner = Inner {
             state: Mutex::new(State::new(globs)),
             runtimes: Mutex::default(),
+            ports: Mutex::new(Ports::new(&config.select.listen_ports)),
             config,
             kernel,
             pods,

@@ -11,7 +11,7 @@ mod usage;
 pub(crate) use self::{
     container::{ContainerId, containers_of},
     identity::{FileId, Process, ProcessId, executable},
-    ports::listens_on,
+    ports::Ports,
     probed::is_probed,
     throttling::Throttling,
     usage::{Image, Networks, Stat, Usage},
