@@ -2,34 +2,26 @@
 //! A request is known by its goroutine: net/http calls the handler and ends the request on the same one (net/http/server.go:
 //! conn.serve; h2_bundle.go: runHandler), and one goroutine serves one request at a time.
 
-use core::mem::MaybeUninit;
-
 use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
     macros::uprobe,
     programs::ProbeContext,
 };
-use aya_log_ebpf::debug;
 use exporter_ebpf::{
     event,
     histogram::bucket,
-    http::{
-        InFlight, PanicKey, Panicked, ROUTE_TEXT, RouteKey, RouteText, SeriesKey, SeriesValue, goroutine_key,
-        route_kind,
-    },
+    http::{InFlight, PanicKey, Panicked, SeriesKey, SeriesValue, goroutine_key, route_kind},
     loss::Reason,
     method,
-    route::{Folder, MAX_PATH},
-    target::{Http2Offsets, NONE, TargetConfig, request_words, target_slot},
+    target::{Http2Offsets, NONE, TargetConfig, target_slot},
 };
 
 use super::{
-    maps::{INFLIGHT, PANICS, ROUTE_COUNT, ROUTES, SERIES, TARGET_SLOTS, TARGETS, add, lost, tell},
-    memory::{GoString, read, read_bytes, zero},
+    maps::{BPF_NOEXIST, INFLIGHT, PANICS, SERIES, TARGET_SLOTS, TARGETS, add, lost, tell},
+    memory::{read, zero},
     regs::Regs,
+    series::{new_route, series},
 };
-
-const BPF_NOEXIST: u64 = 1;
 
 super::programs! {
     /// `net/http.serverHandler.ServeHTTP(rw ResponseWriter, req *Request)`: rw's data word is RCX, req RDI.
@@ -271,219 +263,6 @@ fn end(ctx: &ProbeContext, target: &TargetConfig, entry: &InFlight, request: u64
     count(&series, duration_ns);
 }
 
-/// What a request says of its method and route.
-#[derive(Clone, Copy)]
-struct Request {
-    method: GoString,
-    /// `Request.URL`; read from the request when it is needed where it is not known.
-    url: u64,
-    pattern: GoString,
-    pat: u64,
-}
-
-/// Where a route's text is, and the ServeMux pattern that it must be the text of (0: none).
-#[derive(Clone, Copy)]
-struct Route {
-    text: GoString,
-    pat: u64,
-}
-
-/// Reads a request: in one go where its layout is the usual one, since a call costs more than the bytes (100 ns each here).
-#[inline(always)]
-fn request(target: &TargetConfig, address: u64) -> Option<Request> {
-    if target.request_words != 0 {
-        let mut request = MaybeUninit::uninit();
-        if whole_request(address, &mut request) {
-            // SAFETY: it says that it was written.
-            return Some(unsafe { request.assume_init() });
-        }
-    }
-    let method = read::<GoString>(address, target.request_method)?;
-    let mut request = Request { method, url: 0, pattern: GoString::EMPTY, pat: 0 };
-    if target.request_pat != NONE {
-        request.pat = read::<u64>(address, target.request_pat).unwrap_or(0);
-    }
-    if target.request_pattern != NONE {
-        request.pattern = read::<GoString>(address, target.request_pattern).unwrap_or(GoString::EMPTY);
-    } else if request.pat != 0 {
-        // Go 1.22 has the pattern, but not its text in the request.
-        request.pattern = read::<GoString>(request.pat, target.pattern_str).unwrap_or(GoString::EMPTY);
-    }
-    if request.pattern.len == 0 {
-        request.url = read::<u64>(address, target.request_url).unwrap_or(0);
-    }
-    Some(request)
-}
-
-/// By itself, so that the copy is on the stack only while it is read: a program and what it calls have 512 bytes of it on
-/// kernels before 6.13.
-#[inline(never)]
-fn whole_request(address: u64, request: &mut MaybeUninit<Request>) -> bool {
-    let Some(words) = read::<[u64; request_words::WORDS]>(address, 0) else { return false };
-    request.write(Request {
-        method: GoString { ptr: words[request_words::METHOD], len: words[request_words::METHOD + 1] },
-        url: words[request_words::URL],
-        pattern: GoString { ptr: words[request_words::PATTERN], len: words[request_words::PATTERN + 1] },
-        pat: words[request_words::PAT],
-    });
-    true
-}
-
-/// The series that a request belongs to, and its route. Nothing is copied for a route known by address.
-#[inline(always)]
-fn series(target: &TargetConfig, address: u64, routed: u64, status: u16) -> (SeriesKey, Route) {
-    let mut series = SeriesKey { route: 0, target: target.id, status, method: 0, route_kind: route_kind::NONE };
-    let Some(mut from) = (if address == 0 { None } else { request(target, address) }) else {
-        lost(target.id, Reason::Unreadable);
-        return (series, Route { text: GoString::EMPTY, pat: 0 });
-    };
-    series.method = method_of(from.method.ptr, from.method.len) as u8;
-    if routed != 0 {
-        // The copy is held by nothing once the handler has returned; it is whole as long as it shares the method's string.
-        if let Some(copy) = request(target, routed) {
-            if copy.method.ptr == from.method.ptr {
-                from = copy;
-            }
-        }
-    }
-    let route = route(target, &mut series, &from);
-    (series, route)
-}
-
-/// Finds the route and where its text is.
-#[inline(always)]
-fn route(target: &TargetConfig, series: &mut SeriesKey, request: &Request) -> Route {
-    if request.pat != 0 && request.pattern.len != 0 {
-        // The text is the pattern's own: whether that holds is seen to where the series is new.
-        series.route = request.pattern.ptr ^ (request.pattern.len << 48);
-        series.route_kind = route_kind::PATTERN;
-        return Route { text: request.pattern, pat: request.pat };
-    }
-    let mut text = request.pattern;
-    let mut kind = route_kind::PATTERN_TEXT;
-    if text.len == 0 {
-        text = read::<GoString>(request.url, target.url_path).unwrap_or(text);
-        kind = route_kind::PATH;
-    }
-    if text.len != 0 {
-        hashed(target, series, text, kind);
-    }
-    Route { text, pat: 0 }
-}
-
-#[inline(always)]
-fn hashed(target: &TargetConfig, series: &mut SeriesKey, text: GoString, kind: u8) {
-    // Hidden, so that the compiler makes no copy of the function for one of its values: the verifier would take a copy anew
-    // at each call.
-    let fold = core::hint::black_box(u64::from(kind == route_kind::PATH));
-    series.route = text_route(text.ptr, text.len, fold);
-    series.route_kind = if series.route == 0 { route_kind::NONE } else { kind };
-    if series.route == 0 {
-        lost(target.id, Reason::Unreadable);
-    }
-}
-
-/// The id of the method whose name is at `ptr`. Global and with plain numbers, as [`text_route`]: the verifier would follow each
-/// of the dozen constants through all that comes after.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn method_of(ptr: u64, len: u64) -> u64 {
-    if len == 0 || len > method::LONGEST as u64 {
-        return 0;
-    }
-    // Eight bytes at once: a heap or read-only string of up to seven is never at the last byte of the address space. Where the
-    // next page is not there, byte by byte.
-    let bytes = match read::<u64>(ptr, 0) {
-        Some(bytes) => bytes,
-        None => {
-            let mut bytes = [0_u8; 8];
-            read_bytes(ptr, len, &mut bytes);
-            u64::from_le_bytes(bytes)
-        }
-    };
-    u64::from(method::id(bytes, len))
-}
-
-/// The route of a text: folded as a path where `fold` is not 0, else hashed as it is; 0 if it cannot be read. Global and with
-/// plain numbers for arguments, so that the verifier takes it once, by itself, and knows nothing of its result: otherwise
-/// each of the loop's 128 ways out is followed through all that comes after.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn text_route(ptr: u64, len: u64, fold: u64) -> u64 {
-    let mut path = [0_u8; MAX_PATH + 1];
-    let Some(read) = read_bytes(ptr, len, &mut path) else { return 0 };
-    let mut folder = Folder::new();
-    let mut plain = len;
-    let mut i = 0;
-    while i < MAX_PATH {
-        if i >= read as usize {
-            break;
-        }
-        let byte = path[i];
-        folder.push(byte);
-        plain = (plain ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        i += 1;
-    }
-    if fold == 0 { plain | 1 } else { folder.finish(len <= MAX_PATH as u64) }
-}
-
-/// Sees to the route of a series that is new. What it calls, it calls one after another: their stacks must not add up.
-#[inline(always)]
-fn new_route(ctx: &ProbeContext, target: &TargetConfig, series: &mut SeriesKey, route: &Route) {
-    if route.pat != 0 {
-        // ServeMux gives the request its pattern's own text (net/http/server.go: ServeMux.findHandler), which lives as long
-        // as the mux, so that its address names the route. A handler may have put another there, which may be gone at once.
-        let own = read::<GoString>(route.pat, target.pattern_str);
-        if !own.is_some_and(|own| own.ptr == route.text.ptr && own.len == route.text.len) {
-            hashed(target, series, route.text, route_kind::PATTERN_TEXT);
-        }
-    }
-    insert_route(ctx, target, series, route.text);
-}
-
-/// Makes sure that a new series' route is one of the target's; past the limit it becomes the overflow route.
-#[inline(never)]
-fn insert_route(ctx: &ProbeContext, target: &TargetConfig, series: &mut SeriesKey, text: GoString) {
-    if series.route_kind == route_kind::NONE {
-        return;
-    }
-    let key = RouteKey { route: series.route, target: target.id, route_kind: u32::from(series.route_kind) };
-    if ROUTES.get_ptr(&key).is_some() {
-        return;
-    }
-    if series.route_kind == route_kind::PATH && (series.status == 404 || series.status == 405) {
-        // A path that nothing answers to, or not by this method, is no route: scanners would fill the table with them.
-        series.route = 0;
-        series.route_kind = route_kind::NONE;
-        return;
-    }
-    if ROUTE_COUNT.get_ptr(&target.id).is_none() {
-        let _ = ROUTE_COUNT.insert(&target.id, &0, BPF_NOEXIST);
-    }
-    let count = ROUTE_COUNT.get_ptr_mut(&target.id);
-    // SAFETY: from a look-up just above; a race lets a few routes more in than the limit, as many as there are CPUs at most.
-    let room = count.is_some_and(|count| unsafe { *count } < u64::from(target.max_routes));
-    let mut route = RouteText { len: text.len as u32, read: 0, text: [0; ROUTE_TEXT] };
-    if room {
-        route.read = read_bytes(text.ptr, text.len, &mut route.text).unwrap_or(0);
-        match ROUTES.insert(&key, &route, BPF_NOEXIST) {
-            Ok(()) => {
-                if let Some(count) = count {
-                    add(count, 1);
-                }
-                debug!(ctx, "target {} has a new route of {} bytes", target.id, route.len);
-                return;
-            }
-            // Another CPU was first.
-            Err(_) if ROUTES.get_ptr(&key).is_some() => return,
-            Err(_) => {}
-        }
-    }
-    series.route = 0;
-    series.route_kind = route_kind::OVERFLOW;
-    lost(target.id, Reason::RouteOverflow);
-}
-
 /// Counts one request.
 #[inline(always)]
 fn count(key: &SeriesKey, duration_ns: u64) {
@@ -525,5 +304,3 @@ fn count_first(key: &SeriesKey, duration_ns: u64) {
         None => lost(key.target, Reason::SeriesFull),
     }
 }
-
-const _: () = assert!(ROUTE_TEXT == MAX_PATH + 1, "both buffers are read with one mask");

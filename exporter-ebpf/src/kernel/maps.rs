@@ -51,7 +51,8 @@ pub(crate) static LOST: HashMap<LostKey, u64> = HashMap::with_max_entries(MAX_LO
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
 
-const BPF_NOEXIST: u64 = 1;
+/// Adds, and changes nothing that is there (include/uapi/linux/bpf.h).
+pub(crate) const BPF_NOEXIST: u64 = 1;
 
 /// Adds one to what was lost. Rare, so a second map operation for the first of its kind does not matter.
 #[inline(never)]

@@ -7,6 +7,7 @@ mod memory;
 mod process;
 mod regs;
 mod sched;
+mod series;
 mod stw;
 mod watch;
 
