@@ -157,7 +157,8 @@ fn on_a_small_thread(act: impl FnOnce() + Send + 'static) -> std::io::Result<thr
     thread::Builder::new().name("detach".into()).stack_size(64 * 1024).spawn(act)
 }
 
-/// Detaches many groups at once: the kernel waits for each link alone, and the waits overlap.
+/// Detaches many groups at once: the kernel waits for each `uprobe_multi` link alone, and the waits overlap. Those of perf events
+/// do not: `perf_uprobe_destroy` (kernel/trace/trace_event_perf.c) waits with the `event_mutex` held.
 pub(super) fn detach_in_parallel(groups: Vec<Group>) {
     // 1,000 links: 2.2 s with 32 threads, 0.4 s with 256.
     const THREADS: usize = 256;
