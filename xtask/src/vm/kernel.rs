@@ -30,7 +30,7 @@ pub(super) const KERNELS: [Kernel; 4] = [
         suite: "bullseye",
         method: "perf-event",
         capabilities: &["SYS_ADMIN", "SYS_PTRACE", "SYS_RESOURCE"],
-        absent: 3,
+        absent: 4,
     },
     Kernel {
         name: "6.1",
