@@ -299,23 +299,54 @@ impl<S: Source> Elf<S> {
         }
     }
 
-    /// The word at an address, as the loader would leave it but for the load bias. Linkers of RELA platforms may
-    /// leave zero in place and put the value in the relocation alone (LLVM's does).
+    /// The word at an address, as the loader would leave it but for the load bias. Linkers of RELA platforms may put the value
+    /// in the relocation alone, and leave zero in place (LLVM's does) or what the compiler had there (GNU's for arm64).
     pub(crate) fn pointer(&self, vaddr: u64) -> Result<Option<u64>, Error> {
         let in_place = self.read(vaddr, 8)?.and_then(|b| b.u64_at(0));
-        if !self.pie || in_place.is_none_or(|word| word != 0) {
+        if !self.pie || in_place.is_none() {
             return Ok(in_place);
+        }
+        if in_place != Some(0) {
+            return Ok(self.sorted_addend(vaddr)?.or(in_place));
         }
         let addends = self.relative_addends(vaddr, vaddr.saturating_add(1), None)?;
         Ok(addends.first().map(|&(_, addend)| addend).or(in_place))
     }
 
-    /// Addends of RELATIVE relocations whose place is in `from..to`, or, given `addend`, whose addend is that; by place.
-    pub(crate) fn relative_addends(&self, from: u64, to: u64, addend: Option<u64>) -> Result<Vec<(u64, u64)>, Error> {
-        let relative = match self.arch {
+    /// The addend of the RELATIVE relocation of one place, where a linker has sorted them, as GNU's and LLVM's do
+    /// (`-z combreloc`) and Go's own does not. A few reads, where a look at them all would be megabytes.
+    fn sorted_addend(&self, vaddr: u64) -> Result<Option<u64>, Error> {
+        let Some((table, size)) = self.rela()? else { return Ok(None) };
+        let (mut low, mut high) = (0, size / 24);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let entry = read_up_to(&self.src, table.saturating_add(middle * 24), 24)?;
+            let (Some(place), Some(info), Some(value)) = (entry.u64_at(0), entry.u64_at(8), entry.u64_at(16)) else {
+                return Ok(None);
+            };
+            // Relocations of other kinds come after the relative ones.
+            if info & 0xffff_ffff != self.relative() || place > vaddr {
+                high = middle;
+            } else if place < vaddr {
+                low = middle + 1;
+            } else {
+                return Ok(Some(value));
+            }
+        }
+        Ok(None)
+    }
+
+    /// `R_X86_64_RELATIVE`, `R_AARCH64_RELATIVE`.
+    fn relative(&self) -> u64 {
+        match self.arch {
             Arch::Amd64 => 8,
             Arch::Arm64 => 1027,
-        };
+        }
+    }
+
+    /// Addends of RELATIVE relocations whose place is in `from..to`, or, given `addend`, whose addend is that; by place.
+    pub(crate) fn relative_addends(&self, from: u64, to: u64, addend: Option<u64>) -> Result<Vec<(u64, u64)>, Error> {
+        let relative = self.relative();
         let mut found = Vec::new();
         let Some((rela, size)) = self.rela()? else { return Ok(found) };
         stream(&self.src, rela, size, 23, |base, chunk| {
