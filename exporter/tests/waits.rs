@@ -74,8 +74,9 @@ fn pauses(version: &str, variant: Variant) {
          ({difference:+.2}%)",
         theirs.cycles, theirs.seconds
     );
-    // Older runtimes do not count what starting the world after mark termination takes, and here threads are many.
-    let most = if minor < 22 { 25.0 } else { 5.0 };
+    // Older runtimes do not count what starting the world after mark termination takes: with Go 1.21 6 % of what they do
+    // count on a quiet machine, and up to 65 % where another program kept a CPU busy.
+    let most = if minor < 22 { 100.0 } else { 5.0 };
     assert!(
         (-5.0..most).contains(&difference),
         "the sum of pauses is {difference:+.2}% off the runtime's on Go {version}"
@@ -102,7 +103,7 @@ fn gc_pauses_against_the_runtimes_own() {
 fn gc_pauses_of_older_versions() {
     must_be_root();
     for version in ["1.17.13", "1.21.13"] {
-        pauses(version, Variant::Default);
+        pauses(version, Variant::Strip);
     }
 }
 

@@ -1,11 +1,13 @@
-//! The part of ELF that is needed here: header, segments, sections, relocated words. Knows nothing of Go.
+//! The part of ELF that is needed here: header, segments, sections. Knows nothing of Go.
 //!
 //! Sources: System V ABI (ELF-64), its amd64 and AArch64 supplements.
+
+mod relocations;
 
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::source::{Fixed, Flow, Le, MAX_STREAM, Source, read_up_to, read_vec, stream};
+use crate::source::{Fixed, Le, MAX_STREAM, Source, read_up_to, read_vec};
 
 /// The architectures that gopulse measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -52,8 +54,6 @@ const MAX_PHDRS: u16 = 1024;
 const MAX_SHDRS: u64 = 65_536;
 const MAX_SHSTRTAB: usize = 4 << 20;
 const MAX_DYNAMIC: usize = 64 * 1024;
-/// Addends kept from one look at the relocations.
-const MAX_ADDENDS: usize = 1 << 20;
 
 /// A PT_LOAD, PT_NOTE or PT_DYNAMIC segment.
 #[derive(Debug, Clone, Copy)]
@@ -297,90 +297,5 @@ impl<S: Source> Elf<S> {
             Some((offset, there)) if there >= len as u64 => Ok(read_vec(&self.src, offset, len as u64, len)?),
             _ => Ok(None),
         }
-    }
-
-    /// The word at an address, as the loader would leave it but for the load bias. Linkers of RELA platforms may put the value
-    /// in the relocation alone, and leave zero in place (LLVM's does) or what the compiler had there (GNU's for arm64).
-    pub(crate) fn pointer(&self, vaddr: u64) -> Result<Option<u64>, Error> {
-        let in_place = self.read(vaddr, 8)?.and_then(|b| b.u64_at(0));
-        if !self.pie || in_place.is_none() {
-            return Ok(in_place);
-        }
-        if in_place != Some(0) {
-            return Ok(self.sorted_addend(vaddr)?.or(in_place));
-        }
-        let addends = self.relative_addends(vaddr, vaddr.saturating_add(1), None)?;
-        Ok(addends.first().map(|&(_, addend)| addend).or(in_place))
-    }
-
-    /// The addend of the RELATIVE relocation of one place, where a linker has sorted them, as GNU's and LLVM's do
-    /// (`-z combreloc`) and Go's own does not. A few reads, where a look at them all would be megabytes.
-    fn sorted_addend(&self, vaddr: u64) -> Result<Option<u64>, Error> {
-        let Some((table, size)) = self.rela()? else { return Ok(None) };
-        let (mut low, mut high) = (0, size / 24);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let entry = read_up_to(&self.src, table.saturating_add(middle * 24), 24)?;
-            let (Some(place), Some(info), Some(value)) = (entry.u64_at(0), entry.u64_at(8), entry.u64_at(16)) else {
-                return Ok(None);
-            };
-            // Relocations of other kinds come after the relative ones.
-            if info & 0xffff_ffff != self.relative() || place > vaddr {
-                high = middle;
-            } else if place < vaddr {
-                low = middle + 1;
-            } else {
-                return Ok(Some(value));
-            }
-        }
-        Ok(None)
-    }
-
-    /// `R_X86_64_RELATIVE`, `R_AARCH64_RELATIVE`.
-    fn relative(&self) -> u64 {
-        match self.arch {
-            Arch::Amd64 => 8,
-            Arch::Arm64 => 1027,
-        }
-    }
-
-    /// Addends of RELATIVE relocations whose place is in `from..to`, or, given `addend`, whose addend is that; by place.
-    pub(crate) fn relative_addends(&self, from: u64, to: u64, addend: Option<u64>) -> Result<Vec<(u64, u64)>, Error> {
-        let relative = self.relative();
-        let mut found = Vec::new();
-        let Some((rela, size)) = self.rela()? else { return Ok(found) };
-        stream(&self.src, rela, size, 23, |base, chunk| {
-            // Chunks overlap by less than an entry; each is read from its first whole entry on.
-            let skip = usize::try_from((24 - base % 24) % 24).unwrap_or(0);
-            for entry in chunk.get(skip..).unwrap_or(&[]).chunks_exact(24) {
-                let (place, info, value) = (entry.u64_at(0), entry.u64_at(8), entry.u64_at(16));
-                let (Some(place), Some(info), Some(value)) = (place, info, value) else { continue };
-                let hit = place >= from && place < to && addend.is_none_or(|wanted| wanted == value);
-                if info & 0xffff_ffff == relative && hit && found.len() < MAX_ADDENDS {
-                    found.push((place, value));
-                }
-            }
-            Flow::Continue
-        })?;
-        found.sort_unstable();
-        Ok(found)
-    }
-
-    /// File offset and size of the RELA table, from the dynamic segment.
-    fn rela(&self) -> Result<Option<(u64, u64)>, Error> {
-        let Some(dynamic) = self.segments.iter().find(|s| s.kind == PT_DYNAMIC) else { return Ok(None) };
-        let len = usize::try_from(dynamic.file_size).unwrap_or(usize::MAX).min(MAX_DYNAMIC);
-        let bytes = read_up_to(&self.src, dynamic.offset, len)?;
-        let (mut table, mut size) = (None, None);
-        for entry in bytes.chunks_exact(16) {
-            match entry.u64_at(0) {
-                Some(0) => break,
-                Some(7) => table = entry.u64_at(8),
-                Some(8) => size = entry.u64_at(8),
-                _ => {}
-            }
-        }
-        let (Some(table), Some(size)) = (table, size) else { return Ok(None) };
-        Ok(self.file_offset(table).map(|(offset, there)| (offset, size.min(there))))
     }
 }

@@ -272,7 +272,8 @@ fn compare_variables(
         }
         equal += 1;
     }
-    if equal < 20 && !old_arm64_pie { Err(format!("only {equal} variables")) } else { Ok(equal) }
+    let least = if old_arm64_pie { 16 } else { 20 };
+    if equal < least { Err(format!("only {equal} variables")) } else { Ok(equal) }
 }
 
 /// Symbols of functions and variables by name.

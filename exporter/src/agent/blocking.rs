@@ -269,11 +269,22 @@ impl Driver {
         let Some(joined) = joined else { return };
         let resting = self.sampler.is_quiet();
         if resting {
-            let hits = self.accounts.iter().map(|(id, account)| (*id, account.hits.0 + account.hits.1)).collect();
-            self.agent.inner.quiet.rest(self.key, hits, Arc::clone(&joined));
+            self.agent.inner.quiet.rest(self.key, self.resting(), Arc::clone(&joined));
         }
         let _ = tokio::time::timeout(if resting { REST } else { quiet::LOOK }, joined.notified()).await;
         self.agent.inner.quiet.woke(self.key);
+    }
+
+    /// Whose hits end a rest, and how many: what is still idle at the budget of each.
+    fn resting(&self) -> Vec<quiet::User> {
+        let state = self.agent.state();
+        let user = |(id, account): (&u32, &Account)| {
+            let limit = state.targets.get(id).map_or(0.0, |target| target.budget);
+            let spent = limit * crate::budget::QUIET * quiet::LOOK.as_secs_f64();
+            let most = (spent / self.costs.park.max(self.costs.run)) as u64;
+            quiet::User { id: *id, hits: account.hits.0 + account.hits.1, most }
+        };
+        self.accounts.iter().map(user).collect()
     }
 
     /// Settles what was seen, takes what has not ended, and detaches.

@@ -15,24 +15,31 @@ use super::{Agent, links::GroupKey};
 
 /// Time between two looks: what a load that begins at once can spend unnoticed.
 pub(super) const LOOK: Duration = Duration::from_secs(1);
-/// More hits than these between two looks, by one process, end its group's rest: 0.1 to 0.5 ms of CPU time.
-const BUSY: u64 = 100;
-
 /// Those that rest.
 #[derive(Debug, Default)]
 pub(super) struct Quiet(Mutex<HashMap<GroupKey, Resting>>);
 
+/// One process of a group.
+#[derive(Debug)]
+pub(super) struct User {
+    /// Target id.
+    pub(super) id: u32,
+    /// Hits of its probes at the last look.
+    pub(super) hits: u64,
+    /// More of them between two looks end the group's rest.
+    pub(super) most: u64,
+}
+
 #[derive(Debug)]
 struct Resting {
-    /// Hits of each user at the last look, by target id.
-    hits: Vec<(u32, u64)>,
+    users: Vec<User>,
     wake: Arc<Notify>,
 }
 
 impl Quiet {
     /// A group's task rests until it is woken: by this, or by whoever else has a reason.
-    pub(super) fn rest(&self, key: GroupKey, hits: Vec<(u32, u64)>, wake: Arc<Notify>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Resting { hits, wake });
+    pub(super) fn rest(&self, key: GroupKey, users: Vec<User>, wake: Arc<Notify>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Resting { users, wake });
     }
 
     /// It is awake.
@@ -44,10 +51,10 @@ impl Quiet {
     fn look(&self, state_of: impl Fn(u32) -> Option<WatchState>) {
         for resting in self.0.lock().unwrap_or_else(PoisonError::into_inner).values_mut() {
             let mut busy = false;
-            for (id, before) in &mut resting.hits {
-                let now = state_of(*id).map_or(0, |kept| kept.parks + kept.runs);
-                busy |= now.saturating_sub(*before) > BUSY;
-                *before = now;
+            for user in &mut resting.users {
+                let now = state_of(user.id).map_or(0, |kept| kept.parks + kept.runs);
+                busy |= now.saturating_sub(user.hits) > user.most;
+                user.hits = now;
             }
             if busy {
                 resting.wake.notify_one();
@@ -76,15 +83,16 @@ mod tests {
             pid: None,
         };
         let wake = Arc::new(Notify::new());
-        quiet.rest(key, vec![(1, 1000), (2, 0)], Arc::clone(&wake));
+        let user = |id, hits| User { id, hits, most: 100 };
+        quiet.rest(key, vec![user(1, 1000), user(2, 0)], Arc::clone(&wake));
         let woken = |parks: u64| {
             quiet.look(|id| Some(WatchState { parks: if id == 1 { parks } else { 0 }, ..WatchState::default() }));
             let wake = Arc::clone(&wake);
             async move { tokio::time::timeout(Duration::from_millis(1), wake.notified()).await.is_ok() }
         };
-        assert!(!woken(1000 + BUSY).await);
-        assert!(!woken(1000 + 2 * BUSY).await, "the count at the last look is the one that matters");
-        assert!(woken(1001 + 3 * BUSY).await);
+        assert!(!woken(1100).await);
+        assert!(!woken(1200).await, "the count at the last look is the one that matters");
+        assert!(woken(1301).await);
         quiet.woke(key);
         assert!(!woken(1_000_000).await, "it rests no more");
     }

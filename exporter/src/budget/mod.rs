@@ -6,5 +6,5 @@ mod sampler;
 
 pub(crate) use self::{
     calibrate::{Costs, calibrate},
-    sampler::{Sampler, Turn},
+    sampler::{QUIET, Sampler, Turn},
 };

@@ -13,7 +13,7 @@ const SHORTEST: Duration = Duration::from_millis(20);
 /// What quiet times may save up: a load that begins all at once is noticed within a second, and must not be paid for longer.
 const SAVED: Duration = Duration::from_secs(1);
 /// Less than this share of the limit is idle.
-const QUIET: f64 = 0.02;
+pub(crate) const QUIET: f64 = 0.02;
 /// The probes stay attached while they cost less than this share of the limit.
 const COMFORTABLE: f64 = 0.8;
 

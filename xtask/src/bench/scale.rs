@@ -26,7 +26,7 @@ pub(super) fn run(fleet: &mut Fleet<'_>) -> Result<Section> {
         format!(
             "{n} processes of {n} different executables, started before the agent; {ROUNDS} agents one after another. Attached means \
              that /targets says measured of all of them, looked at every 10 ms; the time begins at the agent's own exec and \
-             so holds the loading and verifying of its programs too. Detached means that no link is open any more."
+             so holds the loading and verifying of its programs too. At rest means from 15 s after the last request on, for 10 s. Detached means that no link is open any more."
         ),
     );
     let pattern = fleet.pattern.clone();

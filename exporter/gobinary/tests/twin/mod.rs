@@ -7,7 +7,8 @@ use std::process::Command;
 /// A release that can fetch the toolchain of another architecture as a module.
 const KNOWS_TOOLCHAINS: &str = "1.27.4";
 
-/// The last release whose race detector for arm64 is not shipped for amd64: its toolchain for arm64 is widely served.
+/// The last release whose race detector for arm64 is not shipped for amd64. Of those, the only one whose toolchain for arm64 the
+/// module proxy served when this was written.
 const SERVED_FOR_ARM64: &str = "1.20.14";
 
 const PROGRAM: &str = r#"package main
@@ -113,7 +114,7 @@ fn with_race_runtime(root: &Path, go: &str, arch: &str) -> PathBuf {
         return own;
     }
     // It is C, and the release's own Go is what is looked at: where a module proxy does not serve the other architecture's
-    // toolchain of this release, that of the next does.
+    // toolchain of this release, another's does.
     let mut refusals = String::new();
     let served = [go, SERVED_FOR_ARM64].into_iter().find_map(|release| {
         let module = format!("golang.org/toolchain@v0.0.1-go{release}.linux-{arch}");
