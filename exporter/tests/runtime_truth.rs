@@ -129,7 +129,8 @@ impl Comparison {
                 continue;
             };
             // Until Go 1.18 a span's objects were counted as allocated beforehand, and the rest taken back at a collection.
-            let goes_back = self.minor < 19 && (name.contains("_allocs_") || name.contains("_mallocs_"));
+            let allocated = ["_allocs_", "_mallocs_", "_memstats_alloc_bytes_total"];
+            let goes_back = self.minor < 19 && allocated.iter().any(|part| name.contains(part));
             let exactly = kind != "gauge" || family.ends_with("last_gc_time_seconds");
             verdict.exact = exactly;
             let grown = if goes_back { 10_000.0 + 0.01 * last } else { 1e-9 * last.abs() };
