@@ -124,6 +124,9 @@ pub struct Watch {
     pub park_from_ns: u64,
     /// Those that park from here on are not.
     pub park_until_ns: u64,
+    /// Address in the process of `runtime.memstats.last_gc_nanotime`, where the runtime ends its account of a garbage
+    /// collection's second pause before it starts the world (Go until 1.21: runtime/mgc.go, `gcMarkTermination`); 0 elsewhere.
+    pub last_gc: u64,
 }
 
 /// Element of the `WATCH_STATES` array, by target id: what the kernel side keeps of a watched process.
@@ -199,7 +202,7 @@ pub struct BlockedAt {
 
 const _: () = assert!(
     size_of::<WaitKey>() == 8
-        && size_of::<Watch>() == 24
+        && size_of::<Watch>() == 32
         && size_of::<Parked>() == 16
         && size_of::<Task>() == 16
         && size_of::<WatchState>() == 64

@@ -49,7 +49,7 @@ fn percent(ours: f64, theirs: f64) -> f64 {
 }
 
 /// Forces 1,000 cycles under load: `GOPULSE_GC_CYCLES` for another number.
-fn pauses(version: &str, variant: Variant) {
+fn pauses(version: &str, variant: Variant) -> Result<(), String> {
     const AT_ONCE: u64 = 100;
     let wanted: u64 = std::env::var("GOPULSE_GC_CYCLES").ok().and_then(|text| text.parse().ok()).unwrap_or(1000);
     let running = start(&service_of("waits", version, variant), &[]);
@@ -74,36 +74,35 @@ fn pauses(version: &str, variant: Variant) {
          ({difference:+.2}%)",
         theirs.cycles, theirs.seconds
     );
-    // Older runtimes do not count what starting the world after mark termination takes: with Go 1.21 6 % of what they do
-    // count on a quiet machine, and up to 65 % where another program kept a CPU busy.
-    let most = if minor < 22 { 100.0 } else { 5.0 };
-    assert!(
-        (-5.0..most).contains(&difference),
-        "the sum of pauses is {difference:+.2}% off the runtime's on Go {version}"
-    );
     if minor >= 21 {
         let (other, _) = waited(&agent, pid, "go_stw_pause_seconds", |reason| reason == "read mem stats");
         assert_eq!(other, theirs.reads, "pauses for ReadMemStats");
     }
     assert_eq!(agent.scrape().lost(), Vec::<String>::new());
     agent.stop();
+    let close = difference.abs() < 5.0;
+    if close {
+        Ok(())
+    } else {
+        Err(format!("the sum of pauses is {difference:+.2}% off the runtime's on Go {version}"))
+    }
 }
 
 #[test]
 fn gc_pauses_against_the_runtimes_own() {
     must_be_root();
     for version in ["1.22.12", "1.27.4"] {
-        pauses(version, Variant::Strip);
+        pauses(version, Variant::Strip).unwrap();
     }
 }
 
-/// Before Go 1.22 the start is taken at the beginning of the stop, and the end is that of starting the world again, which the
-/// runtime's account leaves out for half of the pauses.
+/// Before Go 1.22 the start is taken at the beginning of the stop, a trap after the runtime's: some 2 % of pauses of 50 us on a
+/// quiet machine, and more where others want the CPU in between.
 #[test]
 fn gc_pauses_of_older_versions() {
     must_be_root();
-    for version in ["1.17.13", "1.21.13"] {
-        pauses(version, Variant::Strip);
+    for (version, variant) in [("1.17.13", Variant::Strip), ("1.19.13", Variant::Pie), ("1.21.13", Variant::Strip)] {
+        one_of_three(|| pauses(version, variant));
     }
 }
 

@@ -1,5 +1,6 @@
 //! Stop-the-world pauses, by the runtime's own clock: when the stop began, and what `startTheWorldWithSema` returns as its end.
-//! Both run on the thread that stopped the world, and one at a time can.
+//! Both run on the thread that stopped the world, and one at a time can. Until Go 1.21 the end of a collection's second pause is
+//! what the runtime has written into `memstats.last_gc_nanotime`.
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::uprobe, programs::ProbeContext};
 use exporter_ebpf::{
@@ -9,6 +10,7 @@ use exporter_ebpf::{
 
 use super::{
     maps::{add, lost},
+    memory,
     regs::Regs,
     watch::{waited, watched},
 };
@@ -68,7 +70,13 @@ fn end(ctx: &ProbeContext) {
         // It was under way when the probes were attached.
         return;
     }
-    let duration_ns = Regs::of(ctx).arg(0).wrapping_sub(start_ns);
+    let started_ns = Regs::of(ctx).arg(0);
+    // Not in this pause: it is another's end, or another kind of pause.
+    let end_ns = match watch.last_gc {
+        0 => started_ns,
+        address => memory::read(address, 0).filter(|end| (start_ns..started_ns).contains(end)).unwrap_or(started_ns),
+    };
+    let duration_ns = end_ns.wrapping_sub(start_ns);
     if duration_ns > LONGEST_NS {
         lost(watch.target, Reason::Unreadable);
         return;

@@ -22,16 +22,19 @@ use crate::{
 };
 
 /// What the kernel side is told of a target: parking goroutines are measured only once the budget says so.
-fn watch(id: u32, features: Features) -> Watch {
+fn watch(id: u32, features: Features, last_gc: u64) -> Watch {
     let flags = [(Measure::Blocking, flag::BLOCKING), (Measure::Gc, flag::GC), (Measure::Scheduler, flag::SCHEDULER)];
     let flags = flags.into_iter().filter(|(measure, _)| features.has(*measure)).map(|(_, flag)| flag).sum();
-    Watch { target: id, flags, park_from_ns: u64::MAX, park_until_ns: u64::MAX }
+    Watch { target: id, flags, park_from_ns: u64::MAX, park_until_ns: u64::MAX, last_gc }
 }
 
 impl Agent {
     /// Lets the kernel side watch a target's process, if anything that waits is to be measured of it.
     pub(super) fn watch(&self, target: &Target) -> Result<(), String> {
-        let watch = watch(target.id, target.features);
+        let runtime = target.inspection.as_ref().and_then(|inspection| inspection.runtime.as_ref().ok());
+        let last_gc = runtime.filter(|_| target.features.has(Measure::Gc));
+        let last_gc = last_gc.and_then(|plan| plan.last_gc_in(target.process.id.pid));
+        let watch = watch(target.id, target.features, last_gc.unwrap_or(0));
         if watch.flags == 0 {
             return Ok(());
         }

@@ -178,6 +178,16 @@ fn nanotime() -> Option<u64> {
     Some(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
 }
 
+impl Plan {
+    /// Where a process has `memstats.last_gc_nanotime`; none where it says nothing of pauses (Go from 1.22 on), or the process is
+    /// gone.
+    pub(crate) fn last_gc_in(&self, pid: u32) -> Option<u64> {
+        let address = self.last_gc?;
+        let bias = self.anchor.map_or(Ok(0), |anchor| load_bias(pid, anchor)).ok()?;
+        Some(address.wrapping_add(bias))
+    }
+}
+
 /// How far from its link-time addresses a position-independent program is: by where the code at a file offset is mapped.
 fn load_bias(pid: u32, (address, offset): (u64, u64)) -> io::Result<u64> {
     // Thousands of mappings are no rarity; the program's own come first.

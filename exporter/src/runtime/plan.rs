@@ -59,6 +59,7 @@ pub(crate) const LAYOUTS: [(&str, &[&str]); 12] = [
             "gcMiscSys",
             "other_sys",
             "last_gc_unix",
+            "last_gc_nanotime",
             "pause_total_ns",
             "pause_ns",
             "numgc",
@@ -261,6 +262,8 @@ pub(crate) struct Plan {
     pub(super) anchor: Option<(u64, u64)>,
     /// Where the Go version's text is kept, to check that the addresses are right.
     pub(super) build_version: Option<u64>,
+    /// Until Go 1.21: where `memstats.last_gc_nanotime` is, with which the runtime ends a collection's second pause.
+    pub(super) last_gc: Option<u64>,
 }
 
 /// Nothing in the runtime's variables is farther from their start, or longer: more is a lie of the program's.
@@ -323,6 +326,11 @@ impl Plan {
                 .global(Global::BuildVersion)
                 .filter(|_| version.is_known())
                 .map(|found| found.address),
+            last_gc: binary
+                .global(Global::Memstats)
+                .filter(|_| version.minor < 22)
+                .zip(offset("runtime.mstats", "last_gc_nanotime"))
+                .map(|(found, at)| found.address.wrapping_add(u64::from(at))),
         };
         if plan.place(Item::Numgc).is_none() && plan.place(Item::Allglen).is_none() {
             let why = layouts.reason().unwrap_or("the runtime's variables were not found");
