@@ -41,7 +41,12 @@ super::programs! {
     /// `net/http.(*ServeMux).ServeHTTP(w ResponseWriter, r *Request)`: attached only where middleware hands a copy of the
     /// request to the mux, which then writes the pattern into the copy.
     http_mux, http_mux_multi => mux_at();
+    /// For `cargo xtask bench overhead`: what a hit costs before a program does anything.
+    nothing, nothing_multi => nothing_at();
 }
+
+#[inline(always)]
+fn nothing_at(_: &ProbeContext) {}
 
 /// A status that could not be read. A plain number, where an `Option`'s payload would be read undefined: the verifier minds.
 const UNREADABLE: u64 = u64::MAX;

@@ -43,11 +43,13 @@ pub(crate) enum Probe {
     StwStart,
     /// The world was started.
     StwEnd,
+    /// Nothing is to be done, for comparison.
+    Nothing,
 }
 
 impl Probe {
     /// All of them.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::HttpStart,
         Self::XnetStart,
         Self::Http1End,
@@ -62,6 +64,7 @@ impl Probe {
         Self::StwStopBare,
         Self::StwStart,
         Self::StwEnd,
+        Self::Nothing,
     ];
 
     /// The program's name in the object.
@@ -81,6 +84,7 @@ impl Probe {
             Self::StwStopBare => ("stw_stop_bare", "stw_stop_bare_multi"),
             Self::StwStart => ("stw_start", "stw_start_multi"),
             Self::StwEnd => ("stw_end", "stw_end_multi"),
+            Self::Nothing => ("nothing", "nothing_multi"),
         };
         if method == Method::PerfEvent { single } else { multi }
     }

@@ -63,7 +63,8 @@ impl PlannedProbe {
             | Probe::XnetEnd
             | Probe::HttpHijack
             | Probe::HttpPanic
-            | Probe::HttpMux => Measure::Http,
+            | Probe::HttpMux
+            | Probe::Nothing => Measure::Http,
             Probe::GoPark | Probe::GoRun => Measure::Blocking,
             Probe::StwStop | Probe::StwStopBare | Probe::StwStart | Probe::StwEnd => Measure::Gc,
         }

@@ -22,6 +22,8 @@ pub(crate) enum Sites {
     /// A request's probes as tracers commonly place them, for comparison: at the first byte of the function that calls the
     /// handler, and at each of its RETs, where the end's program finds no response writer and counts nothing.
     EntryRet,
+    /// Programs that do nothing where an HTTP/1 request's go, for comparison: nothing is counted.
+    Empty,
 }
 
 const SERVE_HTTP: &str = "net/http.serverHandler.ServeHTTP";
@@ -216,6 +218,13 @@ impl Plan<'_> {
             return config;
         }
 
+        if self.sites == Sites::Empty {
+            let both = [SERVE_HTTP, FINISH_REQUEST].map(|function| self.probe(Probe::Nothing, function, false));
+            if let Some(reason) = both.into_iter().find_map(Result::err) {
+                self.off(Feature::Http1Server, reason);
+            }
+            return config;
+        }
         let start = self.probe(Probe::HttpStart, SERVE_HTTP, false);
         let end = if self.sites == Sites::EntryRet { SERVE_HTTP } else { FINISH_REQUEST };
         let http1 = start.clone().and_then(|()| self.probe(Probe::Http1End, end, false));

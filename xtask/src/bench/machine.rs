@@ -15,6 +15,9 @@ pub(super) struct Machine {
     hypervisor: bool,
     memory_gib: f64,
     kernel: String,
+    /// What the kernel does against its CPU's weaknesses: a trap is many calls and returns, each of which these make slower.
+    #[serde(default)]
+    mitigations: String,
     go: String,
     commit: String,
     load_average: String,
@@ -36,6 +39,7 @@ impl Machine {
             hypervisor: field("flags").is_some_and(|flags| flags.contains("hypervisor")),
             memory_gib: kib / (1024.0 * 1024.0),
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+            mitigations: mitigations(),
             go: go::toolchain("local")?.version,
             commit: commit.map(|it| String::from_utf8_lossy(&it.stdout).trim().to_owned()).unwrap_or_default(),
             load_average: fs::read_to_string("/proc/loadavg")?.split(' ').take(3).collect::<Vec<_>>().join(" "),
@@ -46,9 +50,24 @@ impl Machine {
     pub(super) fn describe(&self) -> String {
         let machine = if self.hypervisor { "a virtual machine with" } else { "a machine with" };
         format!(
-            "Measured on {machine} {} CPUs ({}), {:.0} GiB of memory, Linux {}; services built by Go {}; gopulse at commit {} or \
+            "Measured on {machine} {} CPUs ({}), {:.0} GiB of memory, Linux {} ({}); services built by Go {}; gopulse at commit {} or \
              with changes on top of it; load average at the start {}.",
-            self.cpus, self.cpu, self.memory_gib, self.kernel, self.go, self.commit, self.load_average
+            self.cpus,
+            self.cpu,
+            self.memory_gib,
+            self.kernel,
+            self.mitigations,
+            self.go,
+            self.commit,
+            self.load_average
         )
     }
+}
+
+/// What slows the kernel's calls and returns, as it says it itself.
+fn mitigations() -> String {
+    let all = ["spectre_v2", "retbleed", "spec_rstack_overflow", "meltdown"];
+    let read = |name: &str| fs::read_to_string(format!("/sys/devices/system/cpu/vulnerabilities/{name}")).ok();
+    let said = all.iter().filter_map(|name| Some(format!("{name}: {}", read(name)?.trim().split(';').next()?)));
+    said.filter(|line| !line.ends_with("Not affected")).collect::<Vec<_>>().join(", ")
 }

@@ -96,11 +96,13 @@ enum Arm {
     Requests,
     /// The same two where tracers commonly place them.
     EntryRet,
+    /// Programs that do nothing in the place of the two.
+    Empty,
 }
 
 impl Arm {
     /// What hello is measured with; the other services with the first two.
-    const ALL: [Self; 4] = [Self::None, Self::Gopulse, Self::Requests, Self::EntryRet];
+    const ALL: [Self; 5] = [Self::None, Self::Gopulse, Self::Requests, Self::EntryRet, Self::Empty];
 
     /// The agent's flags.
     fn flags(self) -> &'static [&'static str] {
@@ -108,6 +110,7 @@ impl Arm {
             Self::None | Self::Gopulse => &[],
             Self::Requests => &["--features", "http"],
             Self::EntryRet => &["--features", "http", "--bench-sites", "entry-ret"],
+            Self::Empty => &["--features", "http", "--bench-sites", "empty"],
         }
     }
 }
@@ -129,7 +132,8 @@ pub(super) fn run(tools: &Tools, options: &Options) -> Result<Section> {
              {} connections over HTTP/1.1. The service has one CPU, the load and the agent the others. In each of {} rounds every way is run once, in changing order; differences are \
              taken within a round. By default an agent measures blocking too, within its budget of 1 %; it has seen two seconds of \
              the load before it is measured. `entry/RET` are a request's two programs at the first byte and the RETs of the function that calls \
-             the handler; the one at RET does less work than ours there (it finds no response writer), which is in its favour.",
+             the handler; the one at RET does less work than ours there (it finds no response writer), which is in its favour. \
+             `empty` is programs that do nothing where ours are: what the kernel takes for two hits on this machine.",
             options.connections, options.pairs
         ),
     );
@@ -142,6 +146,7 @@ pub(super) fn run(tools: &Tools, options: &Options) -> Result<Section> {
             "gopulse",
             "its request probes alone",
             "entry/RET",
+            "empty",
             "req/s no agent",
             "req/s gopulse",
         ]
@@ -225,6 +230,7 @@ fn measure(tools: &Tools, options: &Options, case: &Case, section: &mut Section)
         median(1, |run| run.cpu_us),
         median(2, |run| run.cpu_us),
         median(3, |run| run.cpu_us),
+        median(4, |run| run.cpu_us),
         median(0, |run| run.rate),
         median(1, |run| run.rate),
     ])
@@ -243,6 +249,9 @@ fn figures(case: &Case, runs: &[Vec<Run>], section: &mut Section) {
         section.limited("hello: added by the request probes alone", "us", Spread::of(&ours), 2.5);
         let theirs = differences(&cpu(3), &cpu(0));
         let ratio: Vec<f64> = ours.iter().zip(&theirs).map(|(ours, theirs)| ours / theirs).collect();
+        let empty = differences(&cpu(4), &cpu(0));
+        section.figure("hello: added by empty programs there", "us", Spread::of(&empty));
+        section.figure("hello: our programs' part of it", "us", Spread::of(&differences(&cpu(2), &cpu(4))));
         section.figure("hello: added by the same at entry/RET", "us", Spread::of(&theirs));
         section.limited("hello: added, as a fraction of entry/RET", "", Spread::of(&ratio), 0.25);
     } else {
