@@ -14,7 +14,7 @@ mod runtime;
 mod serve;
 mod target;
 
-use std::{io::Write as _, net::TcpListener, process::ExitCode};
+use std::{io::Write as _, net::TcpListener, process::ExitCode, time::Duration};
 
 use clap::Parser as _;
 use tokio_rustls::TlsAcceptor;
@@ -27,6 +27,9 @@ use crate::{
     kubernetes::{Pods, Reviewer},
     serve::Protection,
 };
+
+/// For what is being attached or detached when gopulse is to end: a perf event takes 0.1 s, one after another.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A message for the user, and the status to end with.
 struct Failure {
@@ -138,7 +141,11 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
     });
     info!("detaching");
     agent.shut_down();
-    // Work in the background holds nothing that the end of the process does not release.
+    let left = kernel::settle(PATIENCE);
+    if left > 0 {
+        warn!("{left} probes are still being detached: the kernel may leave their breakpoints behind");
+    }
+    // Other work in the background holds nothing that the end of the process does not release.
     runtime.shutdown_background();
     result
 }

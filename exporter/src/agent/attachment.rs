@@ -213,6 +213,8 @@ impl Agent {
                     self.look(pid);
                 }
             }
+            // It will not be long.
+            Err(AttachError::Ending { .. }) => {}
             Err(error) => {
                 let (users, links) = state
                     .groups

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     budget::{Costs, Sampler, Turn},
-    kernel::Kernel,
+    kernel::{AttachError, Kernel, Underway},
     process,
     target::Measure,
 };
@@ -158,7 +158,7 @@ impl Driver {
         let links = match links {
             Ok(Ok(links)) => links,
             Ok(Err(error)) => {
-                if !matches!(error, crate::kernel::AttachError::Gone { .. }) {
+                if !matches!(error, AttachError::Gone { .. } | AttachError::Ending { .. }) {
                     warn!(%error, "blocking is not measured");
                 }
                 if let Some(group) = self.agent.state().groups.get_mut(&self.key) {
@@ -190,7 +190,12 @@ impl Driver {
             let group = state.groups.get_mut(&self.key).filter(|group| group.generation == self.generation);
             group.map(|group| std::mem::take(&mut group.blocking))
         };
-        let _ = spawn_blocking(move || drop(links)).await;
+        let underway = Underway::detaching();
+        let _ = spawn_blocking(move || {
+            drop(links);
+            drop(underway);
+        })
+        .await;
     }
 
     /// Ids and process ids of those of whom blocking is measured.

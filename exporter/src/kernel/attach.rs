@@ -9,7 +9,10 @@ use aya::programs::{
 use serde::Serialize;
 use thiserror::Error;
 
-use super::load::{Kernel, Method, chain};
+use super::{
+    load::{Kernel, Method, chain},
+    underway::Underway,
+};
 
 /// What a probe is for. Each is one eBPF program in two flavours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -108,6 +111,8 @@ pub(crate) enum AttachError {
     Permission { probe: Probe },
     #[error("the process ended before {probe:?} was attached")]
     Gone { probe: Probe },
+    #[error("{probe:?} is not attached: gopulse is about to end")]
+    Ending { probe: Probe },
     #[error("nothing is attached: {0}")]
     Swapped(std::io::Error),
     #[error("cannot attach {probe:?}: {reason}")]
@@ -116,8 +121,15 @@ pub(crate) enum AttachError {
 
 /// An attached probe. Dropping it detaches, which blocks: 20 ms for a `uprobe_multi` link, 100 ms a site for perf events.
 pub(crate) struct Link {
-    // Dropped for its effect.
-    _link: UProbeLink,
+    // Dropped for its effect; there until then.
+    link: Option<UProbeLink>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        let _underway = Underway::detaching();
+        self.link = None;
+    }
 }
 
 impl Kernel {
@@ -127,12 +139,15 @@ impl Kernel {
             Scope::File => UProbeScope::AllProcesses,
             Scope::Process(pid) => UProbeScope::OneProcess(NonZeroU32::new(pid).ok_or(AttachError::Gone { probe })?),
         };
+        let Some(_underway) = Underway::attaching() else {
+            return Err(AttachError::Ending { probe });
+        };
         let attached = self.with_program(probe.program(self.method()), |program| {
             let id = program.attach(offsets, exe, scope)?;
             program.take_link(id)
         });
         match attached {
-            Some(Ok(link)) => Ok(Link { _link: link }),
+            Some(Ok(link)) => Ok(Link { link: Some(link) }),
             Some(Err(error)) => Err(why(probe, &error)),
             None => Err(AttachError::Refused { probe, reason: "its program is not loaded".into() }),
         }

@@ -8,6 +8,7 @@ mod load;
 mod maps;
 mod sched;
 mod targets;
+mod underway;
 
 pub(crate) use self::{
     attach::{AttachError, Link, Probe, Scope},
@@ -15,4 +16,5 @@ pub(crate) use self::{
     load::{Kernel, Method, Options},
     maps::{Maps, Usage},
     sched::SchedulerLinks,
+    underway::{Underway, settle},
 };
