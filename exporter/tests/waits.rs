@@ -71,8 +71,10 @@ fn pauses(version: &str, variant: Variant) -> Result<(), String> {
     let difference = percent(seconds, theirs.seconds);
     println!(
         "Go {version} {variant}: {} cycles, {count} pauses by probes and by the runtime, {seconds:.4} s, the runtime's {:.4} s \
-         ({difference:+.2}%)",
-        theirs.cycles, theirs.seconds
+         ({difference:+.2}%, {:+.2} us a pause)",
+        theirs.cycles,
+        theirs.seconds,
+        (seconds - theirs.seconds) * 1e6 / theirs.pauses as f64
     );
     if minor >= 21 {
         let (other, _) = waited(&agent, pid, "go_stw_pause_seconds", |reason| reason == "read mem stats");
@@ -80,7 +82,9 @@ fn pauses(version: &str, variant: Variant) -> Result<(), String> {
     }
     assert_eq!(agent.scrape().lost(), Vec::<String>::new());
     agent.stop();
-    let close = difference.abs() < 5.0;
+    // Until Go 1.21 the beginning is a trap after the runtime's: of the shortest pauses, some 20 us, that alone would be more.
+    let late_us = (theirs.seconds - seconds).abs() * 1e6 / theirs.pauses as f64;
+    let close = difference.abs() < 5.0 || minor < 22 && late_us < 4.0;
     if close {
         Ok(())
     } else {
