@@ -4,14 +4,12 @@
 mod support;
 
 use std::{
-    collections::BTreeSet,
-    process::Command,
     thread,
     time::{Duration, Instant},
 };
 
-use support::{Agent, checksum, load, must_be_root, service, service_of, start};
-use xtask::{go::Variant, util};
+use support::{Agent, checksum, kernel_complaints, load, must_be_root, service, service_of, start};
+use xtask::go::Variant;
 
 /// How long: GOPULSE_SOAK_SECONDS, or 5 minutes.
 fn duration() -> Duration {
@@ -19,14 +17,6 @@ fn duration() -> Duration {
         text.parse().unwrap_or_else(|_| panic!("GOPULSE_SOAK_SECONDS is a number of seconds, and not `{text}`"))
     });
     Duration::from_secs(seconds)
-}
-
-/// Lines of the kernel's log that tell of something wrong.
-fn kernel_complaints() -> BTreeSet<String> {
-    const WORDS: [&str; 9] =
-        ["BUG", "WARNING", "Oops", "segfault", "traps:", "general protection", "Call Trace", "uprobe", "lockup"];
-    let log = util::output(&mut Command::new("dmesg")).expect("root may read the kernel's log");
-    log.lines().filter(|line| WORDS.iter().any(|word| line.contains(word))).map(str::to_owned).collect()
 }
 
 #[test]

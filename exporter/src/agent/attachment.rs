@@ -21,6 +21,8 @@ pub(super) struct Inspected {
     id: u32,
     process: ProcessId,
     verdict: Verdict,
+    /// See [`exporter_ebpf::wait::Watch::last_gc`].
+    last_gc: u64,
     /// Whether it holds for every process of the file, and not just for this attempt.
     of_file: bool,
 }
@@ -37,7 +39,7 @@ impl Agent {
     /// Reads a new target's executable, away from the event loop, unless what is in it is known.
     pub(super) fn prepare(&self, id: u32, process: Process, known: Option<Verdict>) {
         if let Some(Err(reason)) = known {
-            self.inspected(Inspected { id, process: process.id, verdict: Err(reason), of_file: true });
+            self.inspected(Inspected { id, process: process.id, verdict: Err(reason), last_gc: 0, of_file: true });
             return;
         }
         let sites = self.inner.config.bench_sites;
@@ -48,7 +50,9 @@ impl Agent {
             });
             let (verdict, of_file) = known.map_or_else(|| look_inside(&process, sites), |verdict| (verdict, true));
             crate::heap::give_back();
-            agent.send(Message::Inspected(Box::new(Inspected { id, process: process.id, verdict, of_file })));
+            let runtime = verdict.as_ref().ok().and_then(|inspection| inspection.runtime.as_ref().ok());
+            let last_gc = runtime.and_then(|plan| plan.last_gc_in(process.id.pid)).unwrap_or(0);
+            agent.send(Message::Inspected(Box::new(Inspected { id, process: process.id, verdict, last_gc, of_file })));
         });
     }
 
@@ -90,7 +94,7 @@ impl Agent {
             // A probe that another process of the file asked for finds nothing of this one.
             Ok(())
         };
-        if let Err(reason) = told.and_then(|()| self.watch(target)) {
+        if let Err(reason) = told.and_then(|()| self.watch(target, outcome.last_gc)) {
             warn!(pid, executable, reason, "not measured");
             target.stage = Stage::Failed(reason);
             return;
@@ -213,8 +217,6 @@ impl Agent {
                     self.look(pid);
                 }
             }
-            // It will not be long.
-            Err(AttachError::Ending { .. }) => {}
             Err(error) => {
                 let (users, links) = state
                     .groups

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     budget::{Costs, Sampler, Turn},
-    kernel::{AttachError, Kernel, Underway},
+    kernel::Kernel,
     process,
     target::Measure,
 };
@@ -158,7 +158,7 @@ impl Driver {
         let links = match links {
             Ok(Ok(links)) => links,
             Ok(Err(error)) => {
-                if !matches!(error, AttachError::Gone { .. } | AttachError::Ending { .. }) {
+                if !matches!(error, crate::kernel::AttachError::Gone { .. }) {
                     warn!(%error, "blocking is not measured");
                 }
                 if let Some(group) = self.agent.state().groups.get_mut(&self.key) {
@@ -190,12 +190,7 @@ impl Driver {
             let group = state.groups.get_mut(&self.key).filter(|group| group.generation == self.generation);
             group.map(|group| std::mem::take(&mut group.blocking))
         };
-        let underway = Underway::detaching();
-        let _ = spawn_blocking(move || {
-            drop(links);
-            drop(underway);
-        })
-        .await;
+        let _ = spawn_blocking(move || drop(links)).await;
     }
 
     /// Ids and process ids of those of whom blocking is measured.

@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::Notify;
 
 use crate::{
-    kernel::{AttachError, Kernel, Link, Probe, Scope, Underway},
+    kernel::{AttachError, Kernel, Link, Probe, Scope},
     process::{FileId, Process},
     target::{Features, Inspection, PlannedProbe},
 };
@@ -112,7 +112,6 @@ pub(super) fn attach_all(
         matches!(it.probe, Probe::HttpStart | Probe::XnetStart | Probe::StwStart | Probe::StwStop | Probe::StwStopBare)
     });
     let Some(first) = planned.first().map(|it| it.probe) else { return Ok(Links::new()) };
-    let _underway = Underway::attaching().ok_or(AttachError::Ending { probe: first })?;
     on_inspected(process, inspection.build_id.as_deref(), first, |exe| {
         let mut links = Links::new();
         for it in planned {
@@ -149,11 +148,7 @@ pub(super) fn on_inspected<T>(
 pub(super) fn detach_elsewhere(links: Links) {
     if !links.is_empty() {
         // Where there can be no thread, the links are dropped here and now.
-        let underway = Underway::detaching();
-        let _ = on_a_small_thread(move || {
-            drop(links);
-            drop(underway);
-        });
+        let _ = on_a_small_thread(move || drop(links));
     }
 }
 

@@ -45,7 +45,7 @@ use crate::{
     budget::{Costs, calibrate},
     config::Config,
     hpa::feed::Figures,
-    kernel::{Events, Kernel, SchedulerLinks, Underway},
+    kernel::{Events, Kernel, SchedulerLinks},
     kubernetes::{Change, Pods},
     metrics::Snapshot,
     process::Ports,
@@ -243,12 +243,7 @@ impl Agent {
         let agent = self.clone();
         tokio::spawn(async move {
             if let Ok(_turn) = Arc::clone(&agent.inner.turns).acquire_owned().await {
-                let work = move || {
-                    if let Some(_underway) = Underway::attaching() {
-                        work(&agent);
-                    }
-                };
-                let _ = tokio::task::spawn_blocking(work).await;
+                let _ = tokio::task::spawn_blocking(move || work(&agent)).await;
             }
         });
     }

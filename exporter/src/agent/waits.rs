@@ -30,11 +30,8 @@ fn watch(id: u32, features: Features, last_gc: u64) -> Watch {
 
 impl Agent {
     /// Lets the kernel side watch a target's process, if anything that waits is to be measured of it.
-    pub(super) fn watch(&self, target: &Target) -> Result<(), String> {
-        let runtime = target.inspection.as_ref().and_then(|inspection| inspection.runtime.as_ref().ok());
-        let last_gc = runtime.filter(|_| target.features.has(Measure::Gc));
-        let last_gc = last_gc.and_then(|plan| plan.last_gc_in(target.process.id.pid));
-        let watch = watch(target.id, target.features, last_gc.unwrap_or(0));
+    pub(super) fn watch(&self, target: &Target, last_gc: u64) -> Result<(), String> {
+        let watch = watch(target.id, target.features, last_gc);
         if watch.flags == 0 {
             return Ok(());
         }

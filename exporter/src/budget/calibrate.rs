@@ -10,7 +10,7 @@ use exporter_ebpf::{
     wait::{WaitKey, Watch, flag, kind},
 };
 
-use crate::kernel::{Kernel, Probe, Scope, Underway};
+use crate::kernel::{Kernel, Probe, Scope};
 
 /// Calls that are timed: with three probes and 0.5 to 4 us a hit some ten milliseconds.
 const CALLS: u32 = 1000;
@@ -109,7 +109,6 @@ macro_rules! call {
 /// # Errors
 /// What kept it from measuring, for a person.
 pub(crate) fn calibrate(kernel: &Kernel) -> Result<Costs, String> {
-    let _underway = Underway::attaching().ok_or("gopulse is about to end")?;
     let pid = std::process::id();
     let exe = Path::new("/proc/self/exe");
     let maps = kernel.maps();

@@ -111,8 +111,6 @@ pub(crate) enum AttachError {
     Permission { probe: Probe },
     #[error("the process ended before {probe:?} was attached")]
     Gone { probe: Probe },
-    #[error("{probe:?} is not attached: gopulse is about to end")]
-    Ending { probe: Probe },
     #[error("nothing is attached: {0}")]
     Swapped(std::io::Error),
     #[error("cannot attach {probe:?}: {reason}")]
@@ -127,8 +125,12 @@ pub(crate) struct Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        let _underway = Underway::detaching();
-        self.link = None;
+        let link = self.link.take();
+        match Underway::begin() {
+            Some(_underway) => drop(link),
+            // The kernel detaches it when the process has ended.
+            None => std::mem::forget(link),
+        }
     }
 }
 
@@ -139,8 +141,8 @@ impl Kernel {
             Scope::File => UProbeScope::AllProcesses,
             Scope::Process(pid) => UProbeScope::OneProcess(NonZeroU32::new(pid).ok_or(AttachError::Gone { probe })?),
         };
-        let Some(_underway) = Underway::attaching() else {
-            return Err(AttachError::Ending { probe });
+        let Some(_underway) = Underway::begin() else {
+            return Err(AttachError::Refused { probe, reason: "gopulse is about to end".into() });
         };
         let attached = self.with_program(probe.program(self.method()), |program| {
             let id = program.attach(offsets, exe, scope)?;

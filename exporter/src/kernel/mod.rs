@@ -16,5 +16,5 @@ pub(crate) use self::{
     load::{Kernel, Method, Options},
     maps::{Maps, Usage},
     sched::SchedulerLinks,
-    underway::{Underway, settle},
+    underway::settle,
 };

@@ -9,34 +9,28 @@ use std::{
 
 struct State {
     count: usize,
-    closing: bool,
+    ending: bool,
 }
 
-static STATE: Mutex<State> = Mutex::new(State { count: 0, closing: false });
+static STATE: Mutex<State> = Mutex::new(State { count: 0, ending: false });
 static DONE: Condvar = Condvar::new();
 
 fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One of them, or several that belong together, until it is dropped. Whoever hands links on to another thread begins that one's first.
-pub(crate) struct Underway(());
+/// One of them, until it is dropped.
+pub(super) struct Underway(());
 
 impl Underway {
-    /// Attaches, unless the process is about to end.
-    pub(crate) fn attaching() -> Option<Self> {
+    /// None once the process is about to end.
+    pub(super) fn begin() -> Option<Self> {
         let mut state = state();
-        if state.closing {
+        if state.ending {
             return None;
         }
         state.count += 1;
         Some(Self(()))
-    }
-
-    /// Detaches, which is never refused.
-    pub(crate) fn detaching() -> Self {
-        state().count += 1;
-        Self(())
     }
 }
 
@@ -47,10 +41,10 @@ impl Drop for Underway {
     }
 }
 
-/// Lets nothing more be attached, and waits until nothing is under way; how much still is, should that take too long.
+/// Lets no more begin, and waits until none is under way; how many still are, should that take too long.
 pub(crate) fn settle(patience: Duration) -> usize {
     let mut guard = state();
-    guard.closing = true;
+    guard.ending = true;
     let waited = DONE.wait_timeout_while(guard, patience, |state| state.count > 0);
     waited.unwrap_or_else(PoisonError::into_inner).0.count
 }

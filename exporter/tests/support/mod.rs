@@ -10,8 +10,10 @@ pub(crate) mod prometheus;
 pub(crate) mod stage;
 
 use std::{
+    collections::BTreeSet,
     fmt::Debug,
     path::{Path, PathBuf},
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -19,6 +21,7 @@ use std::{
 use xtask::{
     go::{self, Service, Variant},
     service::{self, LoadReport, Running},
+    util,
 };
 
 #[allow(unused_imports, reason = "as above")]
@@ -78,6 +81,14 @@ pub(crate) fn service_of(name: &str, go: &str, variant: Variant) -> PathBuf {
 /// Starts a service.
 pub(crate) fn start(binary: &Path, arguments: &[&str]) -> Running {
     Running::start(binary, arguments).unwrap_or_else(|error| panic!("{} does not start: {error:#}", binary.display()))
+}
+
+/// Lines of the kernel's log that tell of something wrong.
+pub(crate) fn kernel_complaints() -> BTreeSet<String> {
+    const WORDS: [&str; 9] =
+        ["BUG", "WARNING", "Oops", "segfault", "traps:", "general protection", "Call Trace", "uprobe", "lockup"];
+    let log = util::output(&mut Command::new("dmesg")).expect("root may read the kernel's log");
+    log.lines().filter(|line| WORDS.iter().any(|word| line.contains(word))).map(str::to_owned).collect()
 }
 
 /// The executable's file name, as a glob for `--executable`.

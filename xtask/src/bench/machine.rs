@@ -48,18 +48,12 @@ impl Machine {
 
     /// One paragraph.
     pub(super) fn describe(&self) -> String {
+        let mitigations = if self.mitigations.is_empty() { "no mitigations" } else { &self.mitigations };
         let machine = if self.hypervisor { "a virtual machine with" } else { "a machine with" };
         format!(
-            "Measured on {machine} {} CPUs ({}), {:.0} GiB of memory, Linux {} ({}); services built by Go {}; gopulse at commit {} or \
+            "Measured on {machine} {} CPUs ({}), {:.0} GiB of memory, Linux {} ({mitigations}); services built by Go {}; gopulse at commit {} or \
              with changes on top of it; load average at the start {}.",
-            self.cpus,
-            self.cpu,
-            self.memory_gib,
-            self.kernel,
-            self.mitigations,
-            self.go,
-            self.commit,
-            self.load_average
+            self.cpus, self.cpu, self.memory_gib, self.kernel, self.go, self.commit, self.load_average
         )
     }
 }
