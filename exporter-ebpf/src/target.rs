@@ -50,8 +50,27 @@ pub struct TargetConfig {
     pub xnet: Http2Offsets,
     /// 1 where `net/http.Request` has the layout of [`request_words`]: then one read takes all of it.
     pub request_words: u16,
-    /// Keeps the size a multiple of the alignment, explicitly.
-    pub reserved: [u16; 2],
+    /// Bits of [`at_check`].
+    pub at_check: u16,
+    /// `net/http.Request.RequestURI`.
+    pub request_uri: u16,
+}
+
+/// The probes that sit at the branch of their function's stack check: a hit whose branch is taken is no call yet. The stack
+/// grows, or the goroutine is preempted, and the function is begun anew.
+pub mod at_check {
+    /// `http_start`.
+    pub const HTTP_START: u16 = 1;
+    /// `xnet_start`.
+    pub const XNET_START: u16 = 2;
+    /// `http1_end`.
+    pub const HTTP1_END: u16 = 4;
+    /// `http2_end`.
+    pub const HTTP2_END: u16 = 8;
+    /// `xnet_end`.
+    pub const XNET_END: u16 = 16;
+    /// `http_mux`.
+    pub const HTTP_MUX: u16 = 32;
 }
 
 /// Words of `net/http.Request` in Go 1.23 to 1.27 on 64-bit machines (net/http/request.go), known at compile time so that the
@@ -79,13 +98,13 @@ pub struct Http2Offsets {
     pub rws_status: u16,
     /// `responseWriterState.req`.
     pub rws_req: u16,
-    /// `ServerRequest.Method` (Go 1.27, where `rws.req` is not a `*http.Request`); [`NONE`] before.
-    pub server_request_method: u16,
+    /// `ServerRequest.URL` (Go 1.27, where `rws.req` is not a `*http.Request`); [`NONE`] before.
+    pub server_request_url: u16,
 }
 
 impl Http2Offsets {
     /// A program without this server.
-    pub const ABSENT: Self = Self { writer_rws: NONE, rws_status: NONE, rws_req: NONE, server_request_method: NONE };
+    pub const ABSENT: Self = Self { writer_rws: NONE, rws_status: NONE, rws_req: NONE, server_request_url: NONE };
 }
 
 const _: () = assert!(size_of::<TargetConfig>() == 12 + 9 * 2 + 2 * 8 + 3 * 2);

@@ -13,7 +13,7 @@ use exporter_ebpf::{
     http::{InFlight, PanicKey, Panicked, SeriesKey, SeriesValue, goroutine_key, route_kind},
     loss::Reason,
     method,
-    target::{Http2Offsets, NONE, TargetConfig, target_slot},
+    target::{Http2Offsets, NONE, TargetConfig, at_check, target_slot},
 };
 
 use super::{
@@ -25,15 +25,15 @@ use super::{
 
 super::programs! {
     /// `net/http.serverHandler.ServeHTTP(rw ResponseWriter, req *Request)`: rw's data word is RCX, req RDI.
-    http_start, http_start_multi => start(2, 3, 0);
+    http_start, http_start_multi => start(at_check::HTTP_START, 2, 3, 0);
     /// `golang.org/x/net/http2.(*serverConn).runHandler(rw *responseWriter, req *http.Request, ...)`.
-    xnet_start, xnet_start_multi => start(1, 2, 1);
+    xnet_start, xnet_start_multi => start(at_check::XNET_START, 1, 2, 1);
     /// `net/http.(*response).finishRequest()`.
     http1_end, http1_end_multi => http1_end_at();
     /// `net/http.(*http2responseWriter).handlerDone()`; `net/http/internal/http2.(*responseWriter).handlerDone()` from 1.27.
-    http2_end, http2_end_multi => http2_end_at(|target| &target.h2);
+    http2_end, http2_end_multi => http2_end_at(at_check::HTTP2_END, |target| &target.h2);
     /// `golang.org/x/net/http2.(*responseWriter).handlerDone()`.
-    xnet_end, xnet_end_multi => http2_end_at(|target| &target.xnet);
+    xnet_end, xnet_end_multi => http2_end_at(at_check::XNET_END, |target| &target.xnet);
     /// `net/http.(*response).Hijack()`: the request ends as such; what the connection carries afterwards is not HTTP.
     http_hijack, http_hijack_multi => hijack_at();
     /// `runtime.gopanic` and `runtime.Goexit`: the goroutine may never come to the end of its request.
@@ -73,10 +73,20 @@ fn target(pid: u32) -> Option<&'static TargetConfig> {
     unsafe { TARGETS.get(&pid) }
 }
 
+/// The target and the registers of a call; nothing where it is no target's, or no call yet (see [`at_check`]).
 #[inline(always)]
-fn start(ctx: &ProbeContext, writer: usize, request: usize, outer: u64) {
-    let Some(target) = target(pid()) else { return };
+fn called(ctx: &ProbeContext, probe: u16) -> Option<(&'static TargetConfig, Regs<'_>)> {
+    let target = target(pid())?;
     let regs = Regs::of(ctx);
+    if target.at_check & probe != 0 && regs.lower_or_same() {
+        return None;
+    }
+    Some((target, regs))
+}
+
+#[inline(always)]
+fn start(ctx: &ProbeContext, probe: u16, writer: usize, request: usize, outer: u64) {
+    let Some((target, regs)) = called(ctx, probe) else { return };
     let key = goroutine_key(target.id, regs.g());
     // SAFETY: no preconditions.
     let start_ns = unsafe { bpf_ktime_get_ns() };
@@ -141,8 +151,7 @@ fn take(target: &TargetConfig, g: u64, writer: u64) -> Option<InFlight> {
 
 #[inline(always)]
 fn http1_end_at(ctx: &ProbeContext) {
-    let Some(target) = target(pid()) else { return };
-    let regs = Regs::of(ctx);
+    let Some((target, regs)) = called(ctx, at_check::HTTP1_END) else { return };
     let writer = regs.arg(0);
     let Some(entry) = take(target, regs.g(), writer) else { return lost(target.id, Reason::NoStart) };
     let status = word(writer, target.response_status);
@@ -150,9 +159,8 @@ fn http1_end_at(ctx: &ProbeContext) {
 }
 
 #[inline(always)]
-fn http2_end_at(ctx: &ProbeContext, server: impl Fn(&TargetConfig) -> &Http2Offsets) {
-    let Some(target) = target(pid()) else { return };
-    let regs = Regs::of(ctx);
+fn http2_end_at(ctx: &ProbeContext, probe: u16, server: impl Fn(&TargetConfig) -> &Http2Offsets) {
+    let Some((target, regs)) = called(ctx, probe) else { return };
     let writer = regs.arg(0);
     let Some(entry) = take(target, regs.g(), writer) else { return lost(target.id, Reason::NoStart) };
     let (status, request) = http2_state(target, server(target), &entry);
@@ -161,18 +169,19 @@ fn http2_end_at(ctx: &ProbeContext, server: impl Fn(&TargetConfig) -> &Http2Offs
 
 /// The status, and the address of the request if it is still there to be read (0 if not). The response writer holds a
 /// `*http.Request` until the end, but for Go 1.27's, which holds a `ServerRequest`: nothing holds the `*http.Request` once
-/// the handler has returned, and the garbage collector may have taken it. Both share the method's string, so if that is
-/// still the same, the request is whole.
+/// the handler has returned, and the garbage collector may have taken it. Both share the URL, which no other request has while
+/// the state holds it: if that is still the same, the request is whole. The method's string would not do: HPACK's static table
+/// gives one to all requests.
 #[inline(always)]
 fn http2_state(target: &TargetConfig, server: &Http2Offsets, entry: &InFlight) -> (u64, u64) {
     let Some(rws) = read::<u64>(entry.writer, server.writer_rws) else { return (UNREADABLE, 0) };
     let status = word(rws, server.rws_status);
-    if server.server_request_method == NONE {
+    if server.server_request_url == NONE {
         return (status, entry.request);
     }
-    let ours = word(entry.request, target.request_method);
+    let ours = word(entry.request, target.request_url);
     // The request is part of the state (Go 1.27: `req ServerRequest`).
-    let theirs = word(rws.wrapping_add(u64::from(server.rws_req)), server.server_request_method);
+    let theirs = word(rws.wrapping_add(u64::from(server.rws_req)), server.server_request_url);
     let whole = ours != UNREADABLE && ours == theirs;
     (status, if whole { entry.request } else { 0 })
 }
@@ -189,8 +198,7 @@ fn hijack_at(ctx: &ProbeContext) {
 
 #[inline(always)]
 fn mux_at(ctx: &ProbeContext) {
-    let Some(target) = target(pid()) else { return };
-    let regs = Regs::of(ctx);
+    let Some((target, regs)) = called(ctx, at_check::HTTP_MUX) else { return };
     let key = goroutine_key(target.id, regs.g());
     if let Some(entry) = INFLIGHT.get_ptr_mut(&key) {
         // SAFETY: from a look-up just above; only this goroutine's own probes write its entry.

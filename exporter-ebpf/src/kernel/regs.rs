@@ -18,6 +18,12 @@ mod layout {
     pub(crate) fn g(regs: &Regs) -> u64 {
         regs.r14
     }
+
+    /// Whether `jbe` jumps: CF or ZF.
+    #[inline(always)]
+    pub(crate) fn lower_or_same(regs: &Regs) -> bool {
+        regs.eflags & 0x41 != 0
+    }
 }
 
 #[cfg(bpf_target_arch = "aarch64")]
@@ -35,6 +41,12 @@ mod layout {
     pub(crate) fn g(regs: &Regs) -> u64 {
         regs.regs[28]
     }
+
+    /// Whether `b.ls` branches: not C, or Z.
+    #[inline(always)]
+    pub(crate) fn lower_or_same(regs: &Regs) -> bool {
+        regs.pstate & (3 << 29) != 1 << 29
+    }
 }
 
 /// The registers of a probe hit.
@@ -45,6 +57,12 @@ impl<'a> Regs<'a> {
     pub(crate) fn of(ctx: &'a ProbeContext) -> Self {
         // SAFETY: a uprobe's context is the pt_regs of the interrupted thread, alive for the program's run.
         Self(unsafe { &*ctx.regs.cast::<bpf_user_pt_regs_t>() })
+    }
+
+    /// Whether the stack check at whose branch the probe is sends the call away, see [`exporter_ebpf::target::at_check`].
+    #[inline(always)]
+    pub(crate) fn lower_or_same(&self) -> bool {
+        layout::lower_or_same(self.0)
     }
 
     /// The `n`th integer argument word, from 0.

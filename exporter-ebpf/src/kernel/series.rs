@@ -80,19 +80,12 @@ fn whole_request(address: u64, request: &mut MaybeUninit<Request>) -> bool {
 #[inline(always)]
 pub(super) fn series(target: &TargetConfig, address: u64, routed: u64, status: u16) -> (SeriesKey, Route) {
     let mut series = SeriesKey { route: 0, target: target.id, status, method: 0, route_kind: route_kind::NONE };
-    let Some(mut from) = (if address == 0 { None } else { request(target, address) }) else {
+    let address = if routed == 0 { address } else { told(target, address, routed) };
+    let Some(from) = (if address == 0 { None } else { request(target, address) }) else {
         lost(target.id, Reason::Unreadable);
         return (series, Route { text: GoString::EMPTY, pat: 0 });
     };
     series.method = method_of(from.method.ptr, from.method.len) as u8;
-    if routed != 0 {
-        // The copy is held by nothing once the handler has returned; it is whole as long as it shares the method's string.
-        if let Some(copy) = request(target, routed) {
-            if copy.method.ptr == from.method.ptr {
-                from = copy;
-            }
-        }
-    }
     let route = route(target, &mut series, &from);
     (series, route)
 }
@@ -149,6 +142,24 @@ extern "C" fn method_of(ptr: u64, len: u64) -> u64 {
         }
     };
     u64::from(method::id(bytes, len))
+}
+
+/// The copy of a request that the mux was told of, or the request itself. The copy is held by nothing once the handler has
+/// returned. As long as it shares the texts of method and target, it is whole, or that of another request of the same (HPACK's
+/// tables give one text to many), whose route is the same.
+#[inline(always)]
+fn told(target: &TargetConfig, address: u64, routed: u64) -> u64 {
+    let shared =
+        |offset: u16| same_words(address.wrapping_add(u64::from(offset)), routed.wrapping_add(u64::from(offset)));
+    if shared(target.request_method) != 0 && shared(target.request_uri) != 0 { routed } else { address }
+}
+
+/// 1 where both words can be read and are the same. By itself for its stack, see [`whole_request`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn same_words(one: u64, other: u64) -> u64 {
+    let one = read::<u64>(one, 0);
+    u64::from(one.is_some() && one == read::<u64>(other, 0))
 }
 
 /// The route of a text: folded as a path where `fold` is not 0, else hashed as it is; 0 if it cannot be read. Global and with

@@ -53,8 +53,8 @@ fn main() {
                     Ok(sites) => println!("    {} returns", sites.len()),
                     Err(error) => println!("    returns: {error}"),
                 }
-                if let Some(site) = go.nop5_site(function) {
-                    println!("    nop5 +{:#x}", site.function_offset);
+                if let Some(site) = go.check_site(function) {
+                    println!("    check +{:#x} {} {:?}", site.function_offset, site.instruction, site.cost);
                 }
             }
             for &global in gobinary::Global::ALL {

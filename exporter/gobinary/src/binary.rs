@@ -213,14 +213,12 @@ impl GoBinary {
         self.site(function, found)
     }
 
-    /// A 5-byte nop behind the frame set-up where argument registers are still whole: free of traps on x86-64 kernels
-    /// from 6.18 on. Not the default because older kernels single-step it, and because its trampoline runs at an
-    /// address that Go's unwinder does not know.
-    pub fn nop5_site(&self, function: &Function) -> Option<Site> {
-        let found = match self.arch {
-            Arch::Amd64 => sites::amd64::nop5(self.code(function).ok()?)?,
-            Arch::Arm64 => return None,
-        };
+    /// The branch of a function's stack check, where the check is of the usual form: `jbe` (amd64), `b.ls` (arm64). Every
+    /// kernel emulates it, on amd64 without the write to the stack that a push takes. It is passed at each call with the
+    /// argument registers whole, but also where the stack must grow first or the goroutine is to be preempted: the branch
+    /// is then taken, which the flags tell at the hit, and the call comes by again from the function's first byte.
+    pub fn check_site(&self, function: &Function) -> Option<Site> {
+        let found = sites::check(self.arch, self.code(function).ok()?)?;
         self.site(function, found).ok()
     }
 

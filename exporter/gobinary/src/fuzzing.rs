@@ -31,7 +31,7 @@ pub fn elf(bytes: &[u8]) {
     let _ = is_go(bytes);
     let Ok(go) = GoBinary::parse(bytes, &FUNCTIONS, &LAYOUTS) else { return };
     for function in go.functions() {
-        let _ = (go.entry_site(function), go.return_sites(function), go.nop5_site(function));
+        let _ = (go.entry_site(function), go.return_sites(function), go.check_site(function));
     }
     let _ = go.layouts().all();
 }
@@ -74,8 +74,10 @@ pub fn sites(bytes: &[u8]) {
     let inside = |found: &sites::Found| assert!((found.offset as usize) < code.len(), "{found:?}");
     let _ = sites::entry(arch, code).map(|found| inside(&found));
     let _ = sites::returns(arch, code).map(|all| all.iter().for_each(inside));
-    if arch == Arch::Amd64 {
-        let _ = sites::amd64::nop5(code).map(|found| inside(&found));
+    if let Some(found) = sites::check(arch, code) {
+        inside(&found);
+        // A check is followed by the start.
+        assert!(sites::entry(arch, code).is_ok_and(|start| start.offset > found.offset), "{found:?}");
     }
     let _ = crate::globals::operands::references(arch, code, u64::MAX - 64);
 }

@@ -62,7 +62,7 @@ fn exercise(bytes: &Vec<u8>) {
     match GoBinary::parse(bytes, &FUNCTIONS, LAYOUTS) {
         Ok(go) => {
             for function in go.functions() {
-                let _ = (go.entry_site(function), go.return_sites(function), go.nop5_site(function));
+                let _ = (go.entry_site(function), go.return_sites(function), go.check_site(function));
             }
             let _ = go.layouts().all();
         }

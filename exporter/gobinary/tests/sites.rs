@@ -117,6 +117,39 @@ fn entries_are_past_the_stack_check() {
     assert_eq!(wrong, 0, "\n{report}");
 }
 
+/// `jbe` with 8 or 32 bits of distance; `b.ls`: all kernels emulate them, and what follows is the start.
+#[test]
+fn every_stack_check_has_its_branch() {
+    let mut checks = 0;
+    for sample in samples() {
+        let go = open(&sample);
+        let function = go.function(&sample.name).unwrap();
+        let start = go.entry_site(function).unwrap();
+        let here = format!("{} {}", sample.file, sample.name);
+        let Some(check) = go.check_site(function) else {
+            let unchecked = ["net/http.StatusText", "runtime.casgstatus", "runtime.chanrecv1", "runtime.mcall"];
+            assert!(unchecked.contains(&sample.name.as_str()), "{here}: no branch before {}", start.instruction);
+            continue;
+        };
+        let at = check.function_offset as usize;
+        let length = match (sample.arch, &sample.code[at..]) {
+            (Arch::Amd64, [0x76, ..]) => 2,
+            (Arch::Amd64, [0x0f, 0x86, ..]) => 6,
+            (Arch::Arm64, [byte, _, _, 0x54, ..]) if byte & 0x1f == 9 => 4,
+            (_, code) => panic!("{here}: {:x?}", &code[..6]),
+        };
+        assert_eq!(start.function_offset as usize, at + length, "{here}");
+        assert_eq!((check.kind, check.cost), (Instruction::Branch, Cost::Emulated), "{here}");
+        assert!(
+            check.instruction.starts_with(if length == 4 { "b.ls " } else { "jbe " }),
+            "{here}: {}",
+            check.instruction
+        );
+        checks += 1;
+    }
+    assert!(checks > 100, "{checks}");
+}
+
 #[test]
 fn returns_are_all_found() {
     for sample in samples().iter().filter(|s| s.whole) {
@@ -165,14 +198,17 @@ fn odd_code() {
         let function = go.function("main.odd").unwrap().clone();
         (go, function)
     };
-    // push %rbp; mov %rsp,%rbp; nopl 0(%rax,%rax,1); ret
-    let (go, f) = open(&[0x55, 0x48, 0x89, 0xe5, 0x0f, 0x1f, 0x44, 0, 0, 0xc3]);
-    let nop = go.nop5_site(&f).unwrap();
-    assert_eq!((nop.function_offset, nop.kind, nop.cost), (4, Instruction::Nop5, Cost::SingleStepped));
-    assert_eq!(nop.cost_on(&KernelFeatures::of(Arch::Amd64, (6, 18))), Cost::Nop5);
-    // The same with xor %eax,%eax before it: an argument register is gone.
-    let (go, f) = open(&[0x55, 0x48, 0x89, 0xe5, 0x31, 0xc0, 0x0f, 0x1f, 0x44, 0, 0, 0xc3]);
-    assert_eq!(go.nop5_site(&f), None);
+    // push %rbp; mov %rsp,%rbp; ret: no check
+    let (go, f) = open(&[0x55, 0x48, 0x89, 0xe5, 0xc3]);
+    assert_eq!((go.entry_site(&f).unwrap().function_offset, go.check_site(&f)), (0, None));
+    // cmp 0x10(%r14),%rsp; jbe +0; push %rbp
+    let (go, f) = open(&[0x49, 0x3b, 0x66, 0x10, 0x76, 0, 0x55, 0xc3]);
+    assert_eq!(go.check_site(&f).map(|site| site.function_offset), Some(4));
+    // The same with jb, which says less than jbe; and with a nop between the branch and the push.
+    let (go, f) = open(&[0x49, 0x3b, 0x66, 0x10, 0x72, 0, 0x55, 0xc3]);
+    assert_eq!((go.entry_site(&f).unwrap().function_offset, go.check_site(&f)), (6, None));
+    let (go, f) = open(&[0x49, 0x3b, 0x66, 0x10, 0x76, 0, 0x90, 0x55, 0xc3]);
+    assert_eq!((go.entry_site(&f).unwrap().function_offset, go.check_site(&f)), (7, None));
     // jmp *%rax; ret
     let (go, f) = open(&[0xff, 0xe0, 0xc3]);
     assert_eq!(go.return_sites(&f), Err(SiteError::IndirectJump(0)));
@@ -184,7 +220,7 @@ fn odd_code() {
     assert_eq!(go.return_sites(&f), Err(SiteError::NoReturn));
     // cmp 0x10(%r14),%rsp; jbe +0; ret: a check with no frame behind it
     let (go, f) = open(&[0x49, 0x3b, 0x66, 0x10, 0x76, 0, 0xc3]);
-    assert_eq!(go.entry_site(&f), Err(SiteError::NoFrame));
+    assert_eq!((go.entry_site(&f), go.check_site(&f)), (Err(SiteError::NoFrame), None));
     // An undecodable byte.
     let (go, f) = open(&[0x06]);
     assert_eq!(go.entry_site(&f), Err(SiteError::Undecodable(0)));

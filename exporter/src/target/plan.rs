@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use clap::ValueEnum;
-use exporter_ebpf::target::{Http2Offsets, NONE, TargetConfig, request_words};
+use exporter_ebpf::target::{Http2Offsets, NONE, TargetConfig, at_check, request_words};
 use gobinary::{Cost, Function, Global, GoBinary, Instruction, Site, SiteError, Source};
 
 use super::{
@@ -62,17 +62,17 @@ const FUNCTIONS: [&str; 14] = [
 const LAYOUTS: [(&str, &[&str]); 13] = [
     ("runtime.g", &["goid", "atomicstatus", "trackingSeq"]),
     ("net/http.response", &["req", "status"]),
-    ("net/http.Request", &["Method", "URL", "Pattern", "pat"]),
+    ("net/http.Request", &["Method", "URL", "RequestURI", "Pattern", "pat"]),
     ("net/http.pattern", &["str"]),
     ("net/url.URL", &["Path"]),
     ("net/http.http2responseWriter", &["rws"]),
     ("net/http.http2responseWriterState", &["status", "req"]),
     ("net/http/internal/http2.responseWriter", &["rws"]),
     ("net/http/internal/http2.responseWriterState", &["status", "req"]),
-    ("net/http/internal/http2.ServerRequest", &["Method"]),
+    ("net/http/internal/http2.ServerRequest", &["URL"]),
     ("golang.org/x/net/http2.responseWriter", &["rws"]),
     ("golang.org/x/net/http2.responseWriterState", &["status", "req"]),
-    ("golang.org/x/net/http2.ServerRequest", &["Method"]),
+    ("golang.org/x/net/http2.ServerRequest", &["URL"]),
 ];
 
 /// The structs whose layouts are wanted, for probes and for reading the runtime.
@@ -91,8 +91,9 @@ pub(crate) fn inspect<S: Source>(source: S, sites: Sites) -> Result<Inspection, 
     let layouts = all_layouts();
     let layouts: Vec<(&str, &[&str])> = layouts.iter().map(|(ty, fields)| (*ty, fields.as_slice())).collect();
     let binary = GoBinary::parse(source, &FUNCTIONS, &layouts)?;
-    let mut plan = Plan { binary: &binary, sites, probes: Vec::new(), disabled: Vec::new() };
-    let config = plan.http();
+    let mut plan = Plan { binary: &binary, sites, probes: Vec::new(), at_check: 0, disabled: Vec::new() };
+    let mut config = plan.http();
+    config.at_check = plan.at_check;
     plan.blocking();
     plan.stop_the_world();
     let g_status = plan.offset("runtime.g", "atomicstatus");
@@ -148,10 +149,27 @@ fn first_byte(site: &Site) -> Site {
     }
 }
 
+/// The bit of a probe that may go to the branch of a stack check: those that requests hit. The programs of the others do not
+/// look at the flags, and stacks are taken at the start of a function.
+fn check_bit(probe: Probe) -> Option<u16> {
+    match probe {
+        Probe::HttpStart => Some(at_check::HTTP_START),
+        Probe::XnetStart => Some(at_check::XNET_START),
+        Probe::Http1End => Some(at_check::HTTP1_END),
+        Probe::Http2End => Some(at_check::HTTP2_END),
+        Probe::XnetEnd => Some(at_check::XNET_END),
+        Probe::HttpMux => Some(at_check::HTTP_MUX),
+        Probe::Nothing => Some(0),
+        _ => None,
+    }
+}
+
 struct Plan<'b> {
     binary: &'b GoBinary,
     sites: Sites,
     probes: Vec<PlannedProbe>,
+    /// Bits of [`at_check`].
+    at_check: u16,
     disabled: Vec<Disabled>,
 }
 
@@ -180,13 +198,20 @@ impl Plan<'_> {
         Ok(())
     }
 
-    fn sites_of(&self, probe: Probe, function: &Function) -> Result<Vec<Site>, SiteError> {
+    fn sites_of(&mut self, probe: Probe, function: &Function) -> Result<Vec<Site>, SiteError> {
         let entry = self.binary.entry_site(function);
         match (self.sites, probe) {
-            (Sites::EntryRet, Probe::HttpStart) => entry.map(|site| vec![first_byte(&site)]),
-            (Sites::EntryRet, Probe::Http1End) | (_, Probe::StwEnd) => self.binary.return_sites(function),
-            _ => entry.map(|site| vec![site]),
+            (Sites::EntryRet, Probe::HttpStart) => return entry.map(|site| vec![first_byte(&site)]),
+            (Sites::EntryRet, Probe::Http1End) | (_, Probe::StwEnd) => return self.binary.return_sites(function),
+            _ => {}
         }
+        if let Some(bit) = check_bit(probe)
+            && let Some(check) = self.binary.check_site(function)
+        {
+            self.at_check |= bit;
+            return Ok(vec![check]);
+        }
+        entry.map(|site| vec![site])
     }
 
     fn http(&mut self) -> TargetConfig {
@@ -206,7 +231,8 @@ impl Plan<'_> {
             h2: Http2Offsets::ABSENT,
             xnet: Http2Offsets::ABSENT,
             request_words: 0,
-            reserved: [0; 2],
+            at_check: 0,
+            request_uri: self.offset("net/http.Request", "RequestURI"),
         };
         let request_is_known = config.request_method != NONE && config.request_url != NONE && config.url_path != NONE;
         let all = [Feature::Http1Server, Feature::Http2Server, Feature::XnetHttp2Server];
@@ -266,7 +292,9 @@ impl Plan<'_> {
                 "built with GODEBUG httpmuxgo121=1 (go.mod says go 1.21 or lower): routes are folded from paths",
             );
         } else {
-            let _ = self.probe(Probe::HttpMux, MUX, true);
+            if config.request_uri != NONE {
+                let _ = self.probe(Probe::HttpMux, MUX, true);
+            }
             let word = |offset: u16, word: usize| usize::from(offset) == word * size_of::<u64>();
             let usual = word(config.request_method, request_words::METHOD)
                 && word(config.request_url, request_words::URL)
@@ -350,10 +378,10 @@ impl Plan<'_> {
             writer_rws: self.offset(&format!("{prefix}responseWriter"), "rws"),
             rws_status: self.offset(&format!("{prefix}responseWriterState"), "status"),
             rws_req: self.offset(&format!("{prefix}responseWriterState"), "req"),
-            server_request_method: if prefix.starts_with("net/http.http2") {
+            server_request_url: if prefix.starts_with("net/http.http2") {
                 NONE
             } else {
-                self.offset(&format!("{prefix}ServerRequest"), "Method")
+                self.offset(&format!("{prefix}ServerRequest"), "URL")
             },
         }
     }

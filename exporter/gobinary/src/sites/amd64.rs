@@ -6,8 +6,8 @@
 //! Source: cmd/internal/obj/x86/obj6.go, preprocess and stacksplit.
 
 use iced_x86::{
-    Code, Decoder, DecoderOptions, FlowControl, Formatter, GasFormatter, Instruction as Decoded,
-    InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
+    Code, Decoder, DecoderOptions, FlowControl, Formatter, GasFormatter, Instruction as Decoded, Mnemonic, OpKind,
+    Register,
 };
 
 use super::cost::Instruction;
@@ -16,11 +16,21 @@ use super::{Found, SiteError};
 /// The longest prologue seen has 9 instructions and 35 bytes before the frame (go1.17, huge frame).
 const MAX_PROLOGUE: usize = 10;
 const MAX_PROLOGUE_BYTES: usize = 64;
-/// How far behind the frame push a nop is looked for.
-const MAX_NOP_SEARCH: usize = 12;
 
 pub(super) fn entry(code: &[u8]) -> Result<Found, SiteError> {
-    let mut checked = false;
+    prologue(code).map(|(start, _)| found(&start))
+}
+
+pub(super) fn check(code: &[u8]) -> Option<Found> {
+    let (start, branch) = prologue(code).ok()?;
+    branch
+        .filter(|branch| branch.mnemonic() == Mnemonic::Jbe && branch.next_ip() == start.ip())
+        .map(|branch| found(&branch))
+}
+
+/// Where a function starts past its stack check, and the last branch of that check.
+fn prologue(code: &[u8]) -> Result<(Decoded, Option<Decoded>), SiteError> {
+    let mut branch = None;
     let mut first = None;
     for insn in decode(code).take(MAX_PROLOGUE) {
         let at = insn.ip() as u32;
@@ -35,14 +45,14 @@ pub(super) fn entry(code: &[u8]) -> Result<Found, SiteError> {
             break;
         }
         if insn.code() == Code::Push_r64 && insn.op0_register() == Register::RBP {
-            return Ok(found(&insn));
+            return Ok((insn, branch));
         }
         // Up to Go 1.20 the frame is made by the subtraction itself.
-        if checked && makes_frame(&insn) {
-            return Ok(found(&insn));
+        if branch.is_some() && makes_frame(&insn) {
+            return Ok((insn, branch));
         }
         match insn.flow_control() {
-            FlowControl::ConditionalBranch if is_stack_branch(&insn) => checked = true,
+            FlowControl::ConditionalBranch if is_stack_branch(&insn) => branch = Some(insn),
             FlowControl::Next => {}
             _ => break,
         }
@@ -50,13 +60,12 @@ pub(super) fn entry(code: &[u8]) -> Result<Found, SiteError> {
             break;
         }
     }
-    if checked {
+    if branch.is_some() {
         return Err(SiteError::NoFrame);
     }
     // No stack check: the first byte is passed once a call. A push may still follow a few plain instructions, but
     // those may already have changed argument registers; the first byte is safe.
-    let first = first.ok_or(SiteError::Undecodable(0))?;
-    Ok(found(&first))
+    Ok((first.ok_or(SiteError::Undecodable(0))?, None))
 }
 
 /// Whether an instruction belongs to a stack check.
@@ -89,46 +98,6 @@ fn makes_frame(insn: &Decoded) -> bool {
         && insn.op1_kind() != OpKind::Register
         && insn.op1_kind() != OpKind::Memory
 }
-
-/// A 5-byte nop behind the frame push, before anything changes an argument register.
-///
-/// Not the default: kernels up to 6.17 single-step it, so that it is worth having on 6.18 and newer alone, and there its
-/// trampoline runs with a program counter that Go's unwinder does not know, which is unproven under async preemption.
-pub(crate) fn nop5(code: &[u8]) -> Option<Found> {
-    let entry = entry(code).ok()?;
-    let mut info = InstructionInfoFactory::new();
-    for insn in decode(code).skip_while(|i| i.ip() < u64::from(entry.offset)).take(MAX_NOP_SEARCH) {
-        if insn.is_invalid() || insn.flow_control() != FlowControl::Next {
-            return None;
-        }
-        if kind(&insn) == Instruction::Nop5 {
-            return Some(found(&insn));
-        }
-        let clobbers = info.info(&insn).used_registers().iter().any(|used| {
-            let written = !matches!(used.access(), OpAccess::Read | OpAccess::CondRead | OpAccess::None);
-            written && ARGUMENTS.contains(&used.register().full_register())
-        });
-        if clobbers {
-            return None;
-        }
-    }
-    None
-}
-
-/// ABIInternal's integer arguments, the closure context and g.
-const ARGUMENTS: [Register; 11] = [
-    Register::RAX,
-    Register::RBX,
-    Register::RCX,
-    Register::RDI,
-    Register::RSI,
-    Register::R8,
-    Register::R9,
-    Register::R10,
-    Register::R11,
-    Register::RDX,
-    Register::R14,
-];
 
 pub(super) fn returns(code: &[u8]) -> Result<Vec<Found>, SiteError> {
     let mut all = Vec::new();
@@ -166,6 +135,7 @@ fn found(insn: &Decoded) -> Found {
     let mut formatter = GasFormatter::new();
     formatter.options_mut().set_space_after_operand_separator(false);
     formatter.options_mut().set_uppercase_hex(false);
+    formatter.options_mut().set_branch_leading_zeros(false);
     formatter.format(insn, &mut text);
     Found { offset: insn.ip() as u32, text, kind: kind(insn) }
 }

@@ -3,7 +3,7 @@
 //! `ldr x16,[x28,#16]; cmp sp,x16; b.ls` (large frames `sub x17,sp,#n` first), then the frame push, `str x30,[sp,#-n]!`
 //! or, for large frames, `sub x20,sp,#n; stp x29,x30,[x20,#-8]; mov sp,x20` (Go 1.18: `sub x27,sp,#n; str x30,[x27]`). Arguments are whole until behind it; only
 //! x16, x17, x20, x27 and the flags change. Source: cmd/internal/obj/arm64/obj7.go, preprocess and stacksplit.
-//! No kernel simulates the push of small frames, so that a start costs two traps here; RET is simulated by all.
+//! No kernel simulates the push of small frames; the check's branch and RET are simulated by all.
 
 use super::cost::Instruction;
 use super::{Found, SiteError};
@@ -12,23 +12,40 @@ const MAX_PROLOGUE: usize = 14;
 const X28: u32 = 28;
 const SP: u32 = 31;
 const LR: u32 = 30;
+/// The condition LS.
+const LOWER_OR_SAME: u32 = 9;
 
 pub(super) fn entry(code: &[u8]) -> Result<Found, SiteError> {
-    let mut checked = false;
+    prologue(code).map(|((index, insn), _)| found(index, insn))
+}
+
+pub(super) fn check(code: &[u8]) -> Option<Found> {
+    let ((start, _), branch) = prologue(code).ok()?;
+    branch
+        .filter(|&(index, insn)| insn & 15 == LOWER_OR_SAME && index + 1 == start)
+        .map(|(index, insn)| found(index, insn))
+}
+
+/// An instruction and which it is of the function's.
+type Indexed = (usize, u32);
+
+/// Where a function starts past its stack check, and the last branch of that check.
+fn prologue(code: &[u8]) -> Result<(Indexed, Option<Indexed>), SiteError> {
+    let mut branch = None;
     for (index, insn) in words(code).enumerate().take(MAX_PROLOGUE) {
         if pushes_lr(insn) || makes_big_frame(insn) {
-            return Ok(found(index, insn));
+            return Ok(((index, insn), branch));
         }
         if is_stack_branch(insn) {
-            checked = true;
+            branch = Some((index, insn));
         } else if !is_check(insn) {
             break;
         }
     }
-    if checked {
+    if branch.is_some() {
         return Err(SiteError::NoFrame);
     }
-    words(code).next().map(|insn| found(0, insn)).ok_or(SiteError::Undecodable(0))
+    words(code).next().map(|insn| ((0, insn), None)).ok_or(SiteError::Undecodable(0))
 }
 
 pub(super) fn returns(code: &[u8]) -> Result<Vec<Found>, SiteError> {
@@ -80,7 +97,7 @@ fn makes_big_frame(insn: u32) -> bool {
 
 fn is_stack_branch(insn: u32) -> bool {
     // b.ls, b.lo, b.cc: conditions 9 and 3.
-    insn & 0xff00_0010 == 0x5400_0000 && matches!(insn & 15, 9 | 3)
+    insn & 0xff00_0010 == 0x5400_0000 && matches!(insn & 15, LOWER_OR_SAME | 3)
 }
 
 fn is_check(insn: u32) -> bool {
@@ -149,6 +166,9 @@ fn text(insn: u32) -> String {
         format!("sub x{}, sp, #{:#x}", insn & 31, (insn >> 10 & 0xfff) << shift)
     } else if makes_big_frame(insn) {
         format!("sub x{}, sp, x{}", insn & 31, insn >> 16 & 31)
+    } else if is_stack_branch(insn) {
+        let name = if insn & 15 == LOWER_OR_SAME { "b.ls" } else { "b.lo" };
+        format!("{name} .{:+#x}", branch(insn).unwrap_or(0))
     } else {
         format!(".inst {insn:#010x}")
     }

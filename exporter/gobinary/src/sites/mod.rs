@@ -76,6 +76,14 @@ pub(crate) fn entry(arch: Arch, code: &[u8]) -> Result<Found, SiteError> {
     }
 }
 
+/// The branch of a function's stack check, just before its start.
+pub(crate) fn check(arch: Arch, code: &[u8]) -> Option<Found> {
+    match arch {
+        Arch::Amd64 => amd64::check(code),
+        Arch::Arm64 => arm64::check(code),
+    }
+}
+
 /// Every RET.
 pub(crate) fn returns(arch: Arch, code: &[u8]) -> Result<Vec<Found>, SiteError> {
     match arch {
