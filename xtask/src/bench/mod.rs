@@ -13,6 +13,7 @@ mod limits;
 mod machine;
 mod metrics_api;
 mod overhead;
+mod poller;
 mod proc;
 mod program_info;
 mod programs;

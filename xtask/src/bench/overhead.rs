@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::fixture::{Agent, Tools};
+use super::poller::{self, Wanted};
 use super::proc::{self, Cpus};
 use super::programs::{self, Protocol};
 use super::report::{Section, Table, number};
@@ -33,7 +34,7 @@ struct Case {
     name: &'static str,
     kind: &'static str,
     requests: u64,
-    /// Requests a second; 0 is as fast as it goes.
+    /// Requests a second; 0 is as fast as the service answers.
     rate: u32,
     idle: usize,
     about: &'static str,
@@ -86,10 +87,23 @@ const API: [&str; 8] = [
     "GET /v1/carts/12 200 /v1/carts/{id} 4",
 ];
 
+/// What the poller sends: `METHOD PATH STATUS ROUTE WEIGHT`, each line as often as its weight says.
+fn wanted(kind: &str) -> Vec<Wanted> {
+    if kind != "api" {
+        return vec![Wanted { path: "/hello".into(), status: 200 }];
+    }
+    let lines = API.iter().filter(|line| **line != "-mix");
+    let expanded = lines.filter_map(|line| {
+        let [_, path, status, _, weight] = line.split(' ').collect::<Vec<_>>().try_into().ok()?;
+        let wanted = Wanted { path: path.into(), status: status.parse().ok()? };
+        Some(std::iter::repeat_n(wanted, weight.parse().ok()?))
+    });
+    expanded.flatten().collect()
+}
+
 /// What is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Arm {
-    None,
     /// As it comes: requests, the runtime's figures, pauses, and blocking within its budget.
     Gopulse,
     /// A request's two probes and no others.
@@ -101,13 +115,13 @@ enum Arm {
 }
 
 impl Arm {
-    /// What hello is measured with; the other services with the first two.
-    const ALL: [Self; 5] = [Self::None, Self::Gopulse, Self::Requests, Self::EntryRet, Self::Empty];
+    /// What hello is measured with; the other services with the first.
+    const ALL: [Self; 4] = [Self::Gopulse, Self::Requests, Self::EntryRet, Self::Empty];
 
     /// The agent's flags.
     fn flags(self) -> &'static [&'static str] {
         match self {
-            Self::None | Self::Gopulse => &[],
+            Self::Gopulse => &[],
             Self::Requests => &["--features", "http"],
             Self::EntryRet => &["--features", "http", "--bench-sites", "entry-ret"],
             Self::Empty => &["--features", "http", "--bench-sites", "empty"],
@@ -119,8 +133,28 @@ impl Arm {
 struct Run {
     /// CPU time of the service a request, microseconds.
     cpu_us: f64,
+    /// Microseconds; of a service at a given rate alone.
     p99_us: f64,
     rate: f64,
+}
+
+/// Runs with something attached, each with the one without an agent beside it.
+#[derive(Default)]
+struct Pairs {
+    without: Vec<Run>,
+    with: Vec<Run>,
+}
+
+impl Pairs {
+    /// What was added, pair by pair.
+    fn added(&self, of: fn(&Run) -> f64) -> Vec<f64> {
+        self.with.iter().zip(&self.without).map(|(with, without)| of(with) - of(without)).collect()
+    }
+
+    /// The same in percent.
+    fn percent(&self, of: fn(&Run) -> f64) -> Vec<f64> {
+        self.added(of).iter().zip(&self.without).map(|(added, without)| 100.0 * added / of(without)).collect()
+    }
 }
 
 /// Measures.
@@ -129,8 +163,9 @@ pub(super) fn run(tools: &Tools, options: &Options) -> Result<Section> {
         "overhead",
         format!(
             "CPU time of the measured process (all threads, user and system, probes included; clock_getcpuclockid) a request, \
-             {} connections over HTTP/1.1. The service has one CPU, the load and the agent the others. In each of {} rounds every way is run once, in changing order; differences are \
-             taken within a round. By default an agent measures blocking too, within its budget of 1 %; it has seen two seconds of \
+             {} connections over HTTP/1.1. The service has one CPU, the load and the agent the others; where the load is as fast as it goes, its \
+             generator polls: one that sleeps is woken by the service, the oftener the slower that is. In each of {} rounds every way is run once, right after a run without an agent \
+             or, in every other round, right before one; differences are those of such pairs. By default an agent measures blocking too, within its budget of 1 %; it has seen two seconds of \
              the load before it is measured. `entry/RET` are a request's two programs at the first byte and the RETs of the function that calls \
              the handler; the one at RET does less work than ours there (it finds no response writer), which is in its favour. \
              `empty` is programs that do nothing where ours are: what the kernel takes for two hits on this machine.",
@@ -185,95 +220,94 @@ fn measure(tools: &Tools, options: &Options, case: &Case, section: &mut Section)
     let service = service?;
     let address = service.address("http")?;
     let _idle = idle_connections(address, case.idle)?;
-    let arms = if case.name == "hello" { &Arm::ALL[..] } else { &Arm::ALL[..2] };
-    let one = |arm: Arm, requests: u64| -> Result<Run> {
+    let arms = if case.name == "hello" { &Arm::ALL[..] } else { &Arm::ALL[..1] };
+    let one = |arm: Option<Arm>, requests: u64| -> Result<Run> {
         let name = copied.name();
         let select = ["--executable", name.as_str()];
         let _agent = match arm {
-            Arm::None => None,
-            _ => Some(Agent::measuring(tools, &[&select, arm.flags()].concat(), 1)?),
+            None => None,
+            Some(arm) => Some(Agent::measuring(tools, &[&select, arm.flags()].concat(), 1)?),
         };
-        let (c, rate) = (options.connections.to_string(), case.rate.to_string());
-        let mix = if case.kind == "api" { &API[..] } else { &[] };
-        let load = |n: u64| {
-            let n = n.to_string();
-            tools.load(address, &[&["-n", &n, "-c", &c, "-rate", &rate][..], mix].concat())
+        let load = |n: u64| -> Result<(f64, f64)> {
+            if case.rate == 0 {
+                let rate = poller::run(address, &wanted(case.kind), options.connections, n)?;
+                return Ok((rate, f64::NAN));
+            }
+            let (n, c, rate) = (n.to_string(), options.connections.to_string(), case.rate.to_string());
+            let report = tools.load(address, &["-n", &n, "-c", &c, "-rate", &rate])?;
+            Ok((report.rate, report.p99 * 1e6))
         };
         // Before the load there was nothing to be budgeted; what counts is what an agent costs that has been there for a while.
-        if arm == Arm::Gopulse {
+        if arm == Some(Arm::Gopulse) {
             load(case.warm_up())?;
         }
         let before = proc::cpu_ns(service.pid())?;
-        let report = load(requests)?;
+        let (rate, p99_us) = load(requests)?;
         let used = proc::cpu_ns(service.pid())? - before;
-        Ok(Run { cpu_us: used as f64 / 1e3 / requests as f64, p99_us: report.p99 * 1e6, rate: report.rate })
+        Ok(Run { cpu_us: used as f64 / 1e3 / requests as f64, p99_us, rate })
     };
-    one(Arm::None, case.requests / 2)?;
-    let mut runs: Vec<Vec<Run>> = arms.iter().map(|_| Vec::new()).collect();
+    one(None, case.requests / 2)?;
+    let mut all: Vec<Pairs> = arms.iter().map(|_| Pairs::default()).collect();
     for round in 0..options.pairs {
-        let forward: Vec<usize> = (0..arms.len()).collect();
-        let order: Vec<usize> = if round % 2 == 0 { forward } else { forward.into_iter().rev().collect() };
-        for arm in order {
-            runs[arm].push(one(arms[arm], case.requests)?);
+        for (arm, pairs) in arms.iter().zip(&mut all) {
+            if round % 2 == 0 {
+                pairs.without.push(one(None, case.requests)?);
+            }
+            pairs.with.push(one(Some(*arm), case.requests)?);
+            if round % 2 == 1 {
+                pairs.without.push(one(None, case.requests)?);
+            }
         }
     }
     proc::pin(Cpus::All)?;
-    figures(case, &runs, section);
-    let median = |arm: usize, of: fn(&Run) -> f64| {
-        runs.get(arm)
-            .map_or_else(String::new, |runs| number(Spread::of(&runs.iter().map(of).collect::<Vec<_>>()).median))
+    figures(case, &all, section);
+    let median = |runs: Vec<&Run>, of: fn(&Run) -> f64| {
+        let values: Vec<f64> = runs.into_iter().map(of).collect();
+        if values.is_empty() { String::new() } else { number(Spread::of(&values).median) }
     };
+    let without = || all.iter().flat_map(|pairs| &pairs.without).collect::<Vec<_>>();
+    let with = |arm: usize| all.get(arm).into_iter().flat_map(|pairs| &pairs.with).collect::<Vec<_>>();
+    let cpu_us = |run: &Run| run.cpu_us;
     Ok(vec![
         case.name.to_owned(),
         case.about.to_owned(),
-        median(0, |run| run.cpu_us),
-        median(1, |run| run.cpu_us),
-        median(2, |run| run.cpu_us),
-        median(3, |run| run.cpu_us),
-        median(4, |run| run.cpu_us),
-        median(0, |run| run.rate),
-        median(1, |run| run.rate),
+        median(without(), cpu_us),
+        median(with(0), cpu_us),
+        median(with(1), cpu_us),
+        median(with(2), cpu_us),
+        median(with(3), cpu_us),
+        median(without(), |run| run.rate),
+        median(with(0), |run| run.rate),
     ])
 }
 
-fn figures(case: &Case, runs: &[Vec<Run>], section: &mut Section) {
-    let all = |arm: usize, of: fn(&Run) -> f64| runs[arm].iter().map(of).collect::<Vec<f64>>();
-    let cpu = |arm| all(arm, |run| run.cpu_us);
+fn figures(case: &Case, all: &[Pairs], section: &mut Section) {
     let name = case.name;
-    let added = differences(&cpu(1), &cpu(0));
-    let percent: Vec<f64> = added.iter().zip(cpu(0)).map(|(added, without)| 100.0 * added / without).collect();
+    let added: Vec<Vec<f64>> = all.iter().map(|pairs| pairs.added(|run| run.cpu_us)).collect();
     let what = format!("{name}: added CPU time a request");
-    if name == "hello" {
-        section.limited(what, "us", Spread::of(&added), 2.5);
-        let ours = differences(&cpu(2), &cpu(0));
-        section.limited("hello: added by the request probes alone", "us", Spread::of(&ours), 2.5);
-        let theirs = differences(&cpu(3), &cpu(0));
-        let ratio: Vec<f64> = ours.iter().zip(&theirs).map(|(ours, theirs)| ours / theirs).collect();
-        let empty = differences(&cpu(4), &cpu(0));
-        section.figure("hello: added by empty programs there", "us", Spread::of(&empty));
-        section.figure("hello: our programs' part of it", "us", Spread::of(&differences(&cpu(2), &cpu(4))));
-        section.figure("hello: added by the same at entry/RET", "us", Spread::of(&theirs));
+    if let [as_it_comes, ours, theirs, empty] = &added[..] {
+        section.limited(what, "us", Spread::of(as_it_comes), 2.5);
+        section.limited("hello: added by the request probes alone", "us", Spread::of(ours), 2.5);
+        let ratio: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect();
+        section.figure("hello: added by empty programs there", "us", Spread::of(empty));
+        section.figure("hello: our programs' part of it", "us", Spread::of(&differences(ours, empty)));
+        section.figure("hello: added by the same at entry/RET", "us", Spread::of(theirs));
         section.limited("hello: added, as a fraction of entry/RET", "", Spread::of(&ratio), 0.25);
     } else {
-        section.figure(what, "us", Spread::of(&added));
+        section.figure(what, "us", Spread::of(&added[0]));
     }
     let what = format!("{name}: added CPU time");
+    let percent = Spread::of(&all[0].percent(|run| run.cpu_us));
     if name == "work1ms" {
-        section.limited(what, "%", Spread::of(&percent), 0.5);
-        let p99 = |arm| all(arm, |run| run.p99_us);
-        let change: Vec<f64> = differences(&p99(1), &p99(0))
-            .iter()
-            .zip(p99(0))
-            .map(|(change, without)| 100.0 * change / without)
-            .collect();
-        let change = Spread::of(&change);
+        section.limited(what, "%", percent, 0.5);
+        let change = Spread::of(&all[0].percent(|run| run.p99_us));
         section.figure("work1ms: change of the p99", "%", change);
         let spans = change.low <= 0.0 && change.high >= 0.0 || change.median <= 0.0;
         let verdict =
             if spans { "no measurable change: the quartiles span zero or lie below it" } else { "a change that shows" };
         section.note(format!("p99 of work1ms: {verdict}."));
     } else {
-        section.figure(what, "%", Spread::of(&percent));
+        section.figure(what, "%", percent);
     }
 }
 
@@ -288,4 +322,17 @@ fn idle_connections(address: SocketAddr, count: usize) -> Result<Vec<TcpStream>>
             Ok(stream)
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mix_is_sent_by_weight() {
+        let api = wanted("api");
+        assert_eq!(api.len(), 10);
+        assert_eq!(api.iter().filter(|wanted| wanted.status == 404).count(), 1);
+        assert_eq!(wanted("hello").len(), 1);
+    }
 }
