@@ -52,8 +52,8 @@ pub struct TargetConfig {
     pub request_words: u16,
     /// Bits of [`at_check`].
     pub at_check: u16,
-    /// `net/http.Request.RequestURI`.
-    pub request_uri: u16,
+    /// `net/http.Request.Header`.
+    pub request_header: u16,
 }
 
 /// The probes that sit at the branch of their function's stack check: a hit whose branch is taken is no call yet. The stack
@@ -98,13 +98,24 @@ pub struct Http2Offsets {
     pub rws_status: u16,
     /// `responseWriterState.req`.
     pub rws_req: u16,
-    /// `ServerRequest.URL` (Go 1.27, where `rws.req` is not a `*http.Request`); [`NONE`] before.
+    /// `ServerRequest.Method` (Go 1.27, where `rws.req` is not a `*http.Request`); [`NONE`] before.
+    pub server_request_method: u16,
+    /// `ServerRequest.URL`.
     pub server_request_url: u16,
+    /// `ServerRequest.Header`.
+    pub server_request_header: u16,
 }
 
 impl Http2Offsets {
     /// A program without this server.
-    pub const ABSENT: Self = Self { writer_rws: NONE, rws_status: NONE, rws_req: NONE, server_request_url: NONE };
+    pub const ABSENT: Self = Self {
+        writer_rws: NONE,
+        rws_status: NONE,
+        rws_req: NONE,
+        server_request_method: NONE,
+        server_request_url: NONE,
+        server_request_header: NONE,
+    };
 }
 
-const _: () = assert!(size_of::<TargetConfig>() == 12 + 9 * 2 + 2 * 8 + 3 * 2);
+const _: () = assert!(size_of::<TargetConfig>() == 12 + 9 * 2 + 2 * 12 + 3 * 2);

@@ -20,7 +20,7 @@ use super::{
     maps::{BPF_NOEXIST, INFLIGHT, PANICS, SERIES, TARGET_SLOTS, TARGETS, add, lost, tell},
     memory::{read, zero},
     regs::Regs,
-    series::{new_route, series},
+    series::{new_route, same_word, series},
 };
 
 super::programs! {
@@ -155,7 +155,26 @@ fn http1_end_at(ctx: &ProbeContext) {
     let writer = regs.arg(0);
     let Some(entry) = take(target, regs.g(), writer) else { return lost(target.id, Reason::NoStart) };
     let status = word(writer, target.response_status);
-    end(ctx, target, &entry, entry.request, status, 200);
+    end(ctx, target, &entry, http1_request(target, &entry), status, 200);
+}
+
+/// The request to ask: the copy that a mux was told of, where there is one. The response holds the request until it ends, and
+/// with it the method's text, which is a part of the first line. Nothing holds the copy once it has been used last: while it
+/// shares that text, it is whole.
+#[inline(always)]
+fn http1_request(target: &TargetConfig, entry: &InFlight) -> Subject {
+    let method = u64::from(target.request_method);
+    let copied =
+        entry.routed != 0 && same_word(entry.request.wrapping_add(method), entry.routed.wrapping_add(method)) != 0;
+    Subject { address: if copied { entry.routed } else { entry.request }, method: 0 }
+}
+
+/// What is asked for a request's method and route.
+struct Subject {
+    /// An `http.Request` of it; 0 where all are gone.
+    address: u64,
+    /// Where else its method's string is; 0 where that is not known.
+    method: u64,
 }
 
 #[inline(always)]
@@ -163,27 +182,52 @@ fn http2_end_at(ctx: &ProbeContext, probe: u16, server: impl Fn(&TargetConfig) -
     let Some((target, regs)) = called(ctx, probe) else { return };
     let writer = regs.arg(0);
     let Some(entry) = take(target, regs.g(), writer) else { return lost(target.id, Reason::NoStart) };
-    let (status, request) = http2_state(target, server(target), &entry);
-    end(ctx, target, &entry, request, status, 200);
+    let (status, subject) = http2_state(target, server(target), &entry);
+    end(ctx, target, &entry, subject, status, 200);
 }
 
-/// The status, and the address of the request if it is still there to be read (0 if not). The response writer holds a
-/// `*http.Request` until the end, but for Go 1.27's, which holds a `ServerRequest`: nothing holds the `*http.Request` once
-/// the handler has returned, and the garbage collector may have taken it. Both share the URL, which no other request has while
-/// the state holds it: if that is still the same, the request is whole. The method's string would not do: HPACK's static table
-/// gives one to all requests.
+/// The status and the request to ask. The response writer's state holds the `*http.Request` until the end, but for Go 1.27's, which
+/// holds a `ServerRequest`: there nothing holds the `*http.Request` once it has been used last, as nothing holds a copy that
+/// a mux was told of, and the garbage collector may have given its memory to another. What shares the URL or the headers with
+/// what is held is whole, since no other request has those. Texts would not do: HPACK's tables give one to many requests.
 #[inline(always)]
-fn http2_state(target: &TargetConfig, server: &Http2Offsets, entry: &InFlight) -> (u64, u64) {
-    let Some(rws) = read::<u64>(entry.writer, server.writer_rws) else { return (UNREADABLE, 0) };
+fn http2_state(target: &TargetConfig, server: &Http2Offsets, entry: &InFlight) -> (u64, Subject) {
+    let Some(rws) = read::<u64>(entry.writer, server.writer_rws) else {
+        return (UNREADABLE, Subject { address: 0, method: 0 });
+    };
     let status = word(rws, server.rws_status);
-    if server.server_request_url == NONE {
-        return (status, entry.request);
+    let mut held = Held { url: entry.request, header: entry.request };
+    held.url = held.url.wrapping_add(u64::from(target.request_url));
+    held.header = held.header.wrapping_add(u64::from(target.request_header));
+    let mut subject = Subject { address: entry.request, method: 0 };
+    if server.server_request_url != NONE {
+        // The request is part of the state (Go 1.27: `req ServerRequest`).
+        let request = rws.wrapping_add(u64::from(server.rws_req));
+        held.url = request.wrapping_add(u64::from(server.server_request_url));
+        held.header = request.wrapping_add(u64::from(server.server_request_header));
+        subject.method = request.wrapping_add(u64::from(server.server_request_method));
+        if !held.is_of(target, entry.request) {
+            subject.address = 0;
+        }
     }
-    let ours = word(entry.request, target.request_url);
-    // The request is part of the state (Go 1.27: `req ServerRequest`).
-    let theirs = word(rws.wrapping_add(u64::from(server.rws_req)), server.server_request_url);
-    let whole = ours != UNREADABLE && ours == theirs;
-    (status, if whole { entry.request } else { 0 })
+    if entry.routed != 0 && held.is_of(target, entry.routed) {
+        subject.address = entry.routed;
+    }
+    (status, subject)
+}
+
+/// Addresses of what a request that ends still holds.
+struct Held {
+    url: u64,
+    header: u64,
+}
+
+impl Held {
+    #[inline(always)]
+    fn is_of(&self, target: &TargetConfig, request: u64) -> bool {
+        same_word(self.url, request.wrapping_add(u64::from(target.request_url))) != 0
+            || same_word(self.header, request.wrapping_add(u64::from(target.request_header))) != 0
+    }
 }
 
 #[inline(always)]
@@ -193,7 +237,7 @@ fn hijack_at(ctx: &ProbeContext) {
     let writer = regs.arg(0);
     let Some(entry) = take(target, regs.g(), writer) else { return };
     let status = word(writer, target.response_status);
-    end(ctx, target, &entry, entry.request, status, 101);
+    end(ctx, target, &entry, http1_request(target, &entry), status, 101);
 }
 
 #[inline(always)]
@@ -220,17 +264,17 @@ fn panic_at(ctx: &ProbeContext) {
     // SAFETY: no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
     // HTTP/1 if the writer holds this very request where http.response does.
-    let status = if read::<u64>(entry.writer, target.response_req) == Some(entry.request) {
-        word(entry.writer, target.response_status)
+    let (status, subject) = if read::<u64>(entry.writer, target.response_req) == Some(entry.request) {
+        (word(entry.writer, target.response_status), http1_request(target, &entry))
     } else if target.h2.writer_rws != NONE {
-        http2_state(target, &target.h2, &entry).0
+        http2_state(target, &target.h2, &entry)
     } else if target.xnet.writer_rws != NONE {
-        http2_state(target, &target.xnet, &entry).0
+        http2_state(target, &target.xnet, &entry)
     } else {
-        UNREADABLE
+        (UNREADABLE, Subject { address: entry.request, method: 0 })
     };
     // Nothing was written yet: the client gets no answer at all, which is the server's failure.
-    let (mut series, route) = series(target, entry.request, entry.routed, status_code(status, 500));
+    let (mut series, route) = series(target, subject.address, subject.method, status_code(status, 500));
     if SERIES.get_ptr(&series).is_none() {
         new_route(ctx, target, &mut series, &route);
     }
@@ -254,13 +298,13 @@ fn status_code(status: u64, unwritten: u16) -> u16 {
 }
 
 #[inline(always)]
-fn end(ctx: &ProbeContext, target: &TargetConfig, entry: &InFlight, request: u64, status: u64, unwritten: u16) {
+fn end(ctx: &ProbeContext, target: &TargetConfig, entry: &InFlight, subject: Subject, status: u64, unwritten: u16) {
     // SAFETY: no preconditions.
     let duration_ns = unsafe { bpf_ktime_get_ns() }.wrapping_sub(entry.start_ns);
     if status == UNREADABLE {
         lost(target.id, Reason::Unreadable);
     }
-    let (mut series, route) = series(target, request, entry.routed, status_code(status, unwritten));
+    let (mut series, route) = series(target, subject.address, subject.method, status_code(status, unwritten));
     if series.status == 101 {
         match series.method {
             method::PREFACE => return,

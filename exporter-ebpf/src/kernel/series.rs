@@ -76,13 +76,14 @@ fn whole_request(address: u64, request: &mut MaybeUninit<Request>) -> bool {
     true
 }
 
-/// The series that a request belongs to, and its route. Nothing is copied for a route known by address.
+/// The series that a request belongs to, and its route. Nothing is copied for a route known by address. Of a request that is
+/// gone (`address` 0) only the method is known, whose string is at `method` (0: not even that).
 #[inline(always)]
-pub(super) fn series(target: &TargetConfig, address: u64, routed: u64, status: u16) -> (SeriesKey, Route) {
+pub(super) fn series(target: &TargetConfig, address: u64, method: u64, status: u16) -> (SeriesKey, Route) {
     let mut series = SeriesKey { route: 0, target: target.id, status, method: 0, route_kind: route_kind::NONE };
-    let address = if routed == 0 { address } else { told(target, address, routed) };
     let Some(from) = (if address == 0 { None } else { request(target, address) }) else {
         lost(target.id, Reason::Unreadable);
+        series.method = method_at(method) as u8;
         return (series, Route { text: GoString::EMPTY, pat: 0 });
     };
     series.method = method_of(from.method.ptr, from.method.len) as u8;
@@ -144,20 +145,17 @@ extern "C" fn method_of(ptr: u64, len: u64) -> u64 {
     u64::from(method::id(bytes, len))
 }
 
-/// The copy of a request that the mux was told of, or the request itself. The copy is held by nothing once the handler has
-/// returned. As long as it shares the texts of method and target, it is whole, or that of another request of the same (HPACK's
-/// tables give one text to many), whose route is the same.
-#[inline(always)]
-fn told(target: &TargetConfig, address: u64, routed: u64) -> u64 {
-    let shared =
-        |offset: u16| same_words(address.wrapping_add(u64::from(offset)), routed.wrapping_add(u64::from(offset)));
-    if shared(target.request_method) != 0 && shared(target.request_uri) != 0 { routed } else { address }
-}
-
-/// 1 where both words can be read and are the same. By itself for its stack, see [`whole_request`].
+/// The id of the method whose string is at `address`.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn same_words(one: u64, other: u64) -> u64 {
+extern "C" fn method_at(address: u64) -> u64 {
+    read::<GoString>(address, 0).map_or(0, |method| method_of(method.ptr, method.len))
+}
+
+/// 1 where the words at both addresses can be read and are the same. By itself for its stack, see [`whole_request`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn same_word(one: u64, other: u64) -> u64 {
     let one = read::<u64>(one, 0);
     u64::from(one.is_some() && one == read::<u64>(other, 0))
 }

@@ -62,17 +62,17 @@ const FUNCTIONS: [&str; 14] = [
 const LAYOUTS: [(&str, &[&str]); 13] = [
     ("runtime.g", &["goid", "atomicstatus", "trackingSeq"]),
     ("net/http.response", &["req", "status"]),
-    ("net/http.Request", &["Method", "URL", "RequestURI", "Pattern", "pat"]),
+    ("net/http.Request", &["Method", "URL", "Header", "Pattern", "pat"]),
     ("net/http.pattern", &["str"]),
     ("net/url.URL", &["Path"]),
     ("net/http.http2responseWriter", &["rws"]),
     ("net/http.http2responseWriterState", &["status", "req"]),
     ("net/http/internal/http2.responseWriter", &["rws"]),
     ("net/http/internal/http2.responseWriterState", &["status", "req"]),
-    ("net/http/internal/http2.ServerRequest", &["URL"]),
+    ("net/http/internal/http2.ServerRequest", &["Method", "URL", "Header"]),
     ("golang.org/x/net/http2.responseWriter", &["rws"]),
     ("golang.org/x/net/http2.responseWriterState", &["status", "req"]),
-    ("golang.org/x/net/http2.ServerRequest", &["URL"]),
+    ("golang.org/x/net/http2.ServerRequest", &["Method", "URL", "Header"]),
 ];
 
 /// The structs whose layouts are wanted, for probes and for reading the runtime.
@@ -232,9 +232,10 @@ impl Plan<'_> {
             xnet: Http2Offsets::ABSENT,
             request_words: 0,
             at_check: 0,
-            request_uri: self.offset("net/http.Request", "RequestURI"),
+            request_header: self.offset("net/http.Request", "Header"),
         };
-        let request_is_known = config.request_method != NONE && config.request_url != NONE && config.url_path != NONE;
+        let needed = [config.request_method, config.request_url, config.request_header, config.url_path];
+        let request_is_known = !needed.contains(&NONE);
         let all = [Feature::Http1Server, Feature::Http2Server, Feature::XnetHttp2Server];
         if !request_is_known || config.response_status == NONE || config.response_req == NONE {
             let reason = format!("no struct layouts of net/http for {}", self.binary.build_info.go_version);
@@ -292,9 +293,7 @@ impl Plan<'_> {
                 "built with GODEBUG httpmuxgo121=1 (go.mod says go 1.21 or lower): routes are folded from paths",
             );
         } else {
-            if config.request_uri != NONE {
-                let _ = self.probe(Probe::HttpMux, MUX, true);
-            }
+            let _ = self.probe(Probe::HttpMux, MUX, true);
             let word = |offset: u16, word: usize| usize::from(offset) == word * size_of::<u64>();
             let usual = word(config.request_method, request_words::METHOD)
                 && word(config.request_url, request_words::URL)
@@ -374,15 +373,18 @@ impl Plan<'_> {
     }
 
     fn http2_offsets(&self, prefix: &str) -> Http2Offsets {
+        // Go 1.17 to 1.26 bundle it into net/http, whose state holds the `*http.Request`.
+        let server_request = |field| match prefix {
+            "net/http.http2" => NONE,
+            _ => self.offset(&format!("{prefix}ServerRequest"), field),
+        };
         Http2Offsets {
             writer_rws: self.offset(&format!("{prefix}responseWriter"), "rws"),
             rws_status: self.offset(&format!("{prefix}responseWriterState"), "status"),
             rws_req: self.offset(&format!("{prefix}responseWriterState"), "req"),
-            server_request_url: if prefix.starts_with("net/http.http2") {
-                NONE
-            } else {
-                self.offset(&format!("{prefix}ServerRequest"), "URL")
-            },
+            server_request_method: server_request("Method"),
+            server_request_url: server_request("URL"),
+            server_request_header: server_request("Header"),
         }
     }
 

@@ -221,7 +221,7 @@ fn measure(tools: &Tools, options: &Options, case: &Case, section: &mut Section)
     let address = service.address("http")?;
     let _idle = idle_connections(address, case.idle)?;
     let arms = if case.name == "hello" { &Arm::ALL[..] } else { &Arm::ALL[..1] };
-    let one = |arm: Option<Arm>, requests: u64| -> Result<Run> {
+    let one = |arm: Option<Arm>, beside: Arm| -> Result<Run> {
         let name = copied.name();
         let select = ["--executable", name.as_str()];
         let _agent = match arm {
@@ -238,24 +238,24 @@ fn measure(tools: &Tools, options: &Options, case: &Case, section: &mut Section)
             Ok((report.rate, report.p99 * 1e6))
         };
         // Before the load there was nothing to be budgeted; what counts is what an agent costs that has been there for a while.
-        if arm == Some(Arm::Gopulse) {
+        if beside == Arm::Gopulse {
             load(case.warm_up())?;
         }
         let before = proc::cpu_ns(service.pid())?;
-        let (rate, p99_us) = load(requests)?;
+        let (rate, p99_us) = load(case.requests)?;
         let used = proc::cpu_ns(service.pid())? - before;
-        Ok(Run { cpu_us: used as f64 / 1e3 / requests as f64, p99_us, rate })
+        Ok(Run { cpu_us: used as f64 / 1e3 / case.requests as f64, p99_us, rate })
     };
-    one(None, case.requests / 2)?;
+    one(None, Arm::Gopulse)?;
     let mut all: Vec<Pairs> = arms.iter().map(|_| Pairs::default()).collect();
     for round in 0..options.pairs {
         for (arm, pairs) in arms.iter().zip(&mut all) {
             if round % 2 == 0 {
-                pairs.without.push(one(None, case.requests)?);
+                pairs.without.push(one(None, *arm)?);
             }
-            pairs.with.push(one(Some(*arm), case.requests)?);
+            pairs.with.push(one(Some(*arm), *arm)?);
             if round % 2 == 1 {
-                pairs.without.push(one(None, case.requests)?);
+                pairs.without.push(one(None, *arm)?);
             }
         }
     }
