@@ -46,6 +46,11 @@ impl Machine {
         })
     }
 
+    /// Whether what is measured on one can stand beside what is measured on the other.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        (self.cpus, &self.cpu, &self.kernel) == (other.cpus, &other.cpu, &other.kernel)
+    }
+
     /// One paragraph.
     pub(super) fn describe(&self) -> String {
         let mitigations = if self.mitigations.is_empty() { "no mitigations" } else { &self.mitigations };
