@@ -150,7 +150,7 @@ fn first_byte(site: &Site) -> Site {
 }
 
 /// The bit of a probe that may go to the branch of a stack check: those that requests hit. The programs of the others do not
-/// look at the flags, and stacks are taken at the start of a function.
+/// look at the flags.
 fn check_bit(probe: Probe) -> Option<u16> {
     match probe {
         Probe::HttpStart => Some(at_check::HTTP_START),

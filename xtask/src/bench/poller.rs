@@ -2,7 +2,6 @@
 //! woken by the service's CPU, with an interrupt to another; the slower the service, the oftener, and that would be counted as
 //! the probes' cost. Knows nothing of what is measured.
 
-use std::collections::VecDeque;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -25,8 +24,8 @@ pub(super) struct Wanted {
 struct Connection {
     stream: TcpStream,
     answer: Vec<u8>,
-    /// Statuses of the requests under way.
-    wanted: VecDeque<u16>,
+    /// The status that the request under way must be answered with.
+    wanted: u16,
 }
 
 impl Connection {
@@ -34,14 +33,14 @@ impl Connection {
         let stream = TcpStream::connect(address).with_context(|| format!("no connection to {address}"))?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
-        Ok(Self { stream, answer: Vec::new(), wanted: VecDeque::new() })
+        Ok(Self { stream, answer: Vec::new(), wanted: 0 })
     }
 
     fn send(&mut self, wanted: &Wanted, number: u64) -> Result<()> {
         let path = wanted.path.replace("{n}", &number.to_string());
         // A request is smaller than any socket's buffer, and there is one at a time.
         self.stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n").as_bytes())?;
-        self.wanted.push_back(wanted.status);
+        self.wanted = wanted.status;
         Ok(())
     }
 
@@ -59,10 +58,10 @@ impl Connection {
             return Ok(false);
         }
         self.answer.drain(..length);
-        match self.wanted.pop_front() {
-            Some(wanted) if wanted == status => Ok(true),
-            wanted => bail!("status {status} where {} was expected", wanted.unwrap_or_default()),
+        if status != self.wanted {
+            bail!("status {status} where {} was expected", self.wanted);
         }
+        Ok(true)
     }
 }
 

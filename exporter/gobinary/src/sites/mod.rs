@@ -1,7 +1,8 @@
 //! The site chooser: at which instruction of a function a uprobe goes. Works on bytes alone; knows nothing of files.
 //!
 //! A probe costs what its instruction costs ([`cost`]), and must mean what it is for: a function's start is probed past
-//! its stack check, because the check runs again after the stack grew, and while the argument registers are still whole.
+//! its stack check, because the check runs again after the stack grew, and while the argument registers are still whole;
+//! or at the check's branch, where the flags tell whether it does.
 
 pub(crate) mod amd64;
 pub(crate) mod arm64;
