@@ -64,6 +64,11 @@ pub(crate) enum LoadError {
     NoUprobeMulti,
     #[error("cannot tell whether this kernel has uprobe_multi links: {0}; try --attach perf-event")]
     Unknown(io::Error),
+    #[error(
+        "this kernel does not compile eBPF programs, and its interpreter does not take those of gopulse: switch the compiler \
+         on (sysctl net.core.bpf_jit_enable=1)"
+    )]
+    NotCompiled,
     #[error("the kernel refused program {program}: {reason}")]
     Program { program: &'static str, reason: String },
     #[error("the kernel refused the eBPF object: {0}; gopulse needs Linux 5.10 or later with eBPF and uprobes")]
@@ -98,12 +103,8 @@ impl Kernel {
         let mut lacks = lacks(method);
         for probe in Probe::ALL {
             let name = probe.program(method);
-            let refused = |error: &(dyn std::error::Error + 'static)| {
-                permission_in(error)
-                    .map_or_else(|| LoadError::Program { program: name, reason: chain(error) }, LoadError::Permission)
-            };
             let loaded = program::<UProbe>(&mut ebpf, name)?;
-            loaded.load().map_err(|error| refused(&error))?;
+            loaded.load().map_err(|error| refused(name, &error))?;
             let verified = loaded.info().ok().and_then(|info| info.verified_instruction_count());
             debug!(program = name, verified_instructions = verified, "loaded");
             if verified.is_none() && !lacks.contains(&NO_COUNTS) {
@@ -111,13 +112,9 @@ impl Kernel {
             }
         }
         for (name, tracepoint) in [("process_exec", "sched_process_exec"), ("process_exit", "sched_process_exit")] {
-            let refused = |error: aya::programs::ProgramError| {
-                permission_in(&error)
-                    .map_or_else(|| LoadError::Program { program: name, reason: chain(&error) }, LoadError::Permission)
-            };
             let program: &mut RawTracePoint = program(&mut ebpf, name)?;
-            program.load().map_err(refused)?;
-            program.attach(tracepoint).map_err(refused)?;
+            program.load().map_err(|error| refused(name, &error))?;
+            program.attach(tracepoint).map_err(|error| refused(name, &error))?;
         }
         let events = Events::take(&mut ebpf).map_err(missing)?;
         let maps = Maps::take(&mut ebpf).map_err(missing)?;
@@ -161,6 +158,19 @@ where
     ebpf.program_mut(name)
         .and_then(|program| program.try_into().ok())
         .ok_or_else(|| LoadError::Object(format!("program {name} is not in the object")))
+}
+
+/// Why the kernel refused a program.
+fn refused(program: &'static str, error: &(dyn std::error::Error + 'static)) -> LoadError {
+    if let Some(error) = permission_in(error) {
+        return LoadError::Permission(error);
+    }
+    let reason = chain(error);
+    // kernel/bpf/fixups.c: fixup_call_args. It is about the tail call that keeps programs on their threads' stacks.
+    if reason.contains("not allowed in non-JITed programs") {
+        return LoadError::NotCompiled;
+    }
+    LoadError::Program { program, reason }
 }
 
 /// Links limited to one process need the fix that makes the filter mean the process and not one thread (6.10, and backports:
