@@ -32,6 +32,7 @@ mod user {
     unsafe impl aya::Pod for wait::BlockedAt {}
     unsafe impl aya::Pod for wait::BlockedAtKey {}
     unsafe impl aya::Pod for wait::Parked {}
+    unsafe impl aya::Pod for wait::Stack {}
     unsafe impl aya::Pod for wait::Task {}
     unsafe impl aya::Pod for wait::WaitKey {}
     unsafe impl aya::Pod for wait::WaitValue {}

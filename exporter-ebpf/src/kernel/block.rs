@@ -1,12 +1,7 @@
 //! Goroutines that block: one probe where each parks itself, one where the scheduler runs one again. `runtime.casgstatus`,
 //! which sees every change of state, is left alone: it is hit 6 to 11 times for an HTTP request.
 
-use aya_ebpf::{
-    EbpfContext as _,
-    helpers::{bpf_get_stackid, bpf_ktime_get_ns},
-    macros::uprobe,
-    programs::ProbeContext,
-};
+use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::uprobe, programs::ProbeContext};
 use exporter_ebpf::{
     http::goroutine_key,
     loss::Reason,
@@ -16,11 +11,11 @@ use exporter_ebpf::{
 use super::{
     maps::{add, lost},
     regs::Regs,
-    watch::{BLOCKED_AT, PARKED, STACKS, waited, watched},
+    stack::stack,
+    watch::{BLOCKED_AT, PARKED, waited, watched},
 };
 
 const BPF_NOEXIST: u64 = 1;
-const BPF_F_USER_STACK: u64 = 1 << 8;
 
 super::programs! {
     /// `runtime.gopark(unlockf, lock, reason, ...)`, on the goroutine that parks: reason is RCX.
@@ -42,7 +37,7 @@ fn park(ctx: &ProbeContext) {
     let regs = Regs::of(ctx);
     let mut parked = Parked { start_ns: now, reason: u32::from(regs.arg(2) as u8), stack: -1 };
     if watch.flags & flag::STACKS != 0 {
-        parked.stack = stack(ctx, watch.target);
+        parked.stack = stack(&regs, watch.target);
     }
     let key = goroutine_key(watch.target, regs.g());
     if let Some(entry) = PARKED.get_ptr_mut(&key) {
@@ -77,17 +72,6 @@ fn run(ctx: &ProbeContext) {
     if parked.stack >= 0 {
         blocked_at(watch.target, &parked, duration_ns);
     }
-}
-
-/// The id of the current goroutine's stack, by its frame pointers; negative where there is none.
-#[inline(never)]
-fn stack(ctx: &ProbeContext, target: u32) -> i32 {
-    // SAFETY: the context is this program's own, the map is a stack trace map.
-    let id = unsafe { bpf_get_stackid(ctx.as_ptr(), (&raw const STACKS).cast_mut().cast(), BPF_F_USER_STACK) };
-    if id < 0 {
-        lost(target, Reason::StackLost);
-    }
-    id as i32
 }
 
 #[inline(never)]

@@ -8,6 +8,7 @@ mod process;
 mod regs;
 mod sched;
 mod series;
+mod stack;
 mod stw;
 mod watch;
 

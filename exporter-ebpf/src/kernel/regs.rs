@@ -19,6 +19,18 @@ mod layout {
         regs.r14
     }
 
+    /// Where the program is, and its frame pointer: RIP, RBP.
+    #[inline(always)]
+    pub(crate) fn place(regs: &Regs) -> (u64, u64) {
+        (regs.rip, regs.rbp)
+    }
+
+    /// The return address of a function that has not made its frame: what RSP points to.
+    #[inline(always)]
+    pub(crate) fn caller(regs: &Regs) -> u64 {
+        crate::kernel::memory::read(regs.rsp, 0).unwrap_or(0)
+    }
+
     /// Whether `jbe` jumps: CF or ZF.
     #[inline(always)]
     pub(crate) fn lower_or_same(regs: &Regs) -> bool {
@@ -40,6 +52,18 @@ mod layout {
     #[inline(always)]
     pub(crate) fn g(regs: &Regs) -> u64 {
         regs.regs[28]
+    }
+
+    /// Where the program is, and its frame pointer: PC, R29.
+    #[inline(always)]
+    pub(crate) fn place(regs: &Regs) -> (u64, u64) {
+        (regs.pc, regs.regs[29])
+    }
+
+    /// The return address of a function that has not made its frame: R30.
+    #[inline(always)]
+    pub(crate) fn caller(regs: &Regs) -> u64 {
+        regs.regs[30]
     }
 
     /// Whether `b.ls` branches: not C, or Z.
@@ -75,5 +99,18 @@ impl<'a> Regs<'a> {
     #[inline(always)]
     pub(crate) fn g(&self) -> u64 {
         layout::g(self.0)
+    }
+
+    /// Where the program is, and its frame pointer.
+    #[inline(always)]
+    pub(crate) fn place(&self) -> (u64, u64) {
+        layout::place(self.0)
+    }
+
+    /// The return address of the function at whose beginning the probe is, before that has made its frame; 0 if it cannot be
+    /// read.
+    #[inline(always)]
+    pub(crate) fn caller(&self) -> u64 {
+        layout::caller(self.0)
     }
 }

@@ -3,14 +3,14 @@
 use aya_ebpf::{
     helpers::bpf_get_current_pid_tgid,
     macros::map,
-    maps::{Array, HashMap, StackTrace},
+    maps::{Array, HashMap},
 };
 use exporter_ebpf::{
     loss::Reason,
     target::MAX_TARGETS,
     wait::{
-        BUCKETS, BlockedAt, BlockedAtKey, MAX_BLOCKED_AT, MAX_PARKED, MAX_STACKS, MAX_TASKS, MAX_WAITS, Parked, Task,
-        WaitKey, WaitValue, Watch, WatchState, bucket,
+        BUCKETS, BlockedAt, BlockedAtKey, MAX_BLOCKED_AT, MAX_PARKED, MAX_STACKS, MAX_TASKS, MAX_WAITS, Parked, Stack,
+        Task, WaitKey, WaitValue, Watch, WatchState, bucket,
     },
 };
 
@@ -38,7 +38,7 @@ pub(crate) static TASKS: HashMap<u64, Task> = HashMap::with_max_entries(MAX_TASK
 
 /// Stacks of goroutines that block, while somebody asks for them.
 #[map]
-pub(crate) static STACKS: StackTrace = StackTrace::with_max_entries(MAX_STACKS, 0);
+pub(crate) static STACKS: HashMap<u32, Stack> = HashMap::with_max_entries(MAX_STACKS, 0);
 
 /// Waits that ended, by stack.
 #[map]

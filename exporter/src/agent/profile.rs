@@ -10,7 +10,7 @@ use std::{
 
 use exporter_ebpf::{
     http::goroutine_key_target,
-    wait::{Watch, flag},
+    wait::{self, Watch, flag},
 };
 use gobinary::frames_at;
 use tokio::task::spawn_blocking;
@@ -183,7 +183,7 @@ impl Agent {
             .map(|(stack, _)| *stack)
             .collect::<BTreeSet<_>>()
             .into_iter()
-            .filter_map(|stack| Some((stack, maps.stacks.get(stack)?)))
+            .filter_map(|id| Some((id, addresses_of(&maps.stacks.get(&id)?))))
             .collect();
         let unreadable = |error: &dyn std::fmt::Display| NoProfile::Failed(format!("the executable: {error}"));
         let file = fs::File::open(&subject.exe).map_err(|error| unreadable(&error))?;
@@ -224,7 +224,7 @@ impl Agent {
             maps.blocked_at.remove(&key);
         }
         for stack in ids {
-            maps.stacks.remove(stack);
+            maps.stacks.remove(&stack);
         }
     }
 
@@ -257,6 +257,11 @@ pub(super) fn blocked_functions(state: &State, leader: &Target, leaders: &HashMa
         add_functions(&mut sums, target.blocked_functions.iter().map(|(name, seconds)| (name.as_str(), *seconds)));
     }
     sums.into_iter().collect()
+}
+
+/// The addresses of a stack, the innermost first.
+fn addresses_of(stack: &wait::Stack) -> Vec<u64> {
+    stack.addresses.iter().copied().take_while(|&address| address != 0).collect()
 }
 
 /// Addresses whose calls are shown: a return address is that of the instruction behind the call.

@@ -8,12 +8,12 @@ use std::{
 
 use aya::{
     Ebpf, Pod,
-    maps::{Array, HashMap, MapData, MapError, StackTraceMap},
+    maps::{Array, HashMap, MapData, MapError},
 };
 use exporter_ebpf::{
     http::{InFlight, PanicKey, Panicked, RouteKey, RouteText, SeriesKey, SeriesValue},
     loss::LostKey,
-    wait::{BlockedAt, BlockedAtKey, Parked, Task, WaitKey, WaitValue, Watch, WatchState},
+    wait::{BlockedAt, BlockedAtKey, Parked, Stack, Task, WaitKey, WaitValue, Watch, WatchState},
 };
 use tracing::warn;
 
@@ -61,8 +61,8 @@ pub(crate) struct Maps {
     pub(crate) tasks: Map<u64, Task>,
     /// Waits that ended, by stack.
     pub(crate) blocked_at: Map<BlockedAtKey, BlockedAt>,
-    /// Stacks.
-    pub(crate) stacks: Stacks,
+    /// Stacks, by id.
+    pub(crate) stacks: Map<u32, Stack>,
 }
 
 impl Maps {
@@ -81,7 +81,7 @@ impl Maps {
             waits: Map::take(ebpf, "WAITS")?,
             tasks: Map::take(ebpf, "TASKS")?,
             blocked_at: Map::take(ebpf, "BLOCKED_AT")?,
-            stacks: Stacks::take(ebpf)?,
+            stacks: Map::take(ebpf, "STACKS")?,
         })
     }
 }
@@ -189,27 +189,5 @@ impl<V: Pod> Elements<V> {
     /// Writes an element.
     pub(crate) fn set(&self, index: u32, value: &V) -> Result<(), MapError> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).set(index, value, 0)
-    }
-}
-
-/// Stacks of user space, by id.
-pub(crate) struct Stacks(Mutex<StackTraceMap<MapData>>);
-
-impl Stacks {
-    fn take(ebpf: &mut Ebpf) -> Result<Self, String> {
-        let map = ebpf.take_map("STACKS").ok_or("map STACKS is not in the object")?;
-        Ok(Self(Mutex::new(map.try_into().map_err(|error: MapError| format!("map STACKS: {error}"))?)))
-    }
-
-    /// The addresses of a stack, the innermost first; none if there is no such stack any more.
-    pub(crate) fn get(&self, id: u32) -> Option<Vec<u64>> {
-        let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let trace = map.get(&id, 0).ok()?;
-        Some(trace.frames().iter().map(|frame| frame.ip).collect())
-    }
-
-    /// Forgets a stack.
-    pub(crate) fn remove(&self, id: u32) {
-        let _ = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 }
