@@ -19,6 +19,11 @@ pub fn bpf_directory() -> PathBuf {
     util::target().join("bpf")
 }
 
+/// The eBPF object of a register layout, once it is built.
+pub fn object_file(architecture: &str) -> PathBuf {
+    bpf_directory().join(format!("gopulse-{architecture}.o"))
+}
+
 /// The agent's path once it is built.
 pub fn agent() -> PathBuf {
     util::target().join("release/gopulse")
@@ -101,5 +106,5 @@ fn object(setup: &Setup, architecture: &str) -> Result<()> {
     util::run(&mut cargo)?;
     let built = directory.join(BPF_TARGET).join("release/gopulse-ebpf");
     let bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
-    util::write_if_changed(&bpf_directory().join(format!("gopulse-{architecture}.o")), &bytes)
+    util::write_if_changed(&object_file(architecture), &bytes)
 }

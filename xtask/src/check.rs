@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 
-use crate::{build, deny, go, util};
+use crate::{build, deny, go, objects, util};
 
 /// Without search and server it builds in a fraction of the time, and the pages are the same.
 const MDBOOK: &str = "0.5.4";
@@ -19,6 +19,8 @@ pub enum Check {
     Formatting,
     /// Clippy, warnings being errors
     Lints,
+    /// That threads which preempt each other share nothing of the eBPF programs
+    Objects,
     /// Licences, sources and duplicates of the dependencies
     Dependencies,
     /// gofmt and go vet
@@ -37,6 +39,10 @@ pub fn run(checks: &[Check]) -> Result<()> {
                 // The agent embeds them, so it does not compile without.
                 build::objects()?;
                 lints()?;
+            }
+            Check::Objects => {
+                build::objects()?;
+                objects()?;
             }
             Check::Dependencies => dependencies()?,
             Check::Go => go_sources()?,
@@ -59,6 +65,18 @@ pub fn lints() -> Result<()> {
     cargo.args(["clippy", "--workspace", "--all-targets", "--ignore-rust-version", "--target-dir"]);
     cargo.arg(util::target()).args(["--", "-D", "warnings"]).env(build::BPF_DIR, build::bpf_directory());
     util::run(&mut cargo)
+}
+
+/// The built eBPF objects, by the rules of [`crate::objects`].
+pub fn objects() -> Result<()> {
+    util::section("eBPF objects");
+    for architecture in build::ARCHITECTURES {
+        let file = build::object_file(architecture);
+        let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let programs = objects::check(&bytes).with_context(|| format!("{}", file.display()))?;
+        println!("{architecture}: {programs} programs on functions share nothing between threads");
+    }
+    Ok(())
 }
 
 /// Licences, sources and duplicates of the dependencies, by the rules in deny.toml.

@@ -13,6 +13,7 @@ pub mod fuzz;
 pub mod go;
 pub mod image;
 pub mod manifests;
+pub mod objects;
 pub mod offsets;
 pub mod service;
 pub mod setup;

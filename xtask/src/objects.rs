@@ -1,0 +1,279 @@
+//! What the built eBPF objects must hold to, so that threads that preempt each other in a program share nothing: read from the
+//! instructions themselves, since neither the compiler nor a kernel that does not preempt would tell. Knows nothing of what
+//! the programs do.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use anyhow::{Context, Result, bail};
+use object::read::elf::ElfFile64;
+use object::{LittleEndian, Object as _, ObjectSection as _, ObjectSymbol as _, SectionKind, SymbolKind};
+
+type File<'o> = ElfFile64<'o, LittleEndian>;
+
+/// `bpf_tail_call` (include/uapi/linux/bpf.h: `___BPF_FUNC_MAPPER`).
+const TAIL_CALL: u32 = 12;
+
+/// The helpers that programs may call, each read for what it keeps per CPU (kernel/bpf, kernel/trace/bpf_trace.c of Linux 7.2):
+/// nothing, or nothing that is left to another thread before it is done with.
+const HELPERS: [(u32, &str); 10] = [
+    (1, "map_lookup_elem"),
+    // A hash map's spare elements are per CPU; they change hands with interrupts off.
+    (2, "map_update_elem"),
+    (3, "map_delete_elem"),
+    (5, "ktime_get_ns"),
+    (14, "get_current_pid_tgid"),
+    (112, "probe_read_user"),
+    // A ring buffer has one lock, and one place of each record.
+    (130, "ringbuf_output"),
+    (131, "ringbuf_reserve"),
+    (132, "ringbuf_submit"),
+    (133, "ringbuf_discard"),
+];
+
+/// The types of maps that programs may use (include/uapi/linux/bpf.h: `enum bpf_map_type`): none has values per CPU.
+const MAPS: [(u32, &str); 3] = [(1, "hash"), (2, "array"), (27, "ringbuf")];
+
+/// Where maps are defined, each by a `struct bpf_map_def` that begins with the type.
+const MAP_SECTION: &str = "maps";
+
+/// One instruction (Documentation/bpf/standardization/instruction-set.rst).
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Instruction([u8; 8]);
+
+impl Instruction {
+    const MOVE: u8 = 0xb7;
+    const JUMP_IF_EQUAL: u8 = 0x15;
+    const CALL: u8 = 0x85;
+
+    fn destination(self) -> u8 {
+        self.0[1] & 0xf
+    }
+
+    fn offset(self) -> i16 {
+        i16::from_le_bytes([self.0[2], self.0[3]])
+    }
+
+    fn immediate(self) -> u32 {
+        u32::from_le_bytes([self.0[4], self.0[5], self.0[6], self.0[7]])
+    }
+
+    /// The helper that it calls; none where it calls one of the object's own functions, or a kernel's.
+    fn helper(self) -> Option<u32> {
+        (self.0[0] == Self::CALL && self.0[1] >> 4 == 0).then(|| self.immediate())
+    }
+}
+
+/// A program or function of an object.
+#[derive(Clone)]
+struct Function {
+    name: String,
+    section: String,
+    instructions: Vec<Instruction>,
+}
+
+impl fmt::Display for Function {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "{} in {}", self.name, self.section)
+    }
+}
+
+/// What a program is attached to, by its section.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A function of a measured program; a thread can be preempted in it.
+    Probe,
+    /// A tracepoint: the kernel lets no second thread of a CPU into it (kernel/trace/bpf_trace.c: `__bpf_trace_run`).
+    Tracepoint,
+    /// What programs call.
+    Called,
+    /// Anything else.
+    Unknown,
+}
+
+impl Function {
+    fn kind(&self) -> Kind {
+        match self.section.as_str() {
+            "uprobe" | "uprobe.multi" => Kind::Probe,
+            ".text" => Kind::Called,
+            section if section.starts_with("raw_tp/") => Kind::Tracepoint,
+            _ => Kind::Unknown,
+        }
+    }
+
+    /// Whether it has a tail call that is jumped over: what keeps a kernel from giving the program a stack per CPU.
+    fn is_guarded(&self) -> bool {
+        self.instructions.windows(3).any(|window| {
+            let [set, jump, call] = window else { return false };
+            set.0[0] == Instruction::MOVE
+                && set.immediate() == 0
+                && jump.0[0] == Instruction::JUMP_IF_EQUAL
+                && jump.destination() == set.destination()
+                && (jump.offset(), jump.immediate()) == (1, 0)
+                && call.helper() == Some(TAIL_CALL)
+        })
+    }
+
+    /// What it does that it must not.
+    fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        let tail_calls = self.instructions.iter().filter(|it| it.helper() == Some(TAIL_CALL)).count();
+        match self.kind() {
+            Kind::Probe if !self.is_guarded() => faults.push(format!(
+                "{self}: no tail call that is jumped over, so that from Linux 6.13 on threads that preempt each other share its \
+                 stack: make it by `programs!` (exporter-ebpf/src/kernel/mod.rs)"
+            )),
+            Kind::Probe if tail_calls == 1 => {}
+            Kind::Unknown => faults.push(format!("{self}: a kind of program of which is not known whether it is preempted")),
+            _ if tail_calls == 0 => {}
+            _ => faults.push(format!("{self}: it makes tail calls")),
+        }
+        let helpers: BTreeSet<u32> = self.instructions.iter().filter_map(|it| it.helper()).collect();
+        let unread = helpers.into_iter().filter(|it| *it != TAIL_CALL && HELPERS.iter().all(|(known, _)| known != it));
+        faults.extend(unread.map(|helper| {
+            format!("{self}: it calls helper {helper}, which nobody has read for what it keeps per CPU (xtask/src/objects.rs)")
+        }));
+        faults
+    }
+}
+
+/// Holds an object to it; returns how many programs on functions it has.
+///
+/// # Errors
+/// The object cannot be read, or breaks a rule; the error names each place.
+pub fn check(object: &[u8]) -> Result<usize> {
+    let file = File::parse(object).context("it is no ELF file")?;
+    let functions = functions(&file)?;
+    let mut faults = faults(&functions);
+    faults.extend(shared_memory(&file)?);
+    if !faults.is_empty() {
+        bail!("{}", faults.join("\n"));
+    }
+    Ok(functions.iter().filter(|function| function.kind() == Kind::Probe).count())
+}
+
+fn functions(file: &File<'_>) -> Result<Vec<Function>> {
+    let mut functions = Vec::new();
+    for symbol in file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.size() > 0) {
+        let name = symbol.name()?.to_owned();
+        let section = file.section_by_index(symbol.section_index().context("a function without a section")?)?;
+        let bytes = section.data_range(symbol.address(), symbol.size())?;
+        let bytes = bytes.with_context(|| format!("{name} lies outside of its section"))?;
+        let (instructions, rest) = bytes.as_chunks::<8>();
+        if !rest.is_empty() {
+            bail!("{name} is no whole number of instructions");
+        }
+        let instructions = instructions.iter().map(|bytes| Instruction(*bytes)).collect();
+        functions.push(Function { name, section: section.name()?.to_owned(), instructions });
+    }
+    Ok(functions)
+}
+
+fn faults(functions: &[Function]) -> Vec<String> {
+    let mut faults: Vec<String> = functions.iter().flat_map(Function::faults).collect();
+    let names = |section: &str| -> BTreeSet<&str> {
+        let of_section = functions.iter().filter(|function| function.section == section);
+        of_section.map(|function| function.name.strip_suffix("_multi").unwrap_or(&function.name)).collect()
+    };
+    let (single, multi) = (names("uprobe"), names("uprobe.multi"));
+    if single.is_empty() {
+        faults.push("there are no programs on functions".to_owned());
+    }
+    faults
+        .extend(single.symmetric_difference(&multi).map(|name| format!("{name} is not there for both ways to attach")));
+    faults
+}
+
+/// Maps with values per CPU, and variables, which are the same for all threads.
+fn shared_memory(file: &File<'_>) -> Result<Vec<String>> {
+    let mut faults = Vec::new();
+    for section in file.sections() {
+        let writable = matches!(section.kind(), SectionKind::Data | SectionKind::UninitializedData);
+        if writable && section.name()? != MAP_SECTION && section.size() > 0 {
+            faults.push(format!("{}: variables that all threads share", section.name()?));
+        }
+    }
+    let maps = file.section_by_name(MAP_SECTION).context("it defines no maps")?;
+    for symbol in file.symbols().filter(|symbol| symbol.section_index() == Some(maps.index()) && symbol.size() > 0) {
+        let name = symbol.name()?;
+        let head = maps.data_range(symbol.address(), 4)?.and_then(|bytes| bytes.first_chunk::<4>());
+        let map = u32::from_le_bytes(*head.with_context(|| format!("map {name} lies outside of its section"))?);
+        if MAPS.iter().all(|(known, _)| *known != map) {
+            faults
+                .push(format!("map {name} is of type {map}, of which is not known that no CPU has values of its own"));
+        }
+    }
+    Ok(faults)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ZERO: [u8; 8] = [0xb7, 0, 0, 0, 0, 0, 0, 0];
+    const JUMP: [u8; 8] = [0x15, 0, 1, 0, 0, 0, 0, 0];
+    const EXIT: [u8; 8] = [0x95, 0, 0, 0, 0, 0, 0, 0];
+    /// A call of one of the object's own functions, whose number is no helper's.
+    const OWN: [u8; 8] = [0x85, 0x10, 0, 0, 12, 0, 0, 0];
+
+    fn call(helper: u8) -> [u8; 8] {
+        [0x85, 0, 0, 0, helper, 0, 0, 0]
+    }
+
+    fn function(name: &str, section: &str, instructions: &[[u8; 8]]) -> Function {
+        let instructions = instructions.iter().map(|bytes| Instruction(*bytes)).collect();
+        Function { name: name.to_owned(), section: section.to_owned(), instructions }
+    }
+
+    fn guarded(name: &str, section: &str, more: &[[u8; 8]]) -> Function {
+        function(name, section, &[&[ZERO, JUMP, call(12)], more, &[EXIT]].concat())
+    }
+
+    fn faults_of(functions: &[Function]) -> String {
+        faults(functions).join("\n")
+    }
+
+    #[test]
+    fn programs_that_hold_to_it() {
+        let sound = [
+            guarded("a", "uprobe", &[call(1), OWN]),
+            guarded("a_multi", "uprobe.multi", &[call(112)]),
+            function("b", "raw_tp/sched_switch", &[call(2), EXIT]),
+            function("f", ".text", &[call(5), EXIT]),
+        ];
+        assert_eq!(faults_of(&sound), "");
+    }
+
+    #[test]
+    fn a_program_that_lost_its_guard_is_named() {
+        for without in [
+            &[ZERO, JUMP, EXIT][..],
+            &[EXIT],
+            // A call of an own function is none of a helper.
+            &[ZERO, JUMP, OWN, EXIT],
+            // It would be reached.
+            &[JUMP, ZERO, call(12), EXIT],
+            &[ZERO, [0x15, 1, 1, 0, 0, 0, 0, 0], call(12), EXIT],
+            &[ZERO, [0x15, 0, 0, 0, 0, 0, 0, 0], call(12), EXIT],
+            &[[0xb7, 0, 0, 0, 1, 0, 0, 0], JUMP, call(12), EXIT],
+        ] {
+            let functions = [guarded("a", "uprobe", &[]), function("a_multi", "uprobe.multi", without)];
+            let said = faults_of(&functions);
+            assert!(said.starts_with("a_multi in uprobe.multi: no tail call"), "{said}");
+            assert_eq!(said.lines().count(), 1, "{said}");
+        }
+    }
+
+    #[test]
+    fn what_else_threads_would_share_is_named() {
+        let pair = |more: &[[u8; 8]]| [guarded("a", "uprobe", more), guarded("a_multi", "uprobe.multi", &[])];
+        assert!(faults_of(&pair(&[call(27)])).contains("helper 27"));
+        assert!(faults_of(&pair(&[ZERO, JUMP, call(12)])).contains("makes tail calls"));
+        assert!(faults_of(&[&pair(&[])[..], &[function("f", ".text", &[call(12)])]].concat()).contains("f in .text"));
+        assert!(
+            faults_of(&[&pair(&[])[..], &[function("r", "uretprobe", &[EXIT])]].concat()).contains("r in uretprobe")
+        );
+        assert!(faults_of(&pair(&[])[..1]).contains("both ways"));
+        assert!(faults_of(&[]).contains("no programs"));
+    }
+}
