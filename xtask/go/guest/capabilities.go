@@ -3,8 +3,10 @@ package main
 import (
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
+	"unsafe"
 )
 
 const prCapbsetDrop = 24
@@ -41,6 +43,20 @@ func with(list string, command []string) error {
 		if errno != 0 {
 			return errno
 		}
+	}
+	return syscall.Exec(command[0], command, os.Environ())
+}
+
+// on replaces this process by a program that runs on one CPU alone, with all its threads.
+func on(cpu string, command []string) error {
+	number, err := strconv.Atoi(cpu)
+	if err != nil || number < 0 || number > 63 || len(command) == 0 {
+		return fmt.Errorf("on CPU COMMAND, not on %q %q", cpu, command)
+	}
+	mask := uint64(1) << number
+	_, _, errno := syscall.RawSyscall(syscall.SYS_SCHED_SETAFFINITY, 0, unsafe.Sizeof(mask), uintptr(unsafe.Pointer(&mask)))
+	if errno != 0 {
+		return fmt.Errorf("CPU %d: %v", number, errno)
 	}
 	return syscall.Exec(command[0], command, os.Environ())
 }

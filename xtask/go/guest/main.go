@@ -1,6 +1,7 @@
 // Command guest is the init process of the virtual machines of `cargo xtask vm`: it mounts what the agent needs, runs the
 // agent with one set of capabilities after the other until one is enough, sends requests, and prints one line of JSON
-// about what was counted.
+// about what was counted. Where the kernel's command line has `gopulse.crowded=SECONDS`, it does so once more with two
+// services that share one CPU. As `guest stacks PID` it looks at the programs of an agent on any machine.
 package main
 
 import (
@@ -10,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -21,24 +23,37 @@ const (
 	resultMarker = "GOPULSE-VM-RESULT "
 )
 
+// crowded is the parameter of the kernel's command line that asks for a load of that many seconds on two services that
+// share a CPU.
+const crowded = "gopulse.crowded="
+
 // result is what the host is told.
 type result struct {
-	Kernel string  `json:"kernel"`
-	Error  string  `json:"error,omitempty"`
-	Trials []trial `json:"trials"`
+	Kernel string `json:"kernel"`
+	// Preempts is the mode that the kernel preempts in, as debugfs has it; empty where it does not say.
+	Preempts string  `json:"preempts"`
+	Error    string  `json:"error,omitempty"`
+	Trials   []trial `json:"trials"`
+	// Crowded is the run with two services on one CPU, if it was asked for.
+	Crowded *trial `json:"crowded,omitempty"`
 }
 
 func main() {
 	// The bounding set belongs to a thread, and exec keeps the calling thread's.
 	runtime.LockOSThread()
-	if len(os.Args) > 3 && os.Args[1] == "with" {
-		fmt.Fprintln(os.Stderr, "guest:", with(os.Args[2], os.Args[3:]))
-		os.Exit(125)
+	if len(os.Args) > 2 && os.Args[1] != "" && os.Getpid() != 1 {
+		if err := command(os.Args[1], os.Args[2], os.Args[3:]); err != nil {
+			fmt.Fprintln(os.Stderr, "guest:", err)
+			os.Exit(125)
+		}
+		return
 	}
 	r := result{Trials: []trial{}}
 	if err := run(&r); err != nil {
 		r.Error = err.Error()
 	}
+	// What the kernel says from here on would stand in the middle of the line.
+	_ = os.WriteFile("/proc/sys/kernel/printk", []byte("1"), 0)
 	line, err := json.Marshal(r)
 	if err != nil {
 		line = []byte("{}")
@@ -49,6 +64,23 @@ func main() {
 	syscall.Sync()
 	_ = syscall.Reboot(syscall.LINUX_REBOOT_CMD_POWER_OFF)
 	select {}
+}
+
+// command is what this program does where it is not the init process.
+func command(name, argument string, rest []string) error {
+	switch name {
+	case "with":
+		return with(argument, rest)
+	case "on":
+		return on(argument, rest)
+	case "stacks":
+		found, err := stacksOf(argument)
+		if err != nil {
+			return err
+		}
+		return json.NewEncoder(os.Stdout).Encode(found)
+	}
+	return fmt.Errorf("no command %q", name)
 }
 
 func run(r *result) error {
@@ -67,22 +99,62 @@ func run(r *result) error {
 		return err
 	}
 	r.Kernel = strings.TrimSpace(string(release))
+	// `none voluntary (full) lazy`; since Linux 5.13, where the mode can be chosen at all.
+	mode, _ := os.ReadFile("/sys/kernel/debug/sched/preempt")
+	_, chosen, _ := strings.Cut(string(mode), "(")
+	r.Preempts, _, _ = strings.Cut(chosen, ")")
 	fmt.Printf("\n%s%s\n", bootMarker, r.Kernel)
 	if err := loopbackUp(); err != nil {
 		return fmt.Errorf("loopback: %v", err)
 	}
-	s, err := startService()
+	s, err := startService(exec.Command("/service", "-h2c", "-"))
 	if err != nil {
 		return err
 	}
+	var enough []string
 	for _, capabilities := range lists {
-		t := try(s, capabilities)
+		t := try([]*service{s}, capabilities, plain(s))
 		r.Trials = append(r.Trials, t)
 		if t.Error == "" {
+			enough = capabilities
 			break
 		}
 	}
+	if seconds := parameter(crowded); seconds != "" && enough != nil {
+		return crowd(r, enough, seconds)
+	}
 	return nil
+}
+
+// crowd has the agent measure two services that share a CPU, so that the kernel takes it from one in the middle of a
+// program and gives it to the other.
+func crowd(r *result, capabilities []string, seconds string) error {
+	length, err := strconv.ParseFloat(seconds, 64)
+	if err != nil {
+		return fmt.Errorf("%s%s: %v", crowded, seconds, err)
+	}
+	var services []*service
+	for i := 0; i < 2; i++ {
+		s, err := startService(exec.Command("/proc/self/exe", "on", "0", "/service", "-h2c", "-", "-https", "-"))
+		if err != nil {
+			return err
+		}
+		services = append(services, s)
+	}
+	t := try(services, capabilities, together(services, length))
+	r.Crowded = &t
+	return nil
+}
+
+// parameter is what follows a name on the kernel's command line.
+func parameter(name string) string {
+	line, _ := os.ReadFile("/proc/cmdline")
+	for _, word := range strings.Fields(string(line)) {
+		if strings.HasPrefix(word, name) {
+			return word[len(name):]
+		}
+	}
+	return ""
 }
 
 // service is the measured program.
@@ -92,12 +164,16 @@ type service struct {
 	at map[string]any
 }
 
+func (s *service) pid() string {
+	return strconv.Itoa(s.command.Process.Pid)
+}
+
 func (s *service) address(kind string) string {
 	return fmt.Sprint(s.at[kind])
 }
 
-func startService() (*service, error) {
-	s := &service{command: exec.Command("/service", "-h2c", "-")}
+func startService(command *exec.Cmd) (*service, error) {
+	s := &service{command: command}
 	s.command.Stderr = os.Stderr
 	out, err := s.command.StdoutPipe()
 	if err != nil {

@@ -17,19 +17,16 @@ const ARM64: &str = "aarch64-unknown-linux-gnu";
 /// Debian's package with Rust's library for an architecture.
 const LIBRARY: &str = "libstd-rust-web-dev";
 
-/// Builds the agent, and returns the files to be put into the initramfs, with their paths there.
-pub(super) fn files(arch: Arch) -> Result<Vec<(PathBuf, String)>> {
-    let (agent, mut files) = match arch {
-        Arch::Amd64 => {
-            let agent = build::run()?;
-            let libraries = libraries(&agent)?;
-            (agent, libraries)
-        }
-        Arch::Arm64 => {
-            let agent = arm64()?;
-            let libraries = arm64_libraries(&agent)?;
-            (agent, libraries)
-        }
+/// Builds the agent, unless one is given, and returns the files to be put into the initramfs, with their paths there.
+pub(super) fn files(arch: Arch, given: Option<&Path>) -> Result<Vec<(PathBuf, String)>> {
+    let agent = match (given, arch) {
+        (Some(given), _) => given.to_owned(),
+        (None, Arch::Amd64) => build::run()?,
+        (None, Arch::Arm64) => arm64()?,
+    };
+    let mut files = match arch {
+        Arch::Amd64 => libraries(&agent)?,
+        Arch::Arm64 => arm64_libraries(&agent)?,
     };
     files.push((agent, "gopulse".to_owned()));
     Ok(files)

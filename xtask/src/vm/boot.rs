@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::Arch;
+use super::kernel::Kernel;
 use super::report::Answer;
 use crate::util;
 
@@ -20,8 +21,10 @@ const RESULT: &str = "GOPULSE-VM-RESULT ";
 /// Boots that may die before they get to the marker.
 const TRIES: u32 = 5;
 const TO_MARKER: Duration = Duration::from_mins(2);
-/// From the marker to the result: up to four runs of the agent on an emulated processor.
-const TO_RESULT: Duration = Duration::from_mins(10);
+/// From the marker to the result: up to five runs of the agent on an emulated processor.
+const TO_RESULT: Duration = Duration::from_mins(15);
+/// How the kernel tells that something is wrong with itself.
+const COMPLAINTS: [&str; 5] = ["BUG:", "Oops", "WARNING:", "general protection fault", "Kernel panic"];
 
 /// A machine that came up and gave its answer.
 pub(super) struct Booted {
@@ -31,23 +34,27 @@ pub(super) struct Booted {
     pub(super) took: Duration,
     /// What it said.
     pub(super) answer: Answer,
+    /// What its kernel complained of.
+    pub(super) complaints: Vec<String>,
 }
 
 /// How one boot ended.
 enum Outcome {
-    Answer(Box<Answer>),
+    Answer(Box<Answer>, Vec<String>),
     /// It died, or hung, before the marker.
     NoMarker(String),
 }
 
-/// Boots until the marker is seen, and waits for the answer.
-pub(super) fn run(name: &str, arch: Arch, kernel: &Path, initramfs: &Path, console: &Path) -> Result<Booted> {
-    let mut last = String::new();
+/// Boots until the marker is seen, and waits for the answer. `image` is the kernel's.
+pub(super) fn run(kernel: &Kernel, arch: Arch, image: &Path, initramfs: &Path, console: &Path) -> Result<Booted> {
+    let (name, mut last) = (kernel.name, String::new());
     for tries in 1..=TRIES {
         util::say(&format!("booting {name} on {}, try {tries}", arch.name()));
         let started = Instant::now();
-        match Machine::start(arch, kernel, initramfs)?.answer(console)? {
-            Outcome::Answer(answer) => return Ok(Booted { tries, took: started.elapsed(), answer: *answer }),
+        match Machine::start(arch, image, initramfs, kernel.command_line)?.answer(console)? {
+            Outcome::Answer(answer, complaints) => {
+                return Ok(Booted { tries, took: started.elapsed(), answer: *answer, complaints });
+            }
             Outcome::NoMarker(why) => {
                 util::say(&format!("the boot of {name} {why} before its marker; trying again"));
                 last = why;
@@ -64,7 +71,7 @@ struct Machine {
 }
 
 impl Machine {
-    fn start(arch: Arch, kernel: &Path, initramfs: &Path) -> Result<Self> {
+    fn start(arch: Arch, kernel: &Path, initramfs: &Path, command_line: &str) -> Result<Self> {
         // Emulation by all means: where /dev/kvm is there, it may not work. Without cmpxchg16b, which this qemu gets wrong at
         // times: Debian's 6.12 dies of it in its allocator. `pauth-impdef` is the quick way to emulate what is on by default.
         let (program, machine, console): (_, &[&str], _) = match arch {
@@ -74,7 +81,9 @@ impl Machine {
         let mut command = Command::new(program);
         command.args(["-accel", "tcg", "-smp", "2", "-m", "1024", "-nodefaults", "-no-reboot", "-display", "none"]);
         command.args(["-serial", "stdio"]).args(machine).arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
-        command.arg("-append").arg(format!("console={console} panic=-1 tsc=unstable quiet"));
+        // Warnings are to be seen. An emulated processor can stand still for longer than the watchdogs allow.
+        let usual = format!("console={console} panic=-1 tsc=unstable loglevel=5 nowatchdog");
+        command.arg("-append").arg(format!("{usual} {command_line}"));
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn();
         let mut child = child.with_context(|| format!("cannot start {program}"))?;
         let stdout = child.stdout.take().context("no standard output")?;
@@ -97,14 +106,18 @@ impl Machine {
                     }
                     if let Some((_, result)) = line.split_once(RESULT) {
                         break serde_json::from_str(result.trim())
-                            .map(|answer| Outcome::Answer(Box::new(answer)))
+                            .map(|answer| Outcome::Answer(Box::new(answer), complaints(&said)))
                             .with_context(|| format!("cannot read the answer: see {}", console.display()));
                     }
                 }
                 Err(error) => {
                     let why = if error == RecvTimeoutError::Timeout { "hung" } else { "died" };
                     break if booted {
-                        Err(anyhow::anyhow!("the machine {why} after its marker: see {}", console.display()))
+                        let complaints = complaints(&said).join("; ");
+                        Err(anyhow::anyhow!(
+                            "the machine {why} after its marker: see {}; {complaints}",
+                            console.display()
+                        ))
                     } else {
                         Ok(Outcome::NoMarker(why.to_owned()))
                     };
@@ -124,6 +137,12 @@ impl Drop for Machine {
     }
 }
 
+/// The lines in which the kernel says that something is wrong with itself.
+fn complaints(console: &str) -> Vec<String> {
+    let wrong = |line: &&str| !line.contains(RESULT) && COMPLAINTS.iter().any(|words| line.contains(words));
+    console.lines().filter(wrong).map(|line| line.trim().to_owned()).collect()
+}
+
 fn read(stdout: ChildStdout, to: &mpsc::Sender<String>) {
     let mut reader = BufReader::new(stdout);
     let mut line = Vec::new();
@@ -132,5 +151,24 @@ fn read(stdout: ChildStdout, to: &mpsc::Sender<String>) {
             return;
         }
         line.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::complaints;
+
+    #[test]
+    fn complaints_are_found_on_the_console() {
+        let console = "[    0.1] Linux version 7.2\r\n\
+            [   33.0] BUG: unable to handle page fault for address: 00001b71b6d681c0\r\n\
+            [   33.1] Oops: 0002 [#1] SMP NOPTI\r\n\
+            [   33.2] Modules linked in:\r\n\
+            [   40.0] WARNING: CPU: 0 PID: 1 at kernel/fork.c:1 f+0x1/0x2\r\n\
+            GOPULSE-VM-RESULT {\"error\":\"not a BUG: of the kernel\"}\r\n";
+        let found = complaints(console);
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert!(found[0].ends_with("00001b71b6d681c0"));
+        assert!(complaints("[    0.0] DEBUG enabled\n").is_empty());
     }
 }

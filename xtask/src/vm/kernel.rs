@@ -21,16 +21,23 @@ pub(super) struct Kernel {
     pub(super) capabilities: &'static [&'static str],
     /// How many things of use /targets says that it is without.
     pub(super) absent: usize,
+    /// What its command line has beside what every machine's has. `gopulse.crowded` is for `xtask/go/guest`: for how many
+    /// seconds two services share a CPU under load.
+    pub(super) command_line: &'static str,
+    /// The mode that it must preempt in, by /sys/kernel/debug/sched/preempt; any where that is empty.
+    pub(super) preempts: &'static str,
 }
 
 /// All kernels, oldest first. The first is the oldest that is supported.
-pub(super) const KERNELS: [Kernel; 4] = [
+pub(super) const KERNELS: [Kernel; 5] = [
     Kernel {
         name: "5.10",
         suite: "bullseye",
         method: "perf-event",
         capabilities: &["SYS_ADMIN", "SYS_PTRACE", "SYS_RESOURCE"],
         absent: 4,
+        command_line: "",
+        preempts: "",
     },
     Kernel {
         name: "6.1",
@@ -38,6 +45,8 @@ pub(super) const KERNELS: [Kernel; 4] = [
         method: "perf-event",
         capabilities: &["SYS_ADMIN", "SYS_PTRACE"],
         absent: 1,
+        command_line: "",
+        preempts: "",
     },
     Kernel {
         name: "6.12",
@@ -45,6 +54,8 @@ pub(super) const KERNELS: [Kernel; 4] = [
         method: "uprobe-multi",
         capabilities: &["BPF", "PERFMON", "SYS_PTRACE"],
         absent: 0,
+        command_line: "",
+        preempts: "",
     },
     Kernel {
         name: "newest",
@@ -52,13 +63,24 @@ pub(super) const KERNELS: [Kernel; 4] = [
         method: "uprobe-multi",
         capabilities: &["BPF", "PERFMON", "SYS_PTRACE"],
         absent: 0,
+        command_line: "gopulse.crowded=60",
+        preempts: "lazy",
+    },
+    Kernel {
+        name: "newest-preempt",
+        suite: "sid",
+        method: "uprobe-multi",
+        capabilities: &["BPF", "PERFMON", "SYS_PTRACE"],
+        absent: 0,
+        command_line: "preempt=full oops=panic gopulse.crowded=60",
+        preempts: "full",
     },
 ];
 
 impl Kernel {
     /// Gets the kernel's package, unless an earlier run has, and returns the image's path.
     pub(super) fn image(&self, arch: Arch) -> Result<PathBuf> {
-        let to = directory().join("kernels").join(format!("{}-{}", self.name, arch.name()));
+        let to = directory().join("kernels").join(format!("{}-{}", self.suite, arch.name()));
         if let Some(image) = find(&to) {
             return Ok(image);
         }

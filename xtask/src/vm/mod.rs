@@ -23,7 +23,7 @@ use crate::util;
 /// Options of `cargo xtask vm`.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// 5.10, 6.1, 6.12 or newest; may be given more than once
+    /// 5.10, 6.1, 6.12, newest or newest-preempt; may be given more than once
     #[arg(long = "kernel", value_name = "KERNEL", required_unless_present = "all")]
     kernels: Vec<String>,
     /// The architecture to emulate
@@ -32,6 +32,9 @@ pub struct Options {
     /// Every kernel
     #[arg(long, conflicts_with = "kernels")]
     all: bool,
+    /// An agent that was built before, to be tried instead of this checkout's
+    #[arg(long, value_name = "FILE")]
+    agent: Option<PathBuf>,
 }
 
 /// An architecture that is emulated.
@@ -60,7 +63,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let kernels = chosen(options)?;
     packages::install_tools(options.arch)?;
-    let initramfs = initramfs(options.arch)?;
+    let initramfs = initramfs(options.arch, options.agent.as_deref())?;
     let mut rows = Vec::new();
     for kernel in kernels {
         let row = match one(kernel, options.arch, &initramfs) {
@@ -100,7 +103,7 @@ fn chosen(options: &Options) -> Result<Vec<&'static Kernel>> {
 fn one(kernel: &'static Kernel, arch: Arch, initramfs: &Path) -> Result<Row> {
     let image = kernel.image(arch)?;
     let console = directory().join(format!("console-{}-{}.txt", kernel.name, arch.name()));
-    let booted = boot::run(kernel.name, arch, &image, initramfs, &console)?;
+    let booted = boot::run(kernel, arch, &image, initramfs, &console)?;
     Ok(Row::new(kernel, arch, &booted))
 }
 
@@ -110,13 +113,13 @@ fn directory() -> PathBuf {
 }
 
 /// Puts the agent, the service, the load generator and their init process into an archive.
-fn initramfs(arch: Arch) -> Result<PathBuf> {
+fn initramfs(arch: Arch, agent: Option<&Path>) -> Result<PathBuf> {
     let mut archive = Archive::default();
     for (service, to) in [("guest", "init"), ("matrix", "service"), ("load", "load")] {
         let service = Service { name: service.to_owned(), go: "local".to_owned(), variant: Variant::Static };
         archive.file(to, &go::build_for(&service, Some(arch.name()))?)?;
     }
-    for (file, to) in agent::files(arch)? {
+    for (file, to) in agent::files(arch, agent)? {
         archive.file(&to, &file)?;
     }
     let to = directory().join(format!("initramfs-{}.cpio", arch.name()));

@@ -12,9 +12,12 @@ use super::kernel::Kernel;
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Answer {
     kernel: String,
+    preempts: String,
     #[serde(default)]
     error: String,
     trials: Vec<Trial>,
+    /// The run with two services on one CPU, if the command line asked for it.
+    crowded: Option<Trial>,
 }
 
 /// One run of the agent.
@@ -33,8 +36,18 @@ struct Trial {
     kernel_lacks: Vec<String>,
     sent: u64,
     counted: u64,
+    off: u64,
+    lost: u64,
+    private_stacks: Option<PrivateStacks>,
     ready_seconds: f64,
     detach_seconds: f64,
+}
+
+/// What the machine code of the agent's programs says, see `xtask/go/guest/stacks.go`.
+#[derive(Debug, Clone, Deserialize)]
+struct PrivateStacks {
+    given: bool,
+    looked: u64,
 }
 
 /// One line of the table.
@@ -46,9 +59,13 @@ pub(super) struct Row {
     pub(super) wrong: Vec<String>,
 }
 
-const HEADS: [&str; 10] = [
+/// What a command line has that asks for the run with two services on one CPU.
+const CROWDED: &str = "gopulse.crowded=";
+
+const HEADS: [&str; 11] = [
     "kernel",
     "release",
+    "preempts",
     "boots",
     "attach",
     "probes",
@@ -83,13 +100,22 @@ impl Row {
         let refused = answer.trials.iter().filter(|trial| !trial.error.is_empty());
         notes.extend(refused.map(|trial| format!("with {}: {}", trial.capabilities.join(", "), trial.error)));
         notes.extend(last.disabled.iter().map(|off| format!("off at /targets: {off}")));
-        if last.error.is_empty() {
-            if last.capabilities != kernel.capabilities {
-                wrong.push(format!("{} should have been enough", kernel.capabilities.join(", ")));
-            }
-        } else {
-            wrong.push(last.error.clone());
-            wrong.extend(last.log.iter().map(|line| format!("  {line}")));
+        wrong.extend(booted.complaints.iter().map(|line| format!("the kernel said: {line}")));
+        if !answer.error.is_empty() {
+            wrong.push(answer.error.clone());
+        }
+        if last.error.is_empty() && last.capabilities != kernel.capabilities {
+            wrong.push(format!("{} should have been enough", kernel.capabilities.join(", ")));
+        }
+        wrong.extend(last.failure());
+        if !kernel.preempts.is_empty() && answer.preempts != kernel.preempts {
+            wrong.push(format!("it preempts in the mode `{}`, not {}", answer.preempts, kernel.preempts));
+        }
+        if let Some(crowded) = &answer.crowded {
+            notes.push(crowded.crowd());
+            wrong.extend(crowded.failure());
+        } else if kernel.command_line.contains(CROWDED) {
+            wrong.push("the run with two services on one CPU is missing".to_owned());
         }
         if last.attach_method != kernel.method {
             wrong.push(format!("probes are attached by `{}`, not by {}", last.attach_method, kernel.method));
@@ -103,6 +129,7 @@ impl Row {
         let cells = vec![
             title(kernel, arch),
             answer.kernel.clone(),
+            if answer.preempts.is_empty() { "not told".to_owned() } else { answer.preempts.clone() },
             booted.tries.to_string(),
             last.attach_method.clone(),
             last.attached_probes.to_string(),
@@ -113,6 +140,29 @@ impl Row {
             if absent.is_empty() { "nothing".to_owned() } else { absent.join(", ") },
         ];
         Self { cells, notes, wrong }
+    }
+}
+
+impl Trial {
+    /// What went wrong in it, with the end of the agent's log.
+    fn failure(&self) -> Vec<String> {
+        if self.error.is_empty() {
+            return Vec::new();
+        }
+        let log = self.log.iter().map(|line| format!("  {line}"));
+        std::iter::once(self.error.clone()).chain(log).collect()
+    }
+
+    /// What it says, where two services shared a CPU.
+    fn crowd(&self) -> String {
+        let stacks = self.private_stacks.as_ref().map_or_else(String::new, |it| {
+            let gives = if it.given { "gives" } else { "does not give" };
+            format!("; the kernel {gives} programs private stacks, {} of the agent's were looked at", it.looked)
+        });
+        format!(
+            "two services on one CPU: {} requests sent, {} counted, off by {}, {} lost{stacks}",
+            self.sent, self.counted, self.off, self.lost
+        )
     }
 }
 
