@@ -1,14 +1,14 @@
-//! A function's stack check sends a call away and has it begin anew where the stack must grow or the goroutine is to be
-//! preempted. The probes of a request sit at the branch of that check: each request must be counted once all the same.
+//! What is preempted, goroutine or thread, is counted once all the same.
 //!
-//! A goroutine is asked to let go by a value in its stack guard (runtime/stack.go: stackPreempt). The test writes that value
+//! A function's stack check sends a call away and has it begin anew where the stack must grow or the goroutine is to be
+//! preempted. The probes of a request sit at the branch of that check. A goroutine is asked to let go by a value in its stack guard (runtime/stack.go: stackPreempt). The test writes that value
 //! into every goroutine of the service, over and over, as the runtime itself does at each stop of the world.
 
 mod support;
 
 use std::{
     collections::BTreeMap,
-    fs::File,
+    fs::{self, File},
     io::IoSlice,
     os::unix::fs::FileExt as _,
     process::Command,
@@ -20,10 +20,11 @@ use nix::{
     sys::uio::{RemoteIoVec, process_vm_writev},
     unistd::Pid,
 };
+use serde::Deserialize;
 use support::{
     Agent,
     agent::{Counts, binary, counted_by_load},
-    eventually, load, must_be_root, service_of, settles, start,
+    eventually, load, must_be_root, service, service_of, settles, start,
 };
 use xtask::{go::Variant, service::Running, util};
 
@@ -179,5 +180,46 @@ fn http1_with_copied_requests() {
 fn http2_with_copied_requests() {
     for go in ["1.22", "1.27"] {
         every_request_once(go, &["-copy-request"], "https", &["-mode", "h2", "-s", "4"], "20000");
+    }
+}
+
+/// What `guest stacks` says, see `xtask/go/guest/stacks.go`.
+#[derive(Deserialize)]
+struct Stacks {
+    given: bool,
+    looked: u64,
+    programs: BTreeMap<String, u64>,
+}
+
+/// Whether this kernel gives programs on functions a stack per CPU, by its version alone (arch/*/net/bpf_jit_comp.c:
+/// `bpf_jit_supports_private_stack`).
+fn gives_stacks_per_cpu() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("/proc is there");
+    let mut numbers = release.split(['.', '-']).map_while(|word| word.parse::<u32>().ok());
+    let version = (numbers.next().expect("a version"), numbers.next().expect("a version"));
+    version >= if cfg!(target_arch = "x86_64") { (6, 13) } else { (6, 17) }
+}
+
+/// Threads that preempt each other in a program must not share its stack. Kernels that do not preempt give such stacks too, so
+/// that it shows here in the machine code, though what it breaks shows only in `cargo xtask vm`.
+#[test]
+fn no_program_has_a_stack_per_cpu() {
+    must_be_root();
+    let running = start(&service("hello"), &[]);
+    for attach in ["uprobe-multi", "perf-event"] {
+        let agent = Agent::measuring(running.pid(), &["--attach", attach]);
+        let said = util::output(Command::new(service("guest")).args(["stacks", &agent.pid().to_string()]));
+        let found: Stacks = serde_json::from_str(&said.expect("the programs can be read")).expect("JSON");
+        assert_eq!(found.programs, BTreeMap::new(), "{attach}: programs with a stack per CPU, and how many each");
+        assert!(found.looked >= 15, "{attach}: only {} programs were looked at", found.looked);
+        assert!(
+            found.given || !gives_stacks_per_cpu(),
+            "{attach}: not even a program that is made for it has such a stack"
+        );
+        println!(
+            "{attach}: {} programs, none with a stack per CPU; others get one here: {}",
+            found.looked, found.given
+        );
+        agent.stop();
     }
 }

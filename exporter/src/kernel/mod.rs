@@ -6,6 +6,7 @@ mod batch;
 mod events;
 mod load;
 mod maps;
+mod preemption;
 mod sched;
 mod targets;
 mod underway;
@@ -15,6 +16,7 @@ pub(crate) use self::{
     events::Events,
     load::{Kernel, Method, Options},
     maps::{Maps, Usage},
+    preemption::preemption,
     sched::SchedulerLinks,
     underway::settle,
 };
