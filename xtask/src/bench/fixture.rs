@@ -22,6 +22,7 @@ const START: Duration = Duration::from_mins(1);
 const SETTLE: Duration = Duration::from_millis(150);
 
 /// What is run.
+#[derive(Clone)]
 pub(super) struct Tools {
     pub(super) agent: PathBuf,
     pub(super) load: PathBuf,
@@ -51,6 +52,11 @@ impl Tools {
             stripped: go::build(&stripped)?,
             directory,
         })
+    }
+
+    /// The same with another build of the agent.
+    pub(super) fn with_agent(&self, agent: &Path) -> Self {
+        Self { agent: agent.to_owned(), ..self.clone() }
     }
 
     /// A copy of a program under a name that no other agent on the machine selects.

@@ -3,6 +3,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -27,6 +28,9 @@ pub(super) struct Options {
     /// Connections of the load generator
     #[arg(long, default_value_t = 32)]
     pub(super) connections: usize,
+    /// Another build of the agent, whose request probes are measured on hello in the same rounds
+    #[arg(long, value_name = "FILE")]
+    pub(super) against: Option<PathBuf>,
 }
 
 /// One service and its load.
@@ -112,17 +116,19 @@ enum Arm {
     EntryRet,
     /// Programs that do nothing in the place of the two.
     Empty,
+    /// A request's two probes, of another build of the agent.
+    Against,
 }
 
 impl Arm {
-    /// What hello is measured with; the other services with the first.
-    const ALL: [Self; 4] = [Self::Gopulse, Self::Requests, Self::EntryRet, Self::Empty];
+    /// What hello is measured with, the last only if it is asked for; the other services with the first.
+    const ALL: [Self; 5] = [Self::Gopulse, Self::Requests, Self::EntryRet, Self::Empty, Self::Against];
 
     /// The agent's flags.
     fn flags(self) -> &'static [&'static str] {
         match self {
             Self::Gopulse => &[],
-            Self::Requests => &["--features", "http"],
+            Self::Requests | Self::Against => &["--features", "http"],
             Self::EntryRet => &["--features", "http", "--bench-sites", "entry-ret"],
             Self::Empty => &["--features", "http", "--bench-sites", "empty"],
         }
@@ -220,13 +226,21 @@ fn measure(tools: &Tools, options: &Options, case: &Case, section: &mut Section)
     let service = service?;
     let address = service.address("http")?;
     let _idle = idle_connections(address, case.idle)?;
-    let arms = if case.name == "hello" { &Arm::ALL[..] } else { &Arm::ALL[..1] };
+    let against = options.against.as_ref().map(|agent| tools.with_agent(agent));
+    let arms = match case.name {
+        "hello" if against.is_some() => &Arm::ALL[..],
+        "hello" => &Arm::ALL[..4],
+        _ => &Arm::ALL[..1],
+    };
     let one = |arm: Option<Arm>, beside: Arm| -> Result<Run> {
         let name = copied.name();
         let select = ["--executable", name.as_str()];
         let _agent = match arm {
             None => None,
-            Some(arm) => Some(Agent::measuring(tools, &[&select, arm.flags()].concat(), 1)?),
+            Some(arm) => {
+                let tools = if arm == Arm::Against { against.as_ref().unwrap_or(tools) } else { tools };
+                Some(Agent::measuring(tools, &[&select, arm.flags()].concat(), 1)?)
+            }
         };
         let load = |n: u64| -> Result<(f64, f64)> {
             if case.rate == 0 {
@@ -285,7 +299,7 @@ fn figures(case: &Case, all: &[Pairs], section: &mut Section) {
     let name = case.name;
     let added: Vec<Vec<f64>> = all.iter().map(|pairs| pairs.added(|run| run.cpu_us)).collect();
     let what = format!("{name}: added CPU time a request");
-    if let [as_it_comes, ours, theirs, empty] = &added[..] {
+    if let [as_it_comes, ours, theirs, empty, against @ ..] = &added[..] {
         section.limited(what, "us", Spread::of(as_it_comes), 2.5);
         section.limited("hello: added by the request probes alone", "us", Spread::of(ours), 2.5);
         let ratio: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect();
@@ -293,6 +307,11 @@ fn figures(case: &Case, all: &[Pairs], section: &mut Section) {
         section.figure("hello: our programs' part of it", "us", Spread::of(&differences(ours, empty)));
         section.figure("hello: added by the same at entry/RET", "us", Spread::of(theirs));
         section.limited("hello: added, as a fraction of entry/RET", "", Spread::of(&ratio), 0.25);
+        for against in against {
+            section.figure("hello: added by the request probes of the other build", "us", Spread::of(against));
+            let ratio: Vec<f64> = ours.iter().zip(against).map(|(ours, against)| ours / against).collect();
+            section.figure("hello: ours, as a fraction of the other build's", "", Spread::of(&ratio));
+        }
     } else {
         section.figure(what, "us", Spread::of(&added[0]));
     }
