@@ -45,13 +45,22 @@ enum Outcome {
     NoMarker(String),
 }
 
-/// Boots until the marker is seen, and waits for the answer. `image` is the kernel's.
-pub(super) fn run(kernel: &Kernel, arch: Arch, image: &Path, initramfs: &Path, console: &Path) -> Result<Booted> {
+/// Boots until the marker is seen, and waits for the answer. `image` is the kernel's, and `append` more
+/// words for its command line.
+pub(super) fn run(
+    kernel: &Kernel,
+    arch: Arch,
+    image: &Path,
+    initramfs: &Path,
+    append: &str,
+    console: &Path,
+) -> Result<Booted> {
     let (name, mut last) = (kernel.name, String::new());
+    let command_line = format!("{} {append}", kernel.command_line);
     for tries in 1..=TRIES {
         util::say(&format!("booting {name} on {}, try {tries}", arch.name()));
         let started = Instant::now();
-        match Machine::start(arch, image, initramfs, kernel.command_line)?.answer(console)? {
+        match Machine::start(arch, image, initramfs, &command_line)?.answer(console)? {
             Outcome::Answer(answer, complaints) => {
                 return Ok(Booted { tries, took: started.elapsed(), answer: *answer, complaints });
             }

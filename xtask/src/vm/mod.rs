@@ -35,6 +35,9 @@ pub struct Options {
     /// An agent that was built before, to be tried instead of this checkout's
     #[arg(long, value_name = "FILE")]
     agent: Option<PathBuf>,
+    /// More words for the kernels' command line
+    #[arg(long, value_name = "WORDS", default_value = "")]
+    append: String,
 }
 
 /// An architecture that is emulated.
@@ -66,7 +69,7 @@ pub fn run(options: &Options) -> Result<()> {
     let initramfs = initramfs(options.arch, options.agent.as_deref())?;
     let mut rows = Vec::new();
     for kernel in kernels {
-        let row = match one(kernel, options.arch, &initramfs) {
+        let row = match one(kernel, options, &initramfs) {
             Ok(row) => row,
             Err(error) => Row::broken(kernel, options.arch, &format!("{error:#}")),
         };
@@ -100,10 +103,11 @@ fn chosen(options: &Options) -> Result<Vec<&'static Kernel>> {
     options.kernels.iter().map(find).collect()
 }
 
-fn one(kernel: &'static Kernel, arch: Arch, initramfs: &Path) -> Result<Row> {
+fn one(kernel: &'static Kernel, options: &Options, initramfs: &Path) -> Result<Row> {
+    let arch = options.arch;
     let image = kernel.image(arch)?;
     let console = directory().join(format!("console-{}-{}.txt", kernel.name, arch.name()));
-    let booted = boot::run(kernel, arch, &image, initramfs, &console)?;
+    let booted = boot::run(kernel, arch, &image, initramfs, &options.append, &console)?;
     Ok(Row::new(kernel, arch, &booted))
 }
 
