@@ -1,4 +1,4 @@
-//! What needs no root and runs no test: formatting, lints, the rules for dependencies, the Go sources, and the book.
+//! What needs no root and runs no test: formatting, lints, the rules for eBPF objects and dependencies, the Go sources, and the book.
 
 use std::fs;
 use std::path::PathBuf;

@@ -33,7 +33,7 @@ enum Command {
     Bench(bench::Options),
     /// Boot Debian's kernels under qemu with the agent and a Go service, and check that requests are counted exactly
     Vm(vm::Options),
-    /// Formatting, lints, licences and sources of dependencies, Go vet, and the book
+    /// Formatting, lints, the eBPF objects, licences and sources of dependencies, Go vet, and the book
     Check {
         /// Only these; without any, all
         checks: Vec<check::Check>,

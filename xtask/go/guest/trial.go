@@ -17,6 +17,9 @@ import (
 const (
 	agentAddress = "127.0.0.1:9464"
 	wait         = 90 * time.Second
+	// fewest is how many requests two services on one CPU must answer. Where threads shared a program's stack, 200 were
+	// enough to be off.
+	fewest = 2000
 )
 
 // trial is one run of the agent with one set of capabilities.
@@ -127,6 +130,8 @@ func (t *trial) judge() error {
 		return fmt.Errorf("%d of %d requests failed", t.Failed, t.Sent)
 	case t.Off > allowed || t.Lost != 0 && !t.plan.crowded:
 		return fmt.Errorf("%d requests sent, %d counted, %d lost, off by %d: %s", t.Sent, t.Counted, t.Lost, t.Off, strings.Join(t.Wrong, "; "))
+	case t.plan.crowded && t.Sent < fewest:
+		return fmt.Errorf("only %d requests were answered: %d are the fewest that prove anything", t.Sent, fewest)
 	case t.Lost*1000 > t.Sent:
 		return fmt.Errorf("%d of %d requests were lost: more than one in a thousand", t.Lost, t.Sent)
 	case t.spoilt != "":
