@@ -21,6 +21,8 @@ import (
 const (
 	bootMarker   = "GOPULSE-VM-BOOTED "
 	resultMarker = "GOPULSE-VM-RESULT "
+	// tcsbrk is TCSBRK of include/uapi/asm-generic/ioctls.h.
+	tcsbrk = 0x5409
 )
 
 // crowded is the parameter of the kernel's command line that asks for a load of that many seconds on two services that
@@ -30,7 +32,8 @@ const crowded = "gopulse.crowded="
 // result is what the host is told.
 type result struct {
 	Kernel string `json:"kernel"`
-	// Preempts is the mode that the kernel preempts in, as debugfs has it; empty where it does not say.
+	// Preempts is the mode that the kernel preempts in, as debugfs has it; without debugfs's word what the version says,
+	// PREEMPT or PREEMPT_DYNAMIC or nothing.
 	Preempts string  `json:"preempts"`
 	Error    string  `json:"error,omitempty"`
 	Trials   []trial `json:"trials"`
@@ -59,7 +62,8 @@ func main() {
 		line = []byte("{}")
 	}
 	fmt.Printf("\n%s%s\n", resultMarker, line)
-	// What is still in the serial line's buffer would be lost.
+	// What is still in the serial line's buffer would be lost: tcdrain(3).
+	_, _, _ = syscall.Syscall(syscall.SYS_IOCTL, 1, tcsbrk, 1)
 	time.Sleep(300 * time.Millisecond)
 	syscall.Sync()
 	_ = syscall.Reboot(syscall.LINUX_REBOOT_CMD_POWER_OFF)
@@ -99,10 +103,7 @@ func run(r *result) error {
 		return err
 	}
 	r.Kernel = strings.TrimSpace(string(release))
-	// `none voluntary (full) lazy`; since Linux 5.13, where the mode can be chosen at all.
-	mode, _ := os.ReadFile("/sys/kernel/debug/sched/preempt")
-	_, chosen, _ := strings.Cut(string(mode), "(")
-	r.Preempts, _, _ = strings.Cut(chosen, ")")
+	r.Preempts = preempts()
 	fmt.Printf("\n%s%s\n", bootMarker, r.Kernel)
 	if err := loopbackUp(); err != nil {
 		return fmt.Errorf("loopback: %v", err)
@@ -144,6 +145,24 @@ func crowd(r *result, capabilities []string, seconds string) error {
 	t := try(services, capabilities, together(services, length))
 	r.Crowded = &t
 	return nil
+}
+
+// preempts is how the kernel preempts.
+func preempts() string {
+	// `none voluntary (full) lazy`; since Linux 5.13, where the mode can be chosen at all.
+	mode, _ := os.ReadFile("/sys/kernel/debug/sched/preempt")
+	if _, chosen, known := strings.Cut(string(mode), "("); known {
+		chosen, _, _ = strings.Cut(chosen, ")")
+		return chosen
+	}
+	// `#1 SMP PREEMPT Debian 7.2.13-1 (2026-10-28)`
+	version, _ := os.ReadFile("/proc/sys/kernel/version")
+	for _, word := range strings.Fields(string(version)) {
+		if strings.HasPrefix(word, "PREEMPT") {
+			return word
+		}
+	}
+	return ""
 }
 
 // parameter is what follows a name on the kernel's command line.

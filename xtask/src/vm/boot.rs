@@ -114,7 +114,7 @@ impl Machine {
                         (booted, deadline) = (true, Instant::now() + TO_RESULT);
                     }
                     if let Some((_, result)) = line.split_once(RESULT) {
-                        break serde_json::from_str(result.trim())
+                        break answer(result)
                             .map(|answer| Outcome::Answer(Box::new(answer), complaints(&said)))
                             .with_context(|| format!("cannot read the answer: see {}", console.display()));
                     }
@@ -146,6 +146,12 @@ impl Drop for Machine {
     }
 }
 
+/// The answer at the beginning of a line, behind which the kernel may have said more.
+fn answer(line: &str) -> Result<Answer> {
+    let mut answers = serde_json::Deserializer::from_str(line).into_iter();
+    Ok(answers.next().context("there is none")??)
+}
+
 /// The lines in which the kernel says that something is wrong with itself.
 fn complaints(console: &str) -> Vec<String> {
     let wrong = |line: &&str| !line.contains(RESULT) && COMPLAINTS.iter().any(|words| line.contains(words));
@@ -165,7 +171,15 @@ fn read(stdout: ChildStdout, to: &mpsc::Sender<String>) {
 
 #[cfg(test)]
 mod tests {
-    use super::complaints;
+    use super::{answer, complaints};
+
+    #[test]
+    fn what_the_kernel_says_behind_the_answer_is_left_alone() {
+        let line = "{\"kernel\":\"7.2\",\"preempts\":\"full\",\"trials\":[]}[   76.9] reboot: Power down";
+        assert!(answer(line).is_ok());
+        assert!(answer("[   76.9] reboot: Power down").is_err());
+        assert!(answer("").is_err());
+    }
 
     #[test]
     fn complaints_are_found_on_the_console() {

@@ -24,8 +24,9 @@ pub(super) struct Kernel {
     /// What its command line has beside what every machine's has. `gopulse.crowded` is for `xtask/go/guest`: for how many
     /// seconds two services share a CPU under load.
     pub(super) command_line: &'static str,
-    /// The mode that it must preempt in, by /sys/kernel/debug/sched/preempt; any where that is empty.
-    pub(super) preempts: &'static str,
+    /// The mode that it must preempt in, on amd64 by debugfs and on arm64, where Debian's kernels are built for one mode, by the
+    /// version; any where that is empty.
+    preempts: [&'static str; 2],
 }
 
 /// All kernels, oldest first. The first is the oldest that is supported.
@@ -37,7 +38,7 @@ pub(super) const KERNELS: [Kernel; 5] = [
         capabilities: &["SYS_ADMIN", "SYS_PTRACE", "SYS_RESOURCE"],
         absent: 4,
         command_line: "",
-        preempts: "",
+        preempts: ["", ""],
     },
     Kernel {
         name: "6.1",
@@ -46,7 +47,7 @@ pub(super) const KERNELS: [Kernel; 5] = [
         capabilities: &["SYS_ADMIN", "SYS_PTRACE"],
         absent: 1,
         command_line: "",
-        preempts: "",
+        preempts: ["", ""],
     },
     Kernel {
         name: "6.12",
@@ -55,7 +56,7 @@ pub(super) const KERNELS: [Kernel; 5] = [
         capabilities: &["BPF", "PERFMON", "SYS_PTRACE"],
         absent: 0,
         command_line: "",
-        preempts: "",
+        preempts: ["", ""],
     },
     Kernel {
         name: "newest",
@@ -64,7 +65,7 @@ pub(super) const KERNELS: [Kernel; 5] = [
         capabilities: &["BPF", "PERFMON", "SYS_PTRACE"],
         absent: 0,
         command_line: "gopulse.crowded=60",
-        preempts: "lazy",
+        preempts: ["lazy", "PREEMPT"],
     },
     Kernel {
         name: "newest-preempt",
@@ -73,11 +74,20 @@ pub(super) const KERNELS: [Kernel; 5] = [
         capabilities: &["BPF", "PERFMON", "SYS_PTRACE"],
         absent: 0,
         command_line: "preempt=full oops=panic gopulse.crowded=60",
-        preempts: "full",
+        preempts: ["full", "PREEMPT"],
     },
 ];
 
 impl Kernel {
+    /// The mode that it must preempt in, as `xtask/go/guest` tells it; empty for any.
+    pub(super) fn preempts(&self, arch: Arch) -> &'static str {
+        let [amd64, arm64] = self.preempts;
+        match arch {
+            Arch::Amd64 => amd64,
+            Arch::Arm64 => arm64,
+        }
+    }
+
     /// Gets the kernel's package, unless an earlier run has, and returns the image's path.
     pub(super) fn image(&self, arch: Arch) -> Result<PathBuf> {
         let to = directory().join("kernels").join(format!("{}-{}", self.suite, arch.name()));

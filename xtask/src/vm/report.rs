@@ -108,8 +108,9 @@ impl Row {
             wrong.push(format!("{} should have been enough", kernel.capabilities.join(", ")));
         }
         wrong.extend(last.failure());
-        if !kernel.preempts.is_empty() && answer.preempts != kernel.preempts {
-            wrong.push(format!("it preempts in the mode `{}`, not {}", answer.preempts, kernel.preempts));
+        let preempts = kernel.preempts(arch);
+        if !preempts.is_empty() && answer.preempts != preempts {
+            wrong.push(format!("it preempts in the mode `{}`, not {preempts}", answer.preempts));
         }
         if let Some(crowded) = &answer.crowded {
             notes.push(crowded.crowd());
