@@ -97,7 +97,8 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
         warn!("bearer tokens are asked for, and come in the clear: give --tls-certificate and --tls-key");
     }
     let scheme = if tls.is_some() { "https" } else { "http" };
-    info!(version = env!("CARGO_PKG_VERSION"), attach = ?kernel.method(), preemption = kernel::preemption(), metrics = %format!("{scheme}://{address}/metrics"), "ready");
+    let metrics = format!("{scheme}://{address}/metrics");
+    info!(version = env!("CARGO_PKG_VERSION"), attach = ?kernel.method(), preemption = kernel::preemption(), %metrics, "ready");
     let pods = config.in_pods().then(|| Pods::new(&config.kubernetes, agent::CHECKS)).transpose();
     let pods = pods.map_err(Failure::usage)?;
     let node = config.kubernetes.node_name.clone().unwrap_or_default();

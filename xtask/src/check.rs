@@ -19,7 +19,7 @@ pub enum Check {
     Formatting,
     /// Clippy, warnings being errors
     Lints,
-    /// That threads which preempt each other share nothing of the eBPF programs
+    /// The built eBPF objects keep no state that preempted threads could share
     Objects,
     /// Licences, sources and duplicates of the dependencies
     Dependencies,
@@ -74,7 +74,7 @@ pub fn objects() -> Result<()> {
         let file = build::object_file(architecture);
         let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
         let programs = objects::check(&bytes).with_context(|| format!("{}", file.display()))?;
-        println!("{architecture}: {programs} programs on functions share nothing between threads");
+        println!("{architecture}: {programs} programs on functions, no state that preempted threads could share");
     }
     Ok(())
 }

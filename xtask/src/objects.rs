@@ -1,6 +1,6 @@
-//! What the built eBPF objects must hold to, so that threads that preempt each other in a program share nothing: read from the
-//! instructions themselves, since neither the compiler nor a kernel that does not preempt would tell. Knows nothing of what
-//! the programs do.
+//! Checks the built eBPF objects for state that threads could share when one preempts the other on a CPU. Reads the
+//! instructions themselves: the compiler does not know the rule, and a kernel that does not preempt never shows a breach.
+//! Knows nothing of what the programs do.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,17 +14,17 @@ type File<'o> = ElfFile64<'o, LittleEndian>;
 /// `bpf_tail_call` (include/uapi/linux/bpf.h: `___BPF_FUNC_MAPPER`).
 const TAIL_CALL: u32 = 12;
 
-/// The helpers that programs may call, each read for what it keeps per CPU (kernel/bpf, kernel/trace/bpf_trace.c of Linux 7.2):
-/// nothing, or nothing that is left to another thread before it is done with.
+/// The helpers that programs may call. The source of each was read for state per CPU (kernel/bpf, kernel/trace/bpf_trace.c of
+/// Linux 7.2): it has none, or no other thread runs on the CPU while it is in use.
 const HELPERS: [(u32, &str); 10] = [
     (1, "map_lookup_elem"),
-    // A hash map's spare elements are per CPU; they change hands with interrupts off.
+    // A hash map's spare elements are per CPU; they are taken and given back with interrupts off.
     (2, "map_update_elem"),
     (3, "map_delete_elem"),
     (5, "ktime_get_ns"),
     (14, "get_current_pid_tgid"),
     (112, "probe_read_user"),
-    // A ring buffer has one lock, and one place of each record.
+    // A ring buffer has a lock, and each record a place of its own.
     (130, "ringbuf_output"),
     (131, "ringbuf_reserve"),
     (132, "ringbuf_submit"),
@@ -124,20 +124,20 @@ impl Function {
                  stack: make it by `programs!` (exporter-ebpf/src/kernel/mod.rs)"
             )),
             Kind::Probe if tail_calls == 1 => {}
-            Kind::Unknown => faults.push(format!("{self}: a kind of program of which is not known whether it is preempted")),
+            Kind::Unknown => faults.push(format!("{self}: an unknown kind of program: say in xtask/src/objects.rs whether a thread can be preempted in it")),
             _ if tail_calls == 0 => {}
             _ => faults.push(format!("{self}: it makes tail calls")),
         }
         let helpers: BTreeSet<u32> = self.instructions.iter().filter_map(|it| it.helper()).collect();
         let unread = helpers.into_iter().filter(|it| *it != TAIL_CALL && HELPERS.iter().all(|(known, _)| known != it));
         faults.extend(unread.map(|helper| {
-            format!("{self}: it calls helper {helper}, which nobody has read for what it keeps per CPU (xtask/src/objects.rs)")
+            format!("{self}: it calls helper {helper}, which is not in the list of those without state per CPU (xtask/src/objects.rs)")
         }));
         faults
     }
 }
 
-/// Holds an object to it; returns how many programs on functions it has.
+/// Checks an object; returns how many programs on functions it has.
 ///
 /// # Errors
 /// The object cannot be read, or breaks a rule; the error names each place.
@@ -200,7 +200,7 @@ fn shared_memory(file: &File<'_>) -> Result<Vec<String>> {
         let map = u32::from_le_bytes(*head.with_context(|| format!("map {name} lies outside of its section"))?);
         if MAPS.iter().all(|(known, _)| *known != map) {
             faults
-                .push(format!("map {name} is of type {map}, of which is not known that no CPU has values of its own"));
+                .push(format!("map {name} has type {map}, which is not in the list of types without values per CPU (xtask/src/objects.rs)"));
         }
     }
     Ok(faults)

@@ -1,8 +1,9 @@
 //! Stacks of goroutines, by the frame pointers that Go keeps (amd64 from Go 1.7 on, arm64 from 1.12). Knows nothing of why a
 //! stack is wanted.
 //!
-//! `bpf_get_stackid` would do it in one call. But it gathers the addresses in a buffer of which a CPU has one, and before Linux 7.2
-//! (kernel/bpf/stackmap.c: `scoped_guard(preempt)`) another thread could preempt this one and put its own addresses there.
+//! `bpf_get_stackid` would do it in one call, but it gathers the addresses in a buffer that belongs to the CPU. Linux 7.2 keeps
+//! other threads away until the addresses are stored (kernel/bpf/stackmap.c: `scoped_guard(preempt)`); on older kernels a thread
+//! that preempts this one replaces them by its own.
 
 use exporter_ebpf::{
     loss::Reason,
@@ -44,8 +45,8 @@ pub(super) fn stack(regs: &Regs<'_>, target: u32) -> i32 {
     -1
 }
 
-/// Calls `each` with the index and the value of each address, from the inside out. Frame pointers come from the program and are hostile:
-/// a walk ends at one that cannot be read, and after [`MAX_FRAMES`] at the latest.
+/// Calls `each` with the index and the value of each address, from the inside out. Frame pointers come from the program and are
+/// hostile: a walk ends at one that cannot be read, and after [`MAX_FRAMES`] at the latest.
 #[inline(always)]
 fn walk(place: u64, caller: u64, mut frame: u64, mut each: impl FnMut(usize, u64)) {
     each(0, place);
@@ -64,8 +65,8 @@ fn walk(place: u64, caller: u64, mut frame: u64, mut each: impl FnMut(usize, u64
     }
 }
 
-/// The hash of a stack. Global and with plain numbers for arguments, so that the verifier does not follow each of the loop's ways
-/// out through all that comes after.
+/// The hash of a stack. Global and with plain numbers for arguments, so that the verifier checks it once, by itself, and does not
+/// follow each way out of the loop through the caller.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn hash_of(place: u64, caller: u64, frame: u64) -> u64 {
@@ -74,7 +75,7 @@ extern "C" fn hash_of(place: u64, caller: u64, frame: u64) -> u64 {
     hash
 }
 
-/// Writes the addresses, which the stack that is walked again still has: its goroutine waits for this program to end.
+/// Writes the addresses, by a second walk: the stack is the same, since its thread is in this program.
 #[inline(never)]
 fn fill(stack: *mut Stack, hash: u64, place: u64, caller: u64, frame: u64) {
     // SAFETY: from a map look-up, and `walk` gives indices below MAX_FRAMES.

@@ -1,5 +1,5 @@
-//! How the kernel preempts threads that run its code, where that can be read. For people who read the log: what goes wrong in a
-//! program that is preempted goes wrong on such kernels alone. Nothing depends on it.
+//! How the kernel preempts threads that run its code, where that can be read. It is for the log alone: a fault that needs a
+//! preempted program shows only on some kernels, and who reports it should say on which.
 
 use std::fs;
 
