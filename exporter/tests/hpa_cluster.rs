@@ -50,11 +50,14 @@ fn until(lab: &Lab, what: &str, mut so: impl FnMut() -> bool) {
     });
 }
 
-/// The mean of the pods' values of a metric, as the controller asks for them.
-fn mean(lab: &Lab, metric: &str) -> Option<f64> {
+/// The mean of these pods' values of a metric, as the controller asks for them. The replicas that a step brings are left out: they
+/// have no load, and with them the mean may never rise.
+fn mean(lab: &Lab, pods: &[Pod], metric: &str) -> Option<f64> {
     let path = format!("/apis/custom.metrics.k8s.io/v1beta2/namespaces/{NAMESPACE}/pods/*/{metric}");
     let list: Value = serde_json::from_str(&lab.cluster.plane().kubectl(&["get", "--raw", &path]).ok()?).ok()?;
-    let values: Vec<f64> = list["items"].as_array()?.iter().map(|item| quantity(&item["value"])).collect();
+    let loaded = |item: &&Value| pods.iter().any(|pod| item["describedObject"]["name"] == *pod.name);
+    let values: Vec<f64> =
+        list["items"].as_array()?.iter().filter(loaded).map(|item| quantity(&item["value"])).collect();
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
@@ -101,7 +104,7 @@ fn requests_a_second_scale_a_deployment_up_and_down_without_prometheus() {
     let begun = Instant::now();
     let loads: Vec<_> = pods.iter().map(|pod| load(pod, 100, 30.max(4 * sync.as_secs()))).collect();
     let shows = |metric: &str| {
-        until(&lab, "the metric shows the step", || mean(&lab, metric).is_some_and(|it| it > SEEN));
+        until(&lab, "the metric shows the step", || mean(&lab, &pods, metric).is_some_and(|it| it > SEEN));
         begun.elapsed().as_secs_f64()
     };
     let (reaction, fast, slow) = thread::scope(|scope| {
