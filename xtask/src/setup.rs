@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::util;
+use crate::{go, util};
 
 const BPF_LINKER: &str = "0.13.0";
 const DEBIAN_PACKAGES: [&str; 3] = ["rustc-web", "rust-web-src", "llvm-22-dev"];
@@ -17,7 +17,10 @@ const DEBIAN_LLVM: &str = "/usr/lib/llvm-22";
 /// The oldest LLVM whose bitcode Debian's compiler may write; bpf-linker is built against the same one.
 const DEBIAN_RUSTC_MINOR: u32 = 96;
 /// The toolchain that PyPI's wheel brings when the machine has no Go.
-const WHEEL_GO: &str = "1.26.6";
+const WHEEL_GO: &str = match go::release(26) {
+    Some(go::Release { wheel: Some(version), .. }) => version,
+    _ => panic!("no wheel of Go 1.26"),
+};
 const OLDEST_GO_MINOR: u32 = 21;
 
 /// What `setup` chose on this machine.

@@ -1,24 +1,18 @@
 //! Programs that nobody here wrote, as their distributors ship them, stripped: Debian's Go programs and npm's esbuild.
-//! Each is inspected in full. Fetched by `apt-get download` and `npm pack` into `target/foreign`, once; fails when they
-//! cannot be had. Prints a table; times are for people, not for assertions.
+//! Each is inspected in full. Fetched by xtask, once; fails when they cannot be had, and `cargo test` alone leaves it out.
+//! Prints a table; times are for people, not for assertions.
 
 use std::fmt::Write as _;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use gobinary::{FunctionsFrom, Global, GlobalSource, GoBinary, LayoutsFrom};
 
-const DEBIAN: [(&str, &str); 5] = [
-    ("prometheus", "usr/bin/prometheus"),
-    ("prometheus-node-exporter", "usr/bin/prometheus-node-exporter"),
-    ("etcd-server", "usr/bin/etcd"),
-    ("caddy", "usr/bin/caddy"),
-    ("hugo", "usr/bin/hugo"),
-];
-const NPM: (&str, &str) = ("@esbuild/linux-x64", "package/bin/esbuild");
+/// Those of `xtask::foreign`.
+const PROGRAMS: [&str; 6] = ["prometheus", "node-exporter", "etcd", "caddy", "hugo", NPM];
+/// The one that npm ships; the others are Debian's.
+const NPM: &str = "esbuild";
 
 /// What a server is measured by: what `exporter/src/target/plan.rs` cannot do without.
 const SERVING: [&str; 2] = ["net/http.serverHandler.ServeHTTP", "net/http.(*response).finishRequest"];
@@ -67,11 +61,9 @@ fn foreign_programs_are_read_in_full() {
         "program", "MiB", "Go", "modules", "functions", "layouts", "sites", "RETs", "ms", "KiB more", "MiB read"
     );
     // The layout table is parsed at first use, once for all.
-    let first = deb("hugo", "usr/bin/hugo");
+    let first = fetched("hugo");
     GoBinary::open(&first, &wanted, &LAYOUTS).unwrap();
-    let mut programs: Vec<_> = DEBIAN.iter().map(|(package, path)| (*package, deb(package, path))).collect();
-    programs.push((NPM.0, npm()));
-    for (name, path) in &programs {
+    for (name, path) in &PROGRAMS.map(|name| (name, fetched(name))) {
         let bytes = fs::metadata(path).unwrap().len();
         let before = reset_peak();
         let start = Instant::now();
@@ -107,7 +99,7 @@ fn foreign_programs_are_read_in_full() {
         }
         let finish = go.function(SERVING[1]).unwrap();
         assert_eq!(go.return_sites(finish).map(|sites| sites.len()), Ok(1), "{name}: finishRequest");
-        if *name == NPM.0 {
+        if *name == NPM {
             // Its build leaves the build information out; the runtime has its version all the same.
             assert!(info.settings.is_empty() && info.path.is_empty(), "{name}: {:?}", info.settings);
             assert!(go.notes.iter().any(|note| note.contains("runtime.buildVersion")), "{name}: {:?}", go.notes);
@@ -115,7 +107,7 @@ fn foreign_programs_are_read_in_full() {
         // Debian builds with GO111MODULE=off: no module is recorded, by `go version -m` neither.
         assert!(info.go_version.at_least(1, 19), "{name}: {}", info.go_version);
         assert!(info.main.is_none() && info.deps.is_empty(), "{name}: {:?}", info.main);
-        assert!(*name == NPM.0 || info.setting("GOOS") == Some("linux"), "{name}: {:?}", info.settings);
+        assert!(*name == NPM || info.setting("GOOS") == Some("linux"), "{name}: {:?}", info.settings);
         assert_eq!(go.layouts().source(), LayoutsFrom::Table, "{name}: {:?}", go.layouts_reason());
         for global in VARIABLES {
             let found = go.global(global).unwrap_or_else(|| panic!("{name}: {:?}", go.global_missing(global)));
@@ -130,62 +122,8 @@ fn foreign_programs_are_read_in_full() {
     println!("{table}");
 }
 
-fn folder() -> PathBuf {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/foreign");
-    fs::create_dir_all(&folder).unwrap();
-    folder
-}
-
-/// A file of a Debian package.
-fn deb(package: &str, file: &str) -> PathBuf {
-    let into = folder().join(package);
-    let path = into.join(file);
-    if !path.is_file() {
-        let parts = folder().join(format!("{package}.part"));
-        fs::create_dir_all(&parts).unwrap();
-        let download = || {
-            let mut apt = Command::new("apt-get");
-            apt.current_dir(&parts).args(["-qq", "download", package]);
-            apt
-        };
-        if !download().status().is_ok_and(|status| status.success()) {
-            // A machine on which nothing was installed yet has no lists of packages.
-            run(Command::new("apt-get").args(["-qq", "update"]));
-            run(&mut download());
-        }
-        let archive = only(&parts, "deb");
-        run(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(&into));
-        fs::remove_dir_all(&parts).unwrap();
-    }
-    path
-}
-
-/// esbuild as npm has it.
-fn npm() -> PathBuf {
-    let (package, file) = NPM;
-    let into = folder().join("esbuild");
-    let path = into.join(file);
-    if !path.is_file() {
-        fs::create_dir_all(&into).unwrap();
-        run(Command::new("npm").current_dir(&into).args(["pack", "--silent", package]));
-        let archive = only(&into, "tgz");
-        run(Command::new("tar").current_dir(&into).arg("-xzf").arg(&archive));
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    }
-    path
-}
-
-fn only(folder: &Path, extension: &str) -> PathBuf {
-    let mut files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    files.find(|path| path.extension().is_some_and(|found| found == extension)).unwrap_or_else(|| {
-        panic!("no .{extension} came into {}", folder.display());
-    })
-}
-
-fn run(command: &mut Command) {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?} failed; this test needs its package: {complaint}");
+fn fetched(name: &str) -> PathBuf {
+    xtask::foreign::program(name).unwrap_or_else(|error| panic!("{name} cannot be had: {error:#}"))
 }
 
 fn status(field: &str) -> u64 {

@@ -1,12 +1,16 @@
 //! Hostile input: truncations and flipped bytes of a real program never make gobinary panic, hang or take much memory.
 //! Builds that program with whatever `go` is installed, small and with its DWARF uncompressed so that flips reach it.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+mod own;
+
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use gobinary::GoBinary;
+use xtask::go::{self, Program, Toolchain};
+
+use own::own_go;
 
 const FUNCTIONS: [&str; 6] =
     ["runtime.casgstatus", "runtime.gopark", "runtime.mcall", "runtime.gcStart", "runtime.selectgo", "main.main"];
@@ -16,28 +20,22 @@ const LAYOUTS: &[(&str, &[&str])] = &[
     ("golang.org/x/net/http2.responseWriterState", &["status"]),
 ];
 
-fn program() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(build)
+/// The program's bytes, or None, with a line that says so, for a test on a machine without Go.
+fn program(test: &str) -> Option<&'static Vec<u8>> {
+    static PROGRAM: OnceLock<Vec<u8>> = OnceLock::new();
+    let go = own_go(test)?;
+    Some(PROGRAM.get_or_init(|| std::fs::read(build(&go)).unwrap()))
 }
 
-fn build() -> PathBuf {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/gobin-hostile");
-    let out = dir.join("program");
-    if !out.is_file() {
-        std::fs::create_dir_all(&dir).unwrap();
-        std::fs::write(dir.join("main.go"), "package main\n\nfunc main() { println(1) }\n").unwrap();
-        std::fs::write(dir.join("go.mod"), "module hostile\n\ngo 1.17\n").unwrap();
-        let output = Command::new("go")
-            .current_dir(&dir)
-            .env("CGO_ENABLED", "0")
-            .env("GOCACHE", concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/go/cache"))
-            .args(["build", "-buildvcs=false", "-buildmode=pie", "-ldflags=-compressdwarf=false", "-o", "program", "."])
-            .output()
-            .unwrap_or_else(|e| panic!("this test needs the go command on PATH, and it cannot be run: {e}"));
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    }
-    out
+fn build(go: &Toolchain) -> PathBuf {
+    let program = Program {
+        name: "hostile",
+        variant: "pie",
+        source: "package main\n\nfunc main() { println(1) }\n",
+        arguments: &["-buildmode=pie", "-ldflags=-compressdwarf=false"],
+        environment: &[("CGO_ENABLED", "0")],
+    };
+    go::build_program(go, &program).unwrap_or_else(|error| panic!("{error:#}"))
 }
 
 struct XorShift(u64);
@@ -79,9 +77,9 @@ fn peak_kib() -> u64 {
 
 #[test]
 fn mutations_are_survived() {
-    let original = std::fs::read(program()).unwrap();
-    exercise(&original);
-    let whole = GoBinary::parse(&original, &FUNCTIONS, LAYOUTS).unwrap();
+    let Some(original) = program("mutations_are_survived") else { return };
+    exercise(original);
+    let whole = GoBinary::parse(original, &FUNCTIONS, LAYOUTS).unwrap();
     assert!(whole.function("main.main").is_some());
     let mut random = XorShift(0x9e37_79b9_7f4a_7c15);
     let mut work = original.clone();
@@ -109,7 +107,7 @@ fn mutations_are_survived() {
             work[spot] = byte;
         }
     }
-    assert_eq!(work, original);
+    assert_eq!(work, *original);
     for _ in 0..60 {
         let cut = random.below(original.len());
         exercise(&original[..cut].to_vec());
@@ -124,7 +122,7 @@ fn mutations_are_survived() {
 /// DWARF alone, flipped densely: its references go everywhere.
 #[test]
 fn mutated_dwarf_is_survived() {
-    let original = std::fs::read(program()).unwrap();
+    let Some(original) = program("mutated_dwarf_is_survived") else { return };
     let shoff = u64::from_le_bytes(original[40..48].try_into().unwrap()) as usize;
     let mut random = XorShift(42);
     // The sections of the tail, but for symbols: mostly .debug_*.
@@ -151,14 +149,18 @@ fn things_that_are_no_go_program() {
     let error = GoBinary::parse(&own, &[], &[]).unwrap_err().to_string();
     assert!(error.starts_with("not a Go program"), "{error}");
     assert!(!gobinary::is_go(&own).unwrap());
-    let program = std::fs::read(program()).unwrap();
-    assert!(gobinary::is_go(&program).unwrap());
-    let cut = &program[..program.len() / 3];
-    assert!(GoBinary::parse(cut.to_vec(), &[], &[]).unwrap_err().to_string().starts_with("truncated: the program's"));
     let missing = GoBinary::open("/nonexistent/file".as_ref(), &[], &[]).unwrap_err().to_string();
     assert!(missing.starts_with("cannot be read: No such file"), "{missing}");
     let directory = GoBinary::open("/".as_ref(), &[], &[]).unwrap_err().to_string();
     assert!(directory.starts_with("cannot be read"), "{directory}");
+}
+
+#[test]
+fn a_program_that_was_cut_off_is_named() {
+    let Some(program) = program("a_program_that_was_cut_off_is_named") else { return };
+    assert!(gobinary::is_go(program).unwrap());
+    let cut = program[..program.len() / 3].to_vec();
+    assert!(GoBinary::parse(cut, &[], &[]).unwrap_err().to_string().starts_with("truncated: the program's"));
 }
 
 /// What UPX leaves: program headers, its magic behind them, no section headers.
@@ -181,7 +183,7 @@ fn a_packed_program_is_named() {
 
 #[test]
 fn old_releases_are_refused() {
-    let mut bytes = std::fs::read(program()).unwrap();
+    let Some(mut bytes) = program("old_releases_are_refused").cloned() else { return };
     let marker = bytes.windows(14).position(|w| w == b"\xff Go buildinf:").unwrap();
     bytes[marker + 32..marker + 41].copy_from_slice(b"\x08go1.16.2");
     let error = GoBinary::parse(&bytes, &[], &[]).unwrap_err().to_string();
@@ -191,7 +193,7 @@ fn old_releases_are_refused() {
 /// The build information says another release than the one that built the program.
 #[test]
 fn a_lie_is_caught() {
-    let mut bytes = std::fs::read(program()).unwrap();
+    let Some(mut bytes) = program("a_lie_is_caught").cloned() else { return };
     let honest = GoBinary::parse(&bytes, &FUNCTIONS, LAYOUTS).unwrap();
     assert!(honest.contradictions.is_empty(), "{:?}", honest.contradictions);
     let version = honest.build_info.go_version.raw.clone();

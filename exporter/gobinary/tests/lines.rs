@@ -1,8 +1,11 @@
 //! Lines and functions of a stripped program, by the program's own word for them.
 
-use std::process::Command;
+mod own;
 
 use gobinary::{GoBinary, frames_at};
+use xtask::go::{self, Program};
+
+use own::own_go;
 
 /// A program that calls a function which the compiler inlines.
 const PROGRAM: &str = "package main
@@ -28,14 +31,10 @@ func main() {
 
 #[test]
 fn functions_files_and_lines_of_a_stripped_program() {
-    let directory = std::env::temp_dir().join(format!("gobinary-lines-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).unwrap();
-    std::fs::write(directory.join("main.go"), PROGRAM).unwrap();
-    std::fs::write(directory.join("go.mod"), "module lines\n\ngo 1.20\n").unwrap();
-    let mut go = Command::new("go");
-    go.args(["build", "-ldflags=-s -w", "-o", "lines", "."]).env("GOTOOLCHAIN", "local").current_dir(&directory);
-    assert!(go.status().expect("the tests need Go").success());
-    let file = directory.join("lines");
+    let Some(go) = own_go("functions_files_and_lines_of_a_stripped_program") else { return };
+    let program =
+        Program { name: "lines", variant: "strip", source: PROGRAM, arguments: &["-ldflags=-s -w"], environment: &[] };
+    let file = go::build_program(&go, &program).unwrap_or_else(|error| panic!("{error:#}"));
     let binary = GoBinary::open(&file, &["main.outer"], &[]).unwrap();
     let outer = binary.function("main.outer").unwrap();
     let offsets: Vec<u64> = (0..outer.size).filter_map(|at| binary.file_offset(outer.addr + at)).collect();
@@ -49,5 +48,4 @@ fn functions_files_and_lines_of_a_stripped_program() {
     assert!((10..=14).contains(&inlined[0].line) && inlined[1].line == 7, "{inlined:?}");
     let nowhere = frames_at(std::fs::File::open(&file).unwrap(), &[0, u64::MAX]).unwrap();
     assert!(nowhere.iter().all(Vec::is_empty));
-    std::fs::remove_dir_all(&directory).unwrap();
 }

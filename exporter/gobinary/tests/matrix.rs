@@ -1,37 +1,39 @@
-//! Every Go release with a register ABI x every way of building x both architectures: the functions, layouts and runtime
-//! variables that gobinary finds in a stripped program are where its unstripped twin says. The twin is the same link: the stripped copies are made here by taking
-//! headers away, so that every address is comparable. Symbols are read by another library than gobinary's own reader.
+//! Go releases x ways of building x both architectures: the functions, layouts and runtime variables that gobinary finds in a
+//! stripped program are where its unstripped twin says. The twin is the same link: the stripped copies are made here by
+//! taking headers away, so that every address is comparable. Symbols are read by another library than gobinary's own
+//! reader.
 //!
-//! Needs the Go toolchains (`GOTOOLCHAIN=go1.X.Y`) and, for the variants with cgo, C compilers for both architectures
-//! (Debian's gcc-aarch64-linux-gnu), and fails when they cannot be had. Executables are kept in
-//! `target/gobin-matrix`, so that only the first run is slow. `GOBIN_MATRIX_GO=1.26.11,1.27.4` and
-//! `GOBIN_MATRIX_VARIANTS=default,pie` restrict a run.
+//! `short` reads a few releases of the sample service that the end-to-end tests run. `full` takes every release of
+//! `xtask::go::RELEASES` in every way, in the better part of an hour the first time; for the ways with cgo it needs C
+//! compilers for both architectures (Debian's gcc-aarch64-linux-gnu). Both fetch the Go toolchains that the machine lacks,
+//! and fail when they cannot be had; `cargo test` alone leaves them out. Executables are kept in `target/go/bin`.
 
 mod twin;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use gobinary::{Arch, FunctionsFrom, Global, GlobalSource, GoBinary, LayoutsFrom};
 use object::{Object, ObjectSection, ObjectSymbol};
+use xtask::go::{self, Service, Toolchain, Variant};
 
-const RELEASES: [&str; 11] = [
-    "1.17.13", "1.18.10", "1.19.13", "1.20.14", "1.21.13", "1.22.12", "1.23.12", "1.24.13", "1.25.14", "1.26.11",
-    "1.27.4",
-];
+/// The minor releases of `short`: the oldest, the first with patterns in requests, and the newest.
+const SHORT: [u32; 3] = [17, 22, 27];
 
-/// A way of building: name, whether with cgo, arguments.
-const VARIANTS: [(&str, bool, &[&str]); 8] = [
-    ("default", false, &[]),
-    ("-s -w", false, &["-ldflags=-s -w"]),
-    ("pie", false, &["-buildmode=pie"]),
-    ("trimpath", false, &["-trimpath"]),
-    ("static", false, &["-tags=netgo,osusergo", "-ldflags=-extldflags=-static"]),
-    ("cgo", true, &["-ldflags=-linkmode=external"]),
-    ("cgo pie", true, &["-buildmode=pie", "-ldflags=-linkmode=external"]),
-    ("race", true, &["-race"]),
+/// A way of building of `full`: name, what CGO_ENABLED is set to (None leaves it to Go, as for the sample services), arguments.
+type Way = (&'static str, Option<&'static str>, &'static [&'static str]);
+
+const WAYS: [Way; 8] = [
+    ("default", None, &[]),
+    ("-s -w", None, &["-ldflags=-s -w"]),
+    ("pie", None, &["-buildmode=pie"]),
+    ("trimpath", None, &["-trimpath"]),
+    ("static", Some("0"), &["-tags=netgo,osusergo", "-ldflags=-extldflags=-static"]),
+    ("cgo", Some("1"), &["-ldflags=-linkmode=external"]),
+    ("cgo pie", Some("1"), &["-buildmode=pie", "-ldflags=-linkmode=external"]),
+    ("race", Some("1"), &["-race"]),
 ];
 
 /// Not all of them are in every release: what the twin's symbol table lacks must not be found either.
@@ -86,53 +88,112 @@ const LAYOUTS: &[(&str, &[&str])] = &[
     ("runtime.sudog", &["g", "releasetime"]),
 ];
 
+/// A program to read.
+struct Cell<'c> {
+    /// The version of the Go that built it.
+    go: &'c str,
+    arch: &'c str,
+    way: &'c str,
+    /// The main module's path.
+    module: &'c str,
+    path: PathBuf,
+    /// For one that was built without symbols: the same program built with them.
+    twin: Option<PathBuf>,
+}
+
 #[test]
-fn matrix() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/gobin-matrix");
-    let only = |variable: &str, name: &str| {
-        std::env::var(variable).map_or(true, |only| only.split(',').any(|one| one == name))
-    };
-    let mut failures = Vec::new();
-    let mut rows: BTreeMap<(usize, &str), Vec<(&str, String)>> = BTreeMap::new();
-    for (index, go) in RELEASES.iter().enumerate() {
-        if !only("GOBIN_MATRIX_GO", go) {
-            continue;
+fn short() {
+    let mut table = Table::default();
+    for minor in SHORT {
+        let toolchain = toolchain(minor);
+        let service = |variant, arch| {
+            let service = Service { name: "matrix".to_owned(), go: format!("1.{minor}"), variant };
+            go::build_for(&service, arch).unwrap_or_else(|error| panic!("matrix 1.{minor} does not build: {error:#}"))
+        };
+        let newest = minor == SHORT[SHORT.len() - 1];
+        let cell =
+            |way, arch, path, twin| Cell { go: &toolchain.version, arch, way, module: "sample/matrix", path, twin };
+        let host = twin::host();
+        // Named without an architecture, they are the very binaries that the end-to-end tests build.
+        let whole = service(Variant::Default, None);
+        table.add(&cell("default", host, whole.clone(), None));
+        table.add(&cell("-s -w", host, service(Variant::Strip, None), Some(whole)));
+        if newest {
+            table.add(&cell("pie", host, service(Variant::Pie, None), None));
+            let other = if host == "amd64" { "arm64" } else { "amd64" };
+            table.add(&cell("default", other, service(Variant::Default, Some(other)), None));
         }
+    }
+    table.finish("short", SHORT.len() * 2 + 2);
+}
+
+#[test]
+fn full() {
+    let mut table = Table::default();
+    for release in go::RELEASES {
+        let toolchain = toolchain(release.minor());
         for arch in ["amd64", "arm64"] {
-            for (variant, cgo, args) in VARIANTS {
-                if !only("GOBIN_MATRIX_VARIANTS", variant) {
-                    continue;
-                }
-                let path = twin::build(&root, go, arch, variant, cgo, args);
-                // Go 1.17 has no register ABI on arm64.
-                let refused = arch == "arm64" && go.starts_with("1.17.");
-                let checked = if refused { check_refused(&path, go) } else { check(&path, go, arch, variant) };
-                let cell = match checked {
-                    Ok(cell) => cell,
-                    Err(why) => {
-                        failures.push(format!("go{go} {arch} {variant}: {why}"));
-                        "WRONG".into()
-                    }
-                };
-                // A whole run takes the better part of an hour: with --nocapture it says where it is.
-                println!("go{go} {arch} {variant}: {cell}");
-                rows.entry((index, arch)).or_default().push((variant, cell));
+            let build = |way| twin::build(&toolchain, arch, way);
+            let whole = build(WAYS[0]);
+            for way in WAYS {
+                let twin = (way.0 == "-s -w").then(|| whole.clone());
+                let path = build(way);
+                table.add(&Cell { go: &toolchain.version, arch, way: way.0, module: twin::MODULE, path, twin });
             }
         }
     }
-    let mut table = String::from(
-        "functions at the twin's addresses / offsets equal to the twin's DWARF / variables at its symbols\n",
-    );
-    for ((index, arch), cells) in &rows {
-        let _ = write!(table, "go{:8} {arch}", RELEASES[*index]);
-        for (variant, cell) in cells {
-            let _ = write!(table, "  {variant} {cell}");
+    table.finish("full", go::RELEASES.len() * 2 * WAYS.len());
+}
+
+/// The machine's Go stands for its minor version, as for the sample services.
+fn toolchain(minor: u32) -> Toolchain {
+    go::toolchain(&format!("1.{minor}"))
+        .unwrap_or_else(|error| panic!("the matrix needs Go 1.{minor}; is the module proxy reachable? {error:#}"))
+}
+
+/// What came of each cell.
+#[derive(Default)]
+struct Table {
+    rows: Vec<(String, String)>,
+    cells: usize,
+    failures: Vec<String>,
+}
+
+impl Table {
+    /// Reads a program.
+    fn add(&mut self, cell: &Cell) {
+        // Go 1.17 has no register ABI on arm64.
+        let refused = cell.arch == "arm64" && cell.go.starts_with("1.17.");
+        let checked = if refused { check_refused(&cell.path, cell.go) } else { check(cell) };
+        let row = format!("go{:8} {}", cell.go, cell.arch);
+        let said = checked.unwrap_or_else(|why| {
+            self.failures.push(format!("{row} {}: {why}", cell.way));
+            "WRONG".into()
+        });
+        // A whole run takes long: with --nocapture it says where it is.
+        println!("{row} {}: {said}", cell.way);
+        if self.rows.iter().all(|(name, _)| *name != row) {
+            self.rows.push((row.clone(), String::new()));
         }
-        table.push('\n');
+        for (_, cells) in self.rows.iter_mut().filter(|(name, _)| *name == row) {
+            let _ = write!(cells, "  {} {said}", cell.way);
+        }
+        self.cells += 1;
     }
-    println!("{table}{} cells, {} wrong", rows.values().map(Vec::len).sum::<usize>(), failures.len());
-    let _ = fs::write(root.join("table.txt"), &table);
-    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+
+    /// Prints the table, leaves a copy in `target/gobinary-NAME.txt`, and fails if a cell is wrong or missing.
+    fn finish(self, name: &str, cells: usize) {
+        let mut table = String::from(
+            "functions at the twin's addresses / offsets equal to the twin's DWARF / variables at its symbols\n",
+        );
+        for (row, cells) in &self.rows {
+            let _ = writeln!(table, "{row}{cells}");
+        }
+        println!("{table}{} cells, {} wrong", self.cells, self.failures.len());
+        let _ = fs::write(xtask::util::target().join(format!("gobinary-{name}.txt")), &table);
+        assert!(self.failures.is_empty(), "\n{}", self.failures.join("\n"));
+        assert_eq!(self.cells, cells);
+    }
 }
 
 /// A release whose functions take their arguments on the stack is refused by name, however it was built.
@@ -146,20 +207,17 @@ fn check_refused(path: &Path, go: &str) -> Result<String, String> {
     }
 }
 
-fn check(path: &Path, go: &str, arch: &str, variant: &str) -> Result<String, String> {
-    let bytes = fs::read(path).map_err(|e| e.to_string())?;
-    let twin = if variant == "-s -w" {
-        fs::read(path.with_file_name(format!("go{go}-{arch}-default"))).map_err(|e| e.to_string())?
-    } else {
-        bytes.clone()
-    };
+fn check(cell: &Cell) -> Result<String, String> {
+    let read = |path: &Path| fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
+    let bytes = read(&cell.path)?;
+    let twin = cell.twin.as_deref().map_or_else(|| Ok(bytes.clone()), read)?;
     let symbols = symbols(&twin);
     let whole = GoBinary::parse(&twin, &FUNCTIONS, LAYOUTS).map_err(|e| format!("unstripped: {e}"))?;
     if whole.layouts().source() != LayoutsFrom::Dwarf || whole.functions_from != FunctionsFrom::SymbolTable {
         return Err(format!("unstripped, but {:?} {:?}", whole.layouts_reason(), whole.functions_from));
     }
-    let mut cell = String::new();
-    let copies: &[(&str, Vec<u8>)] = if variant == "-s -w" {
+    let mut said = String::new();
+    let copies: &[(&str, Vec<u8>)] = if cell.twin.is_some() {
         &[("as built", bytes)]
     } else {
         &[("unstripped", bytes.clone()), ("stripped", strip(&bytes)), ("without sections", sstrip(&bytes))]
@@ -168,25 +226,24 @@ fn check(path: &Path, go: &str, arch: &str, variant: &str) -> Result<String, Str
         let found = GoBinary::parse(copy, &FUNCTIONS, LAYOUTS).map_err(|e| format!("{kind}: {e}"))?;
         let unstripped = *kind == "unstripped";
         let (functions, offsets) =
-            compare(&found, &whole, &symbols, go, unstripped).map_err(|e| format!("{kind}: {e}"))?;
-        let variables =
-            compare_variables(&found, &symbols, unstripped, go, variant).map_err(|e| format!("{kind}: {e}"))?;
-        cell = format!("{functions}/{offsets}/{variables}");
+            compare(&found, &whole, &symbols, cell, unstripped).map_err(|e| format!("{kind}: {e}"))?;
+        let variables = compare_variables(&found, &symbols, unstripped, cell).map_err(|e| format!("{kind}: {e}"))?;
+        said = format!("{functions}/{offsets}/{variables}");
     }
-    Ok(cell)
+    Ok(said)
 }
 
 fn compare(
     found: &GoBinary,
     twin: &GoBinary,
     symbols: &BTreeMap<String, Vec<(u64, u64)>>,
-    go: &str,
+    cell: &Cell,
     unstripped: bool,
 ) -> Result<(usize, usize), String> {
-    if found.build_info.go_version.to_string() != format!("go{go}") {
+    if found.build_info.go_version.to_string() != format!("go{}", cell.go) {
         return Err(format!("version {}", found.build_info.go_version));
     }
-    if found.build_info.main.as_ref().is_none_or(|m| m.path != "matrix") {
+    if found.build_info.main.as_ref().is_none_or(|m| m.path != cell.module) {
         return Err(format!("main module {:?}", found.build_info.main));
     }
     if !found.contradictions.is_empty() {
@@ -244,17 +301,16 @@ fn compare_variables(
     found: &GoBinary,
     symbols: &BTreeMap<String, Vec<(u64, u64)>>,
     unstripped: bool,
-    go: &str,
-    variant: &str,
+    cell: &Cell,
 ) -> Result<usize, String> {
-    let old = ["1.18.", "1.19.", "1.20."].iter().any(|release| go.starts_with(release));
-    let old_arm64_pie = old && found.arch == Arch::Arm64 && variant.ends_with("pie");
+    let old = ["1.18.", "1.19.", "1.20."].iter().any(|release| cell.go.starts_with(release));
+    let old_arm64_pie = old && found.arch == Arch::Arm64 && cell.way.ends_with("pie");
     let mut equal = 0;
     for &global in Global::ALL {
         let known = global.names().iter().find_map(|name| symbols.get(*name)).map(|all| all[0].0);
         match (found.global(global), known) {
             // Both were built, not copied: a few bytes of build information more or less move everything behind it.
-            (Some(here), Some(_)) if variant == "-s -w" && here.from != GlobalSource::Symtab => {}
+            (Some(here), Some(_)) if cell.twin.is_some() && here.from != GlobalSource::Symtab => {}
             (Some(here), Some(address)) if here.address == address => {
                 if unstripped != (here.from == GlobalSource::Symtab) {
                     return Err(format!("{global} by {:?}", here.from));

@@ -1,16 +1,19 @@
-//! Builds the matrix's program by a Go release, for an architecture, in a way.
+//! The program of the full matrix, built by a Go release, for an architecture, in a way.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-/// A release that can fetch the toolchain of another architecture as a module.
-const KNOWS_TOOLCHAINS: &str = "1.27.4";
+use xtask::go::{self, Program, Toolchain};
+use xtask::util;
 
-/// The last release whose race detector for arm64 is not shipped for amd64. Of those, the only one whose toolchain for arm64 the
-/// module proxy served when this was written.
-const SERVED_FOR_ARM64: &str = "1.20.14";
+use super::Way;
 
+/// The last minor release whose race detector for arm64 is not shipped for amd64. Of those, the only one whose toolchain for
+/// arm64 the module proxy served when this was written.
+const SERVED_FOR_ARM64: u32 = 20;
+
+/// The program's module.
+pub(crate) const MODULE: &str = "reader";
 const PROGRAM: &str = r#"package main
 
 import (
@@ -26,99 +29,58 @@ func main() {
 "#;
 
 /// Builds one program, or says loudly why not.
-pub(crate) fn build(root: &Path, go: &str, arch: &str, variant: &str, cgo: bool, args: &[&str]) -> PathBuf {
-    let dir = root.join("source");
-    let out = root.join(format!("go{go}-{arch}-{}", variant.replace(' ', "_")));
-    if out.is_file() {
-        return out;
+pub(crate) fn build(toolchain: &Toolchain, arch: &str, (way, cgo, arguments): Way) -> PathBuf {
+    let mut environment = vec![("GOARCH", arch)];
+    environment.extend(cgo.map(|value| ("CGO_ENABLED", value)));
+    let compiler = if arch == "arm64" { "aarch64-linux-gnu-gcc" } else { "x86_64-linux-gnu-gcc" };
+    if cgo == Some("1") && arch != host() {
+        environment.push(("CC", compiler));
     }
-    fs::create_dir_all(&dir).unwrap();
-    fs::write(dir.join("main.go"), PROGRAM).unwrap();
-    fs::write(dir.join("go.mod"), "module matrix\n\ngo 1.17\n").unwrap();
-    let mut command = Command::new("go");
-    if args.contains(&"-race") && arch != host() {
-        let with = with_race_runtime(root, go, arch);
-        command = Command::new(with.join("bin/go"));
-        command.env("GOROOT", with);
+    let with = (arguments.contains(&"-race") && arch != host()).then(|| with_race_runtime(toolchain, arch));
+    if let Some(root) = &with {
+        environment.push(("GOROOT", root.to_str().expect("the checkout's path is text")));
+        // Go 1.19's module index fails on a toolchain whose files lie in the module cache.
+        environment.push(("GODEBUG", "goindex=0"));
     }
-    if cgo && arch == "arm64" && cfg!(not(target_arch = "aarch64")) {
-        command.env("CC", "aarch64-linux-gnu-gcc");
-    } else if cgo && arch == "amd64" && cfg!(not(target_arch = "x86_64")) {
-        command.env("CC", "x86_64-linux-gnu-gcc");
-    }
-    let output = command
-        .current_dir(&dir)
-        .env("GOTOOLCHAIN", format!("go{go}"))
-        // Replaces machine-wide defaults that old releases do not know.
-        .env("GOFLAGS", "-mod=mod")
-        // Go 1.19's module index fails on a toolchain that lies in the module cache.
-        .env("GODEBUG", "goindex=0")
-        .env("GOWORK", "off")
-        // With xtask's own builds, below the checkout's target.
-        .env("GOCACHE", root.join("../go/cache"))
-        .env("GOOS", "linux")
-        .env("GOARCH", arch)
-        .env("CGO_ENABLED", if cgo { "1" } else { "0" })
-        // The checkout around it is none of the program's business; 1.17 does not look and does not know the flag.
-        .args(if go.starts_with("1.17") {
-            &["build", "-p", "2", "-o"][..]
-        } else {
-            &["build", "-buildvcs=false", "-p", "2", "-o"]
-        })
-        .arg(&out)
-        .args(args)
-        .arg(".")
-        .output()
-        .unwrap_or_else(|e| panic!("the matrix needs the go command on PATH, and it cannot be run: {e}"));
-    assert!(
-        output.status.success(),
-        "go{go} cannot build the {variant} program for {arch} (the matrix needs every release; is the Go module proxy \
-         reachable, and a C compiler for {arch} there?):\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    out
+    let variant = format!("{}-{arch}", way.replace(' ', "_"));
+    let program = Program { name: MODULE, variant: &variant, source: PROGRAM, arguments, environment: &environment };
+    go::build_program(toolchain, &program)
+        .unwrap_or_else(|error| panic!("is a C compiler for {arch} there ({compiler})? {error:#}"))
 }
 
-fn host() -> &'static str {
+/// This machine's architecture, by its name in Go.
+pub(crate) fn host() -> &'static str {
     if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
 }
 
-/// What `go` prints, run with a release.
-fn go_says(root: &Path, go: &str, args: &[&str]) -> String {
-    let output = go_command(root, go, args);
-    assert!(output.status.success(), "go {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
-
-fn go_command(root: &Path, go: &str, args: &[&str]) -> std::process::Output {
-    let mut command = Command::new("go");
-    command
-        .current_dir(root)
-        .env("GOTOOLCHAIN", format!("go{go}"))
-        .env("GOFLAGS", "-mod=mod")
-        .env("GODEBUG", "goindex=0");
-    command.env("GOWORK", "off").args(args).output().expect("the go command runs")
-}
-
-/// A toolchain for this machine that can build with the race detector for the other architecture: until Go 1.20 what is linked
-/// in then is shipped with the other's toolchain alone.
-fn with_race_runtime(root: &Path, go: &str, arch: &str) -> PathBuf {
+/// The root of a toolchain for this machine that can build with the race detector for the other architecture: until Go 1.20 what
+/// is linked in then is shipped with the other's toolchain alone.
+fn with_race_runtime(toolchain: &Toolchain, arch: &str) -> PathBuf {
     use std::os::unix::fs::symlink;
-    let goroot = root.join(format!("goroot-{go}-race-{arch}"));
+    let go = &toolchain.version;
+    let roots = util::target().join("go/roots");
+    let goroot = roots.join(format!("go{go}-race-{arch}"));
     if goroot.is_dir() {
         return goroot;
     }
-    let own = PathBuf::from(go_says(root, go, &["env", "GOROOT"]));
+    fs::create_dir_all(&roots).unwrap();
+    let own = util::output(toolchain.command(&roots).args(["env", "GOROOT"])).unwrap_or_else(|e| panic!("{e:#}"));
+    let own = PathBuf::from(own);
     let runtime = own.join("src/runtime/race").join(format!("race_linux_{arch}.syso"));
     if runtime.is_file() {
         return own;
     }
+    // Go before 1.21 knows nothing of toolchains as modules.
+    let newest = go::RELEASES[go::RELEASES.len() - 1];
+    let newest = go::toolchain(newest.version).unwrap_or_else(|e| panic!("{e:#}"));
     // It is C, and the release's own Go is what is looked at: where a module proxy does not serve the other architecture's
     // toolchain of this release, another's does.
     let mut refusals = String::new();
-    let served = [go, SERVED_FOR_ARM64].into_iter().find_map(|release| {
+    let served = [go.as_str(), go::release(SERVED_FOR_ARM64).expect("it is listed").version];
+    let served = served.into_iter().find_map(|release| {
         let module = format!("golang.org/toolchain@v0.0.1-go{release}.linux-{arch}");
-        let output = go_command(root, KNOWS_TOOLCHAINS, &["mod", "download", "-json", &module]);
+        let mut go = newest.command(&roots);
+        let output = go.args(["mod", "download", "-json", &module]).output().expect("the go command runs");
         let answer = String::from_utf8_lossy(&output.stdout).into_owned();
         let dir = answer.lines().find_map(|line| line.trim().strip_prefix("\"Dir\": \"")?.strip_suffix("\","));
         refusals += &answer;
