@@ -29,6 +29,14 @@ pub fn agent() -> PathBuf {
     util::target().join("release/gopulse")
 }
 
+/// A command of cargo that embeds the eBPF objects where they are built, and else does without.
+pub fn with_objects(mut cargo: std::process::Command) -> std::process::Command {
+    if ARCHITECTURES.iter().all(|architecture| object_file(architecture).is_file()) {
+        cargo.env(BPF_DIR, bpf_directory());
+    }
+    cargo
+}
+
 /// Builds the objects and the agent, and returns the agent's path.
 pub fn run() -> Result<PathBuf> {
     objects()?;

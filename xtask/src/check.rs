@@ -62,7 +62,9 @@ pub fn formatting() -> Result<()> {
 pub fn lints() -> Result<()> {
     util::section("clippy");
     let mut cargo = util::cargo();
-    cargo.args(["clippy", "--workspace", "--all-targets", "--ignore-rust-version", "--target-dir"]);
+    // By this glob also the tests that plain `cargo test` leaves alone, which `--all-targets` leaves out.
+    cargo.args(["clippy", "--workspace", "--lib", "--bins", "--examples", "--test", "*", "--ignore-rust-version"]);
+    cargo.arg("--target-dir");
     cargo.arg(util::target()).args(["--", "-D", "warnings"]).env(build::BPF_DIR, build::bpf_directory());
     util::run(&mut cargo)
 }

@@ -30,6 +30,16 @@ pub fn tools() -> PathBuf {
     target().join("tools")
 }
 
+/// This program's own file, as it was called: a build that a command starts may put another in its place.
+pub fn myself() -> Result<PathBuf> {
+    static MYSELF: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(known) = MYSELF.get() {
+        return Ok(known.clone());
+    }
+    let found = std::env::current_exe().context("cannot find this program's own file")?;
+    Ok(MYSELF.get_or_init(|| found).clone())
+}
+
 /// Says on standard error what is being done.
 pub fn say(message: &str) {
     eprintln!("xtask: {message}");
@@ -100,6 +110,15 @@ pub fn write_if_changed(file: &Path, bytes: &[u8]) -> Result<()> {
 pub fn cargo() -> Command {
     let mut command = Command::new("cargo");
     command.current_dir(root()).env_remove("CARGO_TARGET_DIR").env_remove("CARGO_ENCODED_RUSTFLAGS");
+    // What `cargo run` tells of this package: build scripts that look at it would run again for each who calls.
+    let ours = |name: &str| {
+        ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"].iter().any(|it| name.starts_with(it))
+    };
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(ours) {
+            command.env_remove(name);
+        }
+    }
     command
 }
 
@@ -148,7 +167,9 @@ pub fn install(needed: &[(&str, &str)]) -> Result<()> {
     }
     let install = || {
         let mut command = as_root(Path::new("apt-get"), &[("DEBIAN_FRONTEND", "noninteractive".to_owned())])?;
-        run(command.args(["install", "-y", "-qq", "--no-install-recommends"]).args(&packages))
+        // Two lanes of tests, or another of the machine's users, may want packages at once.
+        command.args(["-o", "DPkg::Lock::Timeout=300", "install", "-y", "-qq", "--no-install-recommends"]);
+        run(command.args(&packages))
     };
     if install().is_err() {
         run(as_root(Path::new("apt-get"), &[])?.arg("update"))?;

@@ -34,9 +34,11 @@ pub(super) struct Tools {
 }
 
 impl Tools {
-    /// Builds it all, the agent only if that has not been done.
-    pub(super) fn build(built: bool) -> Result<Self> {
-        let agent = if built {
+    /// Builds it all, the agent only if none is given and that has not been done.
+    pub(super) fn build(given: Option<&Path>, built: bool) -> Result<Self> {
+        let agent = if let Some(given) = given {
+            given.to_owned()
+        } else if built {
             build::agent()
         } else {
             setup::run()?;

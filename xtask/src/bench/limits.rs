@@ -2,6 +2,7 @@
 //! same on every machine with the same kernel, so that CI can hold them.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -19,6 +20,9 @@ pub(super) struct Options {
     /// Write what was measured as the new limits, instructions with a tenth to spare
     #[arg(long)]
     write: bool,
+    /// An agent that was built before, to be measured instead of this checkout's
+    #[arg(long, value_name = "FILE")]
+    pub(super) agent: Option<PathBuf>,
 }
 
 /// The limits.

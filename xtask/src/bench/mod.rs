@@ -80,7 +80,11 @@ pub fn run(options: &Options) -> Result<()> {
     if let Command::Child { command } = &options.command {
         return inspect::child(command);
     }
-    let tools = Tools::build(std::env::var_os(BUILT).is_some())?;
+    let given = match &options.command {
+        Command::Limits(limits) => limits.agent.as_deref(),
+        _ => None,
+    };
+    let tools = Tools::build(given, std::env::var_os(BUILT).is_some())?;
     if !util::is_root() {
         return again_as_root();
     }

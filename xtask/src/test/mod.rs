@@ -1,233 +1,240 @@
-//! `cargo xtask test`: every check, every unit test, and the end-to-end tests as root. Nothing is left out without a
-//! line that says so.
+//! `cargo xtask test`: every check, every unit test, and the end-to-end tests as root. It ends in a table of where the time
+//! went and in what passed, failed and was skipped; what was left out is named and is not called green.
 
-use std::env;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::Instant;
+mod binaries;
+mod section;
+mod tally;
 
-use anyhow::{Context, Result, bail};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
 use clap::Args;
-use serde::Deserialize;
 
-use crate::{build, check, setup, util};
+use self::binaries::{Binaries, Test};
+use self::section::{Counts, Section};
+use self::tally::{Row, Tally};
+use crate::{build, setup, util};
 
 /// Names the agent's binary to the end-to-end tests.
 pub const AGENT: &str = "GOPULSE_BIN";
 
-/// What the reader of executables is tested over without `GOPULSE_MATRIX=full`: the oldest release, the first with patterns in
-/// requests, and the newest. Each pair of release and architecture compiles Go's standard library once.
-const MATRIX_GO: &str = "1.17.13,1.22.12,1.27.4";
-const MATRIX_VARIANTS: &str = "default,-s -w,pie";
-
-/// Tests in a cluster come last: its programs take the longest to build, and what time there is goes to the ground first.
-const IN_A_CLUSTER: [&str; 5] = ["access", "hpa", "image", "kubernetes", "manifests"];
-
-/// Debian's kernels that the tests boot.
+/// Debian's kernels that every run boots: one without `uprobe_multi`, one with it.
 const KERNELS: [&str; 2] = ["6.1", "6.12"];
 
 /// Options of `cargo xtask test`.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Run only the tests whose name contains this, and no checks
+    /// Run only the tests whose name contains this, of every tier, and no checks
     pub filter: Option<String>,
-    /// Leave out the tests whose name contains "soak"
-    #[arg(long)]
-    pub quick: bool,
+    /// Only the unit tests: no root, no network beyond cargo's, and Go only where it is there
+    #[arg(long, conflicts_with_all = ["e2e", "full"])]
+    pub unit: bool,
     /// Only the end-to-end tests, without checks and unit tests
     #[arg(long)]
     pub e2e: bool,
-    /// Begin no further file of end-to-end tests after this many minutes; what is left out is named
-    #[arg(long, value_name = "N")]
-    pub minutes: Option<u64>,
+    /// Every long form too: all Go releases and ways of building, a kubelet, soaks, churn, roads, every kernel, fuzzing
+    #[arg(long, conflicts_with = "filter")]
+    pub full: bool,
 }
 
-/// Runs them all; the first failure ends it.
+/// Runs them all, also after a failure, which is an error in the end.
 pub fn run(options: &Options) -> Result<()> {
     let start = Instant::now();
-    util::section("setup");
-    setup::run()?;
-    // Asked for at the start: a password prompt after ten minutes of tests would be missed.
-    util::ensure_root()?;
-    util::section("build");
-    build::run()?;
-    if options.filter.is_none() && !options.e2e {
-        check::run(&[])?;
+    util::myself()?;
+    let mut rows = Vec::new();
+    if !options.unit {
+        // Asked for at the start: a password prompt after ten minutes of tests would be missed.
+        util::ensure_root()?;
+        prepared(&mut rows, "set-up", || setup::run().map(drop))?;
+        prepared(&mut rows, "eBPF objects", build::objects)?;
     }
-    if !options.e2e {
-        unit(options)?;
-    }
-    let left_out = end_to_end(options, start)?;
-    if options.filter.is_none() {
-        kernels(options)?;
-        // A regression of the hot path shows here as a number, not as noise.
-        util::section("probe hits and verified instructions");
-        let myself = env::current_exe().context("finding xtask itself")?;
-        util::run(std::process::Command::new(myself).args(["bench", "limits"]))?;
-    }
+    let binaries = prepared(&mut rows, "build", || Binaries::build(options.unit))?;
+    let plan = Plan::of(options, &binaries)?;
+    let left_out = plan.left_out.clone();
+    rows.extend(plan.run());
     util::section("result");
-    if !left_out.is_empty() {
-        println!("left out for want of time: {}", left_out.join(", "));
+    println!("{}", tally::table(&rows, start.elapsed(), &left_out));
+    let mut all = Tally::default();
+    for row in &rows {
+        all.add(row.tally);
     }
-    println!("all green after {} s", start.elapsed().as_secs());
+    if all.passed + all.failed == 0 {
+        bail!("no test has {:?} in its name", options.filter.as_deref().unwrap_or_default());
+    }
+    if all.failed > 0 {
+        let failed: Vec<&str> = rows.iter().filter(|row| row.tally.failed > 0).map(|row| row.name.as_str()).collect();
+        bail!("failed: {}", failed.join(", "));
+    }
     Ok(())
 }
 
-fn unit(options: &Options) -> Result<()> {
-    util::section("unit tests");
-    let filter = options.filter.as_deref();
-    let run = |arguments: &[&str]| {
-        let mut cargo = util::cargo();
-        cargo.args(["test", "--ignore-rust-version", "--target-dir"]).arg(util::target()).args(arguments);
-        if env::var("GOPULSE_MATRIX").as_deref() != Ok("full") {
-            println!(
-                "gobinary's matrix: {MATRIX_GO} x {MATRIX_VARIANTS}; GOPULSE_MATRIX=full takes all, in about 40 minutes"
-            );
-            cargo.envs([("GOBIN_MATRIX_GO", MATRIX_GO), ("GOBIN_MATRIX_VARIANTS", MATRIX_VARIANTS)]);
+/// Something without which nothing else can run.
+fn prepared<T>(rows: &mut Vec<Row>, name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    util::section(name);
+    let start = Instant::now();
+    let made = work()?;
+    rows.push(Row { name: name.to_owned(), seconds: start.elapsed(), tally: Tally::default(), beside: false });
+    Ok(made)
+}
+
+/// What is run, in two lanes: the tests of the agent wait more than they compute, so that beside them the other lane
+/// compiles Kubernetes, tests what needs no probes, and boots kernels.
+struct Plan {
+    foreground: Vec<Section>,
+    beside: Vec<Section>,
+    /// Tests that this run leaves to `--full`.
+    left_out: Vec<String>,
+}
+
+impl Plan {
+    fn of(options: &Options, binaries: &Binaries) -> Result<Self> {
+        let mut plan = Self { foreground: Vec::new(), beside: Vec::new(), left_out: Vec::new() };
+        let filter = options.filter.as_deref();
+        let everything = filter.is_none();
+        if everything && !options.unit && !options.e2e {
+            plan.checks()?;
         }
-        util::run(cargo.env(build::BPF_DIR, build::bpf_directory()).args(filter))
-    };
-    run(&["--workspace", "--exclude", "gopulse"])?;
-    // Those below exporter/tests are the end-to-end tests.
-    run(&["--package", "gopulse", "--bins"])
-}
-
-/// Returns the files for which there was no time.
-fn end_to_end(options: &Options, start: Instant) -> Result<Vec<String>> {
-    util::section("end-to-end tests (as root)");
-    let tests = build_end_to_end()?;
-    if tests.is_empty() {
-        bail!("there are no end-to-end tests in exporter/tests");
-    }
-    if options.quick {
-        println!("left out by --quick: tests whose name contains `soak`");
-    }
-    // NAME is a file of tests, all of which run, or else a part of tests' names.
-    let filter = options.filter.as_deref();
-    let files: Vec<_> = tests.iter().filter(|(name, _)| filter.is_none_or(|filter| name.contains(filter))).collect();
-    let (files, filter) = if files.is_empty() { (tests.iter().collect(), filter) } else { (files, None) };
-    let mut ran = 0;
-    let mut left_out = Vec::new();
-    for (name, executable) in files {
-        if options.minutes.is_some_and(|minutes| start.elapsed().as_secs() >= minutes * 60) {
-            left_out.push(name.clone());
-            continue;
+        if !options.e2e {
+            plan.unit(options, binaries)?;
         }
-        let selected = listed(executable, filter)?;
-        if selected == 0 {
-            continue;
+        if options.unit {
+            return Ok(plan);
         }
-        ran += selected;
-        util::section(&format!("end-to-end: {name}"));
-        let mut command = util::as_root(executable, &environment()?)?;
-        // The tests share the machine's two measured things, its CPUs and its probes, so they take turns.
-        command.current_dir(util::root().join("exporter")).args(["--test-threads", "1", "--nocapture"]);
-        if options.quick {
-            command.args(["--skip", "soak"]);
+        plan.end_to_end(options, binaries)?;
+        if everything {
+            plan.programs(binaries)?;
         }
-        util::run(command.args(filter))?;
-    }
-    if ran == 0 {
-        bail!("no end-to-end test has {:?} in its file's name or its own", filter.unwrap_or_default());
-    }
-    Ok(left_out)
-}
-
-/// Exact counts on older kernels too, under emulation: one without `uprobe_multi`, one with it.
-fn kernels(options: &Options) -> Result<()> {
-    util::section("other kernels");
-    if options.quick || cfg!(not(target_arch = "x86_64")) {
-        println!("left out by --quick, and on machines that are not amd64: cargo xtask vm");
-        return Ok(());
-    }
-    let myself = env::current_exe().context("finding xtask itself")?;
-    let chosen = KERNELS.iter().flat_map(|kernel| ["--kernel", kernel]);
-    util::run(std::process::Command::new(myself).arg("vm").args(chosen))
-}
-
-/// How many tests of an executable the filter selects.
-fn listed(executable: &Path, filter: Option<&str>) -> Result<usize> {
-    let mut command = std::process::Command::new(executable);
-    let output = command.arg("--list").args(filter).output().context("listing tests")?;
-    Ok(String::from_utf8_lossy(&output.stdout).lines().filter(|line| line.ends_with(": test")).count())
-}
-
-/// What the tests need of the environment, which sudo would not pass on.
-fn environment() -> Result<Vec<(&'static str, String)>> {
-    let mut environment = vec![
-        (AGENT, build::agent().display().to_string()),
-        (build::BPF_DIR, build::bpf_directory().display().to_string()),
-        ("GOPULSE_ROOT", util::root().display().to_string()),
-    ];
-    for name in [
-        "PATH",
-        "HOME",
-        "GOPROXY",
-        "GOSUMDB",
-        "GONOSUMDB",
-        "GOFLAGS",
-        "HTTPS_PROXY",
-        "SSL_CERT_FILE",
-        "GOPULSE_MATRIX",
-        "GOPULSE_SOAK_SECONDS",
-        "GOPULSE_CHURN_SECONDS",
-        "GOPULSE_OUTAGE_SECONDS",
-        "GOPULSE_KEEP_CLUSTER",
-        "GOPULSE_UNUSUAL",
-        "GOPULSE_HPA_SYNC_SECONDS",
-        "GOPULSE_HPA_SERIES",
-    ] {
-        if let Ok(value) = env::var(name) {
-            environment.push((name, value));
+        if options.full {
+            plan.long(binaries)?;
         }
+        Ok(plan)
     }
-    if !build::agent().is_file() {
-        bail!("{} is not built", build::agent().display());
-    }
-    Ok(environment)
-}
 
-#[derive(Deserialize)]
-struct Message {
-    reason: String,
-    executable: Option<PathBuf>,
-    target: Option<Target>,
-}
-
-#[derive(Deserialize)]
-struct Target {
-    name: String,
-    kind: Vec<String>,
-}
-
-/// Builds the end-to-end tests and returns their names and executables.
-fn build_end_to_end() -> Result<Vec<(String, PathBuf)>> {
-    if !has_rust_files(&util::root().join("exporter/tests")) {
-        return Ok(Vec::new());
-    }
-    let mut cargo = util::cargo();
-    cargo.args(["test", "--no-run", "--package", "gopulse", "--test", "*", "--ignore-rust-version"]);
-    cargo.args(["--message-format", "json-render-diagnostics", "--target-dir"]).arg(util::target());
-    cargo.env(build::BPF_DIR, build::bpf_directory()).stderr(Stdio::inherit());
-    let built = cargo.output().context("cannot start cargo")?;
-    if !built.status.success() {
-        bail!("the end-to-end tests do not build");
-    }
-    let mut tests = Vec::new();
-    for line in String::from_utf8_lossy(&built.stdout).lines() {
-        let Ok(message) = serde_json::from_str::<Message>(line) else { continue };
-        if let Message { reason, executable: Some(executable), target: Some(target) } = message
-            && reason == "compiler-artifact"
-            && target.kind.iter().any(|kind| kind == "test")
-        {
-            tests.push((target.name, executable));
+    /// What needs no root and runs no test.
+    fn checks(&mut self) -> Result<()> {
+        for check in ["formatting", "lints", "objects", "dependencies", "go"] {
+            self.foreground.push(section(check, Counts::Check, [xtask(&["check", check])?]));
         }
+        Ok(())
     }
-    tests.sort_by_cached_key(|(name, _)| (IN_A_CLUSTER.iter().any(|cluster| name.starts_with(cluster)), name.clone()));
-    Ok(tests)
+
+    fn unit(&mut self, options: &Options, binaries: &Binaries) -> Result<()> {
+        let run = |test: &Test| {
+            let mut command = Command::new(&test.executable);
+            command.current_dir(&test.directory).arg("--show-output").args(&options.filter);
+            command
+        };
+        self.foreground.push(section("unit tests", Counts::Tests, binaries.unit.iter().map(run)));
+        if options.filter.is_none() {
+            let mut doc = util::cargo();
+            doc.args(["test", "--workspace", "--doc", "--ignore-rust-version", "--target-dir"]).arg(util::target());
+            self.foreground.push(section("examples in the docs", Counts::Tests, [build::with_objects(doc)]));
+        }
+        if options.unit {
+            return Ok(());
+        }
+        // The reader of executables over releases of Go: some, whose executables the agent's tests use too, or all.
+        for test in &binaries.releases {
+            let filter = options.filter.as_deref().or((!options.full).then_some("short"));
+            let listed = test.list()?;
+            let chosen = |name: &String| filter.is_none_or(|filter| name.contains(filter));
+            self.left_out.extend(listed.iter().filter(|name| options.filter.is_none() && !chosen(name)).cloned());
+            if listed.iter().any(chosen) {
+                let mut command = Command::new(&test.executable);
+                command.current_dir(&test.directory).arg("--nocapture").args(filter);
+                self.foreground.push(section(&format!("gobinary: {}", test.name), Counts::Tests, [command]));
+            }
+        }
+        Ok(())
+    }
+
+    /// The end-to-end tests, a tier each.
+    fn end_to_end(&mut self, options: &Options, binaries: &Binaries) -> Result<()> {
+        let tests = binaries.end_to_end.list()?;
+        for (tier, regular) in [("agent::", true), ("control_plane::", true), ("node::", false), ("long::", false)] {
+            let filter = options.filter.as_deref().unwrap_or_default();
+            let of_tier = tests.iter().filter(|name| name.starts_with(tier));
+            let chosen: Vec<&String> = of_tier.filter(|name| name.contains(filter)).collect();
+            if chosen.is_empty() {
+                continue;
+            }
+            if !regular && !options.full && options.filter.is_none() {
+                self.left_out.extend(chosen.into_iter().cloned());
+                continue;
+            }
+            let tier = tier.trim_end_matches("::");
+            let as_root = tier != "control_plane";
+            let mut command = binaries.end_to_end_command(as_root)?;
+            // They share the machine's measured things, its CPUs and its probes, so they take turns.
+            command.args(["--test-threads", "1", "--nocapture", "--exact"]).args(chosen);
+            let tests = section(&format!("end-to-end: {tier}"), Counts::Tests, [command]);
+            if as_root || options.filter.is_some() {
+                self.foreground.push(tests);
+            } else {
+                let mut compile = Command::new("nice");
+                compile.args(["-n", "15"]).arg(util::myself()?);
+                compile.args(["cluster", "setup", "--control-plane"]);
+                self.beside.push(section("Kubernetes' control plane", Counts::Preparation, [compile]));
+                self.beside.push(tests);
+            }
+        }
+        Ok(())
+    }
+
+    /// Exact counts on other kernels, and what the programs cost, in figures that are no times.
+    fn programs(&mut self, binaries: &Binaries) -> Result<()> {
+        let agent = binaries.agent.display().to_string();
+        if cfg!(target_arch = "x86_64") {
+            for kernel in KERNELS {
+                let command = xtask(&["vm", "--kernel", kernel, "--agent", &agent])?;
+                self.beside.push(section(&format!("kernel {kernel}"), Counts::Check, [command]));
+            }
+        } else {
+            self.left_out.extend(KERNELS.map(|kernel| format!("kernel {kernel} (amd64 machines boot it)")));
+        }
+        let command = xtask(&["bench", "limits", "--agent", &agent])?;
+        self.foreground.push(section("hits and instructions", Counts::Check, [command]));
+        Ok(())
+    }
+
+    /// What takes hours, and is no test binary's.
+    fn long(&mut self, binaries: &Binaries) -> Result<()> {
+        let agent = binaries.agent.display().to_string();
+        for kernel in ["5.10", "newest", "newest-preempt"] {
+            let command = xtask(&["vm", "--kernel", kernel, "--agent", &agent])?;
+            self.foreground.push(section(&format!("kernel {kernel}"), Counts::Check, [command]));
+        }
+        self.foreground.push(section("book", Counts::Check, [xtask(&["check", "book"])?]));
+        self.foreground.push(section("fuzzing", Counts::Check, [xtask(&["fuzz"])?]));
+        Ok(())
+    }
+
+    /// Runs both lanes; the rows are in the order of the plan.
+    fn run(self) -> Vec<Row> {
+        let Self { foreground, beside, .. } = self;
+        thread::scope(|scope| {
+            let beside = scope.spawn(|| beside.into_iter().map(|it| it.run(true)).collect::<Vec<_>>());
+            let mut rows: Vec<Row> = foreground.into_iter().map(|it| it.run(false)).collect();
+            let waited = Instant::now();
+            rows.extend(beside.join().expect("the lane beside does not panic"));
+            if waited.elapsed() > Duration::from_secs(1) {
+                let name = "waiting for what runs beside".to_owned();
+                rows.push(Row { name, seconds: waited.elapsed(), tally: Tally::default(), beside: false });
+            }
+            rows
+        })
+    }
 }
 
-fn has_rust_files(directory: &Path) -> bool {
-    let entries = directory.read_dir().into_iter().flatten().filter_map(Result::ok);
-    entries.map(|entry| entry.path()).any(|path| path.extension().is_some_and(|extension| extension == "rs"))
+fn section(name: &str, counts: Counts, commands: impl IntoIterator<Item = Command>) -> Section {
+    Section { name: name.to_owned(), counts, commands: commands.into_iter().collect() }
+}
+
+/// One of our own commands.
+fn xtask(arguments: &[&str]) -> Result<Command> {
+    let mut command = Command::new(util::myself()?);
+    command.args(arguments).env("GOPULSE_ROOT", util::root());
+    Ok(command)
 }

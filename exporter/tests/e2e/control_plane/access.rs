@@ -2,15 +2,13 @@
 //! the client: its `get --raw` sends a GET with a token over TLS to any server.
 
 #[allow(unused_imports, reason = "the agent is started by hand here")]
-mod support;
-
 use std::{
     fs,
     path::Path,
     process::{Child, Command, Stdio},
 };
 
-use support::{agent::binary, eventually, http::free_port, must_be_root};
+use crate::support::{agent::binary, eventually, http::free_port, must_be_root};
 use xtask::cluster::{Authority, ControlPlane, Options, Subject};
 
 const READERS: &str = "

@@ -2,8 +2,6 @@
 //! the manifests give it. The agents are rehearsed: they tell what the test says, by the stream that real ones have; the pods
 //! are real objects whose status the test writes.
 
-mod support;
-
 use std::{
     fs,
     process::Command,
@@ -11,8 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::support::stage::{CUSTOM, RPS, SYNC, Stage, by_pods, hpa, quantity};
 use serde_json::{Value, json};
-use support::stage::{CUSTOM, RPS, SYNC, Stage, by_pods, hpa, quantity};
 use xtask::{
     cluster::Subject,
     go::{self, Service, Variant},

@@ -1,16 +1,14 @@
 //! `gopulse hpa doctor` against set-ups that are each broken in one place: it must name that link, and be content with the whole
 //! chain before and after.
 
-mod support;
-
 use std::{process::Command, thread, time::Duration};
 
+use crate::support::stage::{RPS, Stage, by_pods, hpa};
 use serde_json::{Value, json};
-use support::stage::{RPS, Stage, by_pods, hpa};
 
 /// The report, and whether it is content.
 fn doctor(stage: &Stage, arguments: &[&str]) -> (String, bool) {
-    let mut command = Command::new(support::agent::binary());
+    let mut command = Command::new(crate::support::agent::binary());
     command.args(["hpa", "doctor"]).args(arguments).env("KUBECONFIG", stage.plane.kubeconfig());
     let output = command.output().expect("it starts");
     (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.success())

@@ -1,11 +1,9 @@
 //! `gopulse hpa simulate` against the HPA controller itself: Kubernetes' own code, on a clock that the test turns, shown the same
 //! at every sync. `GOPULSE_HPA_SERIES` sets how many series of random specs and loads are held against it (60).
 
-mod support;
-
 use std::{fmt::Write as _, fs, process::Command};
 
-use support::scratch;
+use crate::support::scratch;
 use xtask::{cluster, util};
 
 /// Numbers that are the same in every run.
@@ -117,7 +115,7 @@ fn the_same_replica_count_as_the_controller_at_every_sync() {
         let (spec_file, load_file) = (specs.join(&name), loads.join(&name));
         fs::write(&spec_file, spec).unwrap();
         fs::write(&load_file, load).unwrap();
-        let mut command = Command::new(support::agent::binary());
+        let mut command = Command::new(crate::support::agent::binary());
         command.args(["hpa", "simulate", "--trace", "--request", "500m", "--for", "1785"]);
         command.args(["--start-after", dice.of(&["0", "2", "20"]), "--ready-after", dice.of(&["5", "25", "40"])]);
         command

@@ -3,8 +3,6 @@
 //! scraping as the shipped PodMonitor says; the adapter is built from its published module. Then every rule's value, as the
 //! adapter serves it, is held against the truth. `GOPULSE_HPA_SYNC_SECONDS` sets the controller's sync period (15).
 
-mod support;
-
 use std::{
     collections::BTreeMap,
     fs,
@@ -13,14 +11,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::{Value, json};
-use support::{
+use crate::support::{
     agent::Scrape,
     cluster::{AGENT_NAMESPACE, Lab, NAMESPACE, Pod, overlay},
     prometheus::Prometheus,
     scratch,
     stage::quantity,
 };
+use serde_json::{Value, json};
 use xtask::{
     cluster::{self, Options, Subject, free_port, wait_for},
     service::LoadReport,
@@ -159,7 +157,7 @@ fn load(pod: &Pod) -> thread::JoinHandle<LoadReport> {
         let mix: Vec<String> = std::iter::once("GET /sleep?ms=4 200 /sleep 90".to_owned()).chain(slow).collect();
         let mix: Vec<&str> = mix.iter().map(String::as_str).collect();
         let duration = format!("{}s", LOAD.as_secs());
-        support::load(&["-address", &address, "-rate", "100", "-duration", &duration, "-c", "16"], &mix)
+        crate::support::load(&["-address", &address, "-rate", "100", "-duration", &duration, "-c", "16"], &mix)
     })
 }
 
@@ -218,7 +216,7 @@ fn the_long_road_scales_too_and_its_rules_give_the_truth() {
     lab.wait_measured(&pods);
     // On this road a series is there once something was counted, and the adapter learns of it at its next look.
     for pod in &pods {
-        support::load(&["-address", &pod.address(), "-n", "1"], &["GET /hello 200 /hello 1"]);
+        crate::support::load(&["-address", &pod.address(), "-n", "1"], &["GET /hello 200 /hello 1"]);
     }
     until(&lab, "Prometheus has a rate of each pod", || {
         let query = format!("count(rate(http_server_request_duration_seconds_count{{namespace=\"{NAMESPACE}\"}}[1m]))");
@@ -241,7 +239,7 @@ fn the_long_road_scales_too_and_its_rules_give_the_truth() {
     }
 
     // The load generator is built before the clock runs. 100 requests a second at each of two, where 50 are wanted: four pods.
-    support::service("load");
+    crate::support::service("load");
     let begun = Instant::now();
     let loads: Vec<_> = pods.iter().map(load).collect();
     let lab_ = &lab;
@@ -280,7 +278,7 @@ fn the_long_road_scales_too_and_its_rules_give_the_truth() {
     // Requests that stay until all has been looked at.
     let address = pod.address();
     let held = thread::spawn(move || {
-        support::load(
+        crate::support::load(
             &["-address", &address, "-n", "8", "-c", "8", "-timeout", "60s"],
             &["GET /sleep?ms=50000 200 /sleep 1"],
         )

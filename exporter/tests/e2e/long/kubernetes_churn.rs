@@ -1,8 +1,6 @@
 //! gopulse in a real cluster where everything changes under load: annotations, replicas, containers that are killed, versions
 //! rolled out. Short by default; `GOPULSE_CHURN_SECONDS=300` is the long form.
 
-mod support;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     env, fs,
@@ -14,13 +12,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::support::{
+    agent::{Counts, Scrape},
+    cluster::{ENABLED, Lab, NAMESPACE, Pod},
+};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
-};
-use support::{
-    agent::{Counts, Scrape},
-    cluster::{ENABLED, Lab, NAMESPACE, Pod},
 };
 use xtask::cluster::wait_for;
 

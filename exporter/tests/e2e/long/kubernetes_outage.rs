@@ -1,19 +1,17 @@
 //! The API server of a real cluster goes away and comes back. Short by default; `GOPULSE_OUTAGE_SECONDS=60` is the long form.
 
-mod support;
-
 use std::{
     env,
     time::{Duration, Instant},
 };
 
+use crate::support::{
+    agent::Counts,
+    cluster::{ENABLED, Lab, NAMESPACE, Pod, deployment},
+};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
-};
-use support::{
-    agent::Counts,
-    cluster::{ENABLED, Lab, NAMESPACE, Pod, deployment},
 };
 use xtask::cluster::wait_for;
 
@@ -94,7 +92,7 @@ fn api_server_outage() {
     }
     lab.assert_counts(&pods[0], &{
         let mut all = sent[0].clone();
-        add(&mut all, &support::cluster::mix_of(200));
+        add(&mut all, &crate::support::cluster::mix_of(200));
         all
     });
 }

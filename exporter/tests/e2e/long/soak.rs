@@ -1,14 +1,12 @@
 //! Must show 8: a service whose goroutines' stacks grow and move, whose memory the collector takes at once, under load,
 //! while agents come and go.
 
-mod support;
-
 use std::{
     thread,
     time::{Duration, Instant},
 };
 
-use support::{Agent, checksum, kernel_complaints, load, must_be_root, service, service_of, start};
+use crate::support::{Agent, checksum, kernel_complaints, load, must_be_root, service, service_of, start};
 use xtask::go::Variant;
 
 /// How long: GOPULSE_SOAK_SECONDS, or 5 minutes.

@@ -2,18 +2,16 @@
 //! controller through `gopulse metrics-api`, all by the manifests that are shipped, with no Prometheus anywhere.
 //! `GOPULSE_HPA_SYNC_SECONDS` sets the controller's sync period (2; Kubernetes' own default is 15).
 
-mod support;
-
 use std::{
     thread,
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
-use support::{
+use crate::support::{
     cluster::{Lab, NAMESPACE, Pod, overlay},
     stage::quantity,
 };
+use serde_json::Value;
 use xtask::cluster::{Options, wait_for};
 
 const PATIENCE: Duration = Duration::from_mins(3);
@@ -67,7 +65,7 @@ fn load(pod: &Pod, rate: u32, seconds: u64) -> thread::JoinHandle<()> {
     thread::spawn(move || {
         let (rate, duration) = (rate.to_string(), format!("{seconds}s"));
         let arguments = ["-address", &address, "-rate", &rate, "-duration", &duration, "-c", "4"];
-        support::load_with_errors(&arguments, &["GET /hello 200 /hello 1"]);
+        crate::support::load_with_errors(&arguments, &["GET /hello 200 /hello 1"]);
     })
 }
 
@@ -99,7 +97,7 @@ fn requests_a_second_scale_a_deployment_up_and_down_without_prometheus() {
     assert!(described.contains("ValidMetricFound"), "{described}");
 
     // The load generator is built before the clock runs.
-    support::service("load");
+    crate::support::service("load");
     // 100 requests a second at each of the two, where 50 are wanted: four pods.
     let begun = Instant::now();
     let loads: Vec<_> = pods.iter().map(|pod| load(pod, 100, 30.max(4 * sync.as_secs()))).collect();

@@ -1,10 +1,8 @@
 //! The image that the Containerfile makes, in a real cluster.
 
-mod support;
-
 use std::fs;
 
-use support::cluster::{ENABLED, Lab};
+use crate::support::cluster::{ENABLED, Lab};
 
 /// The image is one static executable of less than 20 MB, and all that the shipped DaemonSet needs to measure a pod.
 #[test]

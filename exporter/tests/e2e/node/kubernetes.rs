@@ -1,19 +1,17 @@
 //! gopulse in a real cluster, by the manifests that are shipped: kube-apiserver, the controllers, a kubelet and containerd on
 //! this machine, and pods of one image on overlayfs.
 
-mod support;
-
 use std::{
     collections::BTreeMap,
     fs, thread,
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
-use support::{
+use crate::support::{
     agent::Counts,
     cluster::{ENABLED, Lab, NAMESPACE, Pod},
 };
+use serde_json::Value;
 use xtask::cluster::{NODE, wait_for};
 
 fn named(lab: &Lab, pods: &[Pod]) {

@@ -78,13 +78,6 @@ impl Pod {
         assert_eq!(report.total, requests);
         super::agent::counted_by_load(&report)
     }
-
-    /// What the service itself has counted.
-    pub(crate) fn self_count(&self) -> Option<u64> {
-        let address = format!("{}:{ADMIN_PORT}", self.ip).parse().ok()?;
-        let counts: Vec<service::SelfCount> = serde_json::from_str(&service::get(address, "/_self").ok()?).ok()?;
-        Some(counts.iter().map(|count| count.count).sum())
-    }
 }
 
 impl Lab {

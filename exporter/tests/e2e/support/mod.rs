@@ -1,6 +1,5 @@
 //! What the end-to-end tests share: the agent as a user starts it, what it serves, and plain HTTP by hand. Everything is
 //! real: the kernel, the services, the probes. Each test takes only what it needs of this.
-#![allow(dead_code, reason = "every test file compiles this module, and none uses all of it")]
 
 pub(crate) mod agent;
 pub(crate) mod cluster;
@@ -24,7 +23,6 @@ use xtask::{
     util,
 };
 
-#[allow(unused_imports, reason = "as above")]
 pub(crate) use self::agent::Agent;
 
 /// How long to wait for what should come within moments, on a machine that others use too.

@@ -14,16 +14,7 @@ use super::{eventually, http::free_port};
 
 /// Installs Debian's Prometheus, which brings promtool, where it is missing.
 pub(crate) fn have_prometheus() {
-    if util::which("prometheus").is_some() && util::which("promtool").is_some() {
-        return;
-    }
-    let apt = |arguments: &[&str]| {
-        let mut command = Command::new("apt-get");
-        util::run(command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive"))
-    };
-    let install = ["install", "-y", "--no-install-recommends", "prometheus"];
-    apt(&install)
-        .or_else(|_| apt(&["update"]).and_then(|()| apt(&install)))
+    util::install(&[("prometheus", "prometheus"), ("promtool", "prometheus")])
         .expect("no Prometheus: put prometheus and promtool on PATH, or let apt-get install Debian's package");
 }
 

@@ -1,8 +1,6 @@
 //! A service that brings its own HTTP/2, golang.org/x/net/http2: over TLS by ConfigureServer, in the clear by h2c.NewHandler.
 
-mod support;
-
-use support::{Agent, agent::counted_by_service, load, must_be_root, service_of, settles, start};
+use crate::support::{Agent, agent::counted_by_service, load, must_be_root, service_of, settles, start};
 use xtask::go::Variant;
 
 const MIX: [&str; 6] = [
@@ -18,7 +16,7 @@ const MIX: [&str; 6] = [
 fn http2_of_golang_org_x_net() {
     must_be_root();
     for variant in [Variant::Default, Variant::Strip] {
-        let running = start(&service_of("xnet", "1.23", variant), &[]);
+        let running = start(&service_of("xnet", "local", variant), &[]);
         let agent = Agent::measuring(running.pid(), &[]);
         for (mode, kind) in [("h1", "http"), ("h2", "https"), ("h2c", "h2c")] {
             let address = running.address(kind).expect("it listens").to_string();

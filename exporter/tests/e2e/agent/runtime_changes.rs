@@ -1,8 +1,6 @@
 //! Targets that end, run themselves anew by `execve`, and are replaced, while they are read without pause: no figure that is not
 //! the process's own, and nothing in the log louder than a debug line. `GOPULSE_CHANGES_SECONDS` sets another length than 15.
 
-mod support;
-
 use std::{
     collections::BTreeMap,
     process::Command,
@@ -10,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use support::{Agent, glob, must_be_root, scratch, service};
+use crate::support::{Agent, glob, must_be_root, scratch, service};
 use xtask::service::Running;
 
 /// Processes that run themselves anew, each after so many milliseconds.

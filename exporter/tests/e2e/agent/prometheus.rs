@@ -1,7 +1,5 @@
 //! A real Prometheus server scrapes the agent and answers what its users ask.
 
-mod support;
-
 use std::{
     fs,
     io::Write as _,
@@ -9,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use support::{
+use crate::support::{
     Agent, eventually,
     http::exchange,
     load, must_be_root,

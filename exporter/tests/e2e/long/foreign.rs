@@ -1,8 +1,6 @@
 //! Programs that nobody here wrote, stripped as they are shipped, measured live: each request that the load generator sent
 //! is counted once, with the status that it got, and the runtime's own counters are what the program says of itself.
 
-mod support;
-
 use std::{
     collections::BTreeMap,
     fs,
@@ -11,7 +9,7 @@ use std::{
     process::{Child, Stdio},
 };
 
-use support::{Agent, eventually, http::free_port, load, must_be_root, scratch, settles};
+use crate::support::{Agent, eventually, http::free_port, load, must_be_root, scratch, settles};
 use xtask::{
     exposition, foreign,
     service::{self, get},
@@ -73,7 +71,7 @@ impl Drop for Program {
 }
 
 /// Statuses by method, of counts by method, status and route.
-fn statuses(counts: &support::agent::Counts) -> BTreeMap<(String, u16), u64> {
+fn statuses(counts: &crate::support::agent::Counts) -> BTreeMap<(String, u16), u64> {
     let mut sums = BTreeMap::new();
     for ((method, status, _), count) in counts {
         *sums.entry((method.clone(), *status)).or_default() += count;
@@ -89,7 +87,7 @@ fn measure(name: &str, arguments: &[&str], directory: &Path, ready: &str, mix: &
     let target = agent.target(program.pid()).expect("it is measured");
     let report = load(&["-address", &program.address.to_string(), "-n", &REQUESTS.to_string(), "-c", "16"], mix);
     assert_eq!(report.total, REQUESTS);
-    let wanted = statuses(&support::agent::counted_by_load(&report));
+    let wanted = statuses(&crate::support::agent::counted_by_load(&report));
     settles(&format!("{name}'s requests"), &wanted, || statuses(&agent.scrape().counts(program.pid())));
     assert_eq!(agent.scrape().lost(), Vec::<String>::new(), "{name}");
     println!(

@@ -1,10 +1,6 @@
 //! Programs built in ways that few use: BoringCrypto and FIPS 140 builds are measured like any other; libraries and plugins
 //! are read; what cannot be measured (packed, 32-bit, big-endian) is refused in words that say why.
-//!
-//! `GOPULSE_UNUSUAL=full` adds those that compile Go's standard library once more each: other architectures, and names
-//! garbled by garble.
-
-mod support;
+//! Each compiles Go's standard library once more.
 
 use std::{
     fs,
@@ -12,8 +8,8 @@ use std::{
     process::Command,
 };
 
+use crate::support::{Agent, agent::binary, load, must_be_root, scratch, settles, start};
 use serde_json::Value;
-use support::{Agent, agent::binary, load, must_be_root, scratch, settles, start};
 use xtask::{go, util, vm};
 
 const SERVICE: &str = r#"package main
@@ -86,14 +82,6 @@ fn measured(name: &str, program: &Path, layouts: &str) {
     agent.stop();
 }
 
-fn full(what: &str) -> bool {
-    let full = std::env::var("GOPULSE_UNUSUAL").as_deref() == Ok("full");
-    if !full {
-        println!("left out without GOPULSE_UNUSUAL=full: {what}");
-    }
-    full
-}
-
 #[test]
 fn boringcrypto() {
     let program = build("boring", SERVICE, &["-ldflags=-s -w"], &[("GOEXPERIMENT", "boringcrypto")]);
@@ -137,9 +125,6 @@ fn packed_by_upx() {
 
 #[test]
 fn other_architectures_are_refused() {
-    if !full("32-bit and big-endian builds") {
-        return;
-    }
     for (architecture, words) in [("386", "a 32-bit executable"), ("s390x", "a big-endian executable")] {
         let program = build(architecture, SERVICE, &[], &[("GOARCH", architecture), ("CGO_ENABLED", "0")]);
         let line = refusal(&program);
@@ -150,9 +135,6 @@ fn other_architectures_are_refused() {
 /// Garble renames functions and writes a function table of its own: that is recognised, and nothing is attached.
 #[test]
 fn garbled_names() {
-    if !full("a build by garble") {
-        return;
-    }
     let directory = scratch("unusual-garble");
     fs::write(directory.join("main.go"), SERVICE).expect("cargo's directory is writable");
     fs::write(directory.join("go.mod"), "module unusual\n\ngo 1.22\n").expect("cargo's directory is writable");

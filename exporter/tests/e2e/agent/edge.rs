@@ -1,20 +1,18 @@
 //! The requests that are hard to count right, against the service's own exact account of them.
 
-mod support;
-
 use std::{
     io::{Read as _, Write as _},
     net::SocketAddr,
 };
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use support::{
+use crate::support::{
     Agent,
     agent::{Counts, method},
     eventually,
     http::{begin, connect, exchange, request},
     load, must_be_root, service_of, settles, start,
 };
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use xtask::{
     go::Variant,
     service::{Running, get},
@@ -251,7 +249,7 @@ fn timeouts_proxies_and_deep_stacks() {
         assert!(request(at, "GET", "/timeout?sleep=500").starts_with("HTTP/1.1 503"));
         assert!(request(at, "GET", "/timeout?sleep=1").starts_with("HTTP/1.1 200"));
         assert!(request(at, "GET", "/proxy").contains("ok"));
-        let deep = format!("GET /deep?depth=50000 200 /deep 1 body={}", support::checksum(50_000));
+        let deep = format!("GET /deep?depth=50000 200 /deep 1 body={}", crate::support::checksum(50_000));
         load(&["-address", &at.to_string(), "-n", "100", "-c", "8"], &[&deep]);
         let counts = case.agree("timeouts, proxies, deep stacks");
         assert_eq!(count(&counts, "GET", 503, "/timeout"), 1);

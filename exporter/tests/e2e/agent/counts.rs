@@ -1,10 +1,8 @@
 //! Every request is counted, once, as what it was: against the load generator's account and promhttp's in the service.
 
-mod support;
-
 use std::collections::BTreeMap;
 
-use support::{
+use crate::support::{
     Agent,
     agent::{Counts, counted_by_load, method},
     glob, load, must_be_root, service, settles, start,

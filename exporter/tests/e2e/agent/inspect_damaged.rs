@@ -1,8 +1,6 @@
 //! `gopulse inspect` itself over damaged copies of real programs: ours, and those that nobody here wrote. Whatever it is
 //! given, it prints what it found or one line that says what was wrong, and ends.
 
-mod support;
-
 use std::{
     fs::{self, File},
     os::unix::fs::FileExt as _,
@@ -11,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use support::{agent::binary, scratch, service, service_of};
+use crate::support::{agent::binary, scratch, service, service_of};
 use xtask::{foreign, go::Variant};
 
 /// Of each program; the last tenth is cut short instead.

@@ -4,8 +4,6 @@
 //! preempted. The probes of a request sit at the branch of that check. A goroutine is asked to let go by a value in its stack guard (runtime/stack.go: stackPreempt). The test writes that value
 //! into every goroutine of the service, over and over, as the runtime itself does at each stop of the world.
 
-mod support;
-
 use std::{
     collections::BTreeMap,
     fs::{self, File},
@@ -16,16 +14,16 @@ use std::{
     thread,
 };
 
+use crate::support::{
+    Agent,
+    agent::{Counts, binary, counted_by_load},
+    eventually, load, must_be_root, service, service_of, settles, start,
+};
 use nix::{
     sys::uio::{RemoteIoVec, process_vm_writev},
     unistd::Pid,
 };
 use serde::Deserialize;
-use support::{
-    Agent,
-    agent::{Counts, binary, counted_by_load},
-    eventually, load, must_be_root, service, service_of, settles, start,
-};
 use xtask::{go::Variant, service::Running, util};
 
 /// `runtime.stackPreempt`, and where `runtime.g` has its guard: behind the stack's two ends (runtime/runtime2.go).
@@ -159,7 +157,7 @@ fn every_request_once(go: &str, service_flags: &[&str], port: &str, flags: &[&st
 
 #[test]
 fn http1() {
-    for go in ["1.17", "1.21", "1.27"] {
+    for go in ["1.17", "1.22", "1.27"] {
         every_request_once(go, &[], "http", &[], "40000");
     }
 }

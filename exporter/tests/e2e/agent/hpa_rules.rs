@@ -1,12 +1,10 @@
 //! The long road's queries: every rule of `daemonset/hpa/prometheus-adapter.yaml` and every trigger of `keda-prometheus.yaml` is
 //! run by Prometheus' own engine over series as the agent exposes them, and its result held against what they were made to be.
 
-mod support;
-
 use std::{collections::BTreeMap, fmt::Write as _, fs, process::Command};
 
+use crate::support::{prometheus::have_prometheus, scratch};
 use serde_json::Value;
-use support::scratch;
 use xtask::util;
 
 /// Of two pods, the second with a tenth of the first's figures: what each metric is to be at the first.
@@ -71,10 +69,7 @@ fn yaml(name: &str) -> Value {
 
 #[test]
 fn every_rule_and_trigger_gives_the_truth() {
-    assert!(
-        util::which("promtool").is_some(),
-        "promtool is needed: `cargo xtask test --e2e prometheus` installs Debian's"
-    );
+    have_prometheus();
     let mut tests = String::new();
     let mut expect = |query: &str, samples: &[(String, f64)]| {
         let _ = writeln!(tests, "  - expr: {}\n    eval_time: 8m\n    exp_samples:", Value::from(query));

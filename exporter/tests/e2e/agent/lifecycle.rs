@@ -1,7 +1,5 @@
 //! Processes come, change and go; so does the agent, and it leaves nothing behind.
 
-mod support;
-
 use std::{
     fs,
     os::unix::fs::MetadataExt as _,
@@ -11,16 +9,16 @@ use std::{
     time::Duration,
 };
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
-use support::{
+use crate::support::{
     Agent, eventually, glob,
     http::free_port,
     kernel_complaints, load, load_with_errors,
     memory::{probed, sites},
     must_be_root, scratch, service, service_of, settles, start,
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
 };
 use xtask::{
     go::Variant,

@@ -1,8 +1,6 @@
 //! What a program says of its own runtime by client_golang's collectors, and what gopulse reads of it from outside, held
 //! against each other under load: the program is asked, then gopulse, then the program again, and what only grows must have
-//! passed through gopulse's figure on its way. Unless `GOPULSE_MATRIX=full` asks for all Go versions, five of them.
-
-mod support;
+//! passed through gopulse's figure on its way.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,15 +9,15 @@ use std::{
     time::Duration,
 };
 
-use support::{Agent, eventually, must_be_root, service_of, start};
+use crate::support::{Agent, eventually, must_be_root, service_of, start};
 use xtask::{
     exposition::{self, Sample},
-    go::{self, Variant},
+    go::Variant,
     service::{self, Running},
 };
 
-/// Versions that stand for all: the oldest; before and after pauses got their own histograms; the newest two.
-const SOME: [u32; 5] = [17, 20, 22, 26, 27];
+/// Releases that stand for all: the oldest; one before and one after pauses got their own histograms; the newest.
+const SOME: [&str; 3] = ["1.17", "1.22", "1.27"];
 /// Comparisons of one program.
 const ROUNDS: usize = 24;
 /// Longer than gopulse answers by what it read before.
@@ -264,20 +262,14 @@ fn check_reasons(agent: &Agent, pid: u32, version: &str) {
 
 #[test]
 fn counters_are_those_of_client_golang() {
+    compared(&SOME);
+}
+
+/// Compares these Go releases, prints a table, and fails where a figure is not the program's own.
+pub(crate) fn compared(releases: &[&str]) {
     must_be_root();
-    let full = std::env::var("GOPULSE_MATRIX").is_ok_and(|value| value == "full");
-    let versions = go::versions().expect("versions are known");
-    let versions: Vec<String> = versions.into_iter().filter(|it| full || SOME.contains(&minor(it))).collect();
-    if !full {
-        println!("Go {} alone: GOPULSE_MATRIX=full for all versions", versions.join(", "));
-    }
-    let all: Vec<(String, Comparison)> = versions
-        .into_iter()
-        .map(|version| {
-            let comparison = compare(&version);
-            (version, comparison)
-        })
-        .collect();
+    let all: Vec<(String, Comparison)> =
+        releases.iter().map(|version| ((*version).to_owned(), compare(version))).collect();
     let names: BTreeSet<&String> = all.iter().flat_map(|(_, comparison)| comparison.verdicts.keys()).collect();
     println!(
         "\n`=` the same; `+` gopulse alone has it; `moves`: a gauge that never stood still; empty: not kept by that Go\n"

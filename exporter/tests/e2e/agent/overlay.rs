@@ -1,8 +1,6 @@
 //! Containers of one image on overlayfs: one underlying file below several mounts, which shares its probes; a copy that a
 //! container has made of it; and two files that only look like one.
 
-mod support;
-
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
@@ -10,7 +8,7 @@ use std::{
     process::Command,
 };
 
-use support::{Agent, agent::counted_by_load, load, must_be_root, scratch, service, settles, start};
+use crate::support::{Agent, agent::counted_by_load, load, must_be_root, scratch, service, settles, start};
 
 fn run(program: &str, arguments: &[&str]) {
     let output = Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"));

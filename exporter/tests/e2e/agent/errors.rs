@@ -1,7 +1,5 @@
 //! Bad input: one line that says what is wrong and what to do, and the right exit code. One bad target never stops others.
 
-mod support;
-
 use std::{
     fs,
     net::TcpListener,
@@ -10,7 +8,7 @@ use std::{
     process::{Command, Output},
 };
 
-use support::{Agent, agent::binary, load, must_be_root, scratch, service, settles, start};
+use crate::support::{Agent, agent::binary, load, must_be_root, scratch, service, settles, start};
 
 /// Runs the agent's binary, which is to fail with this code and one line that holds all of these words.
 #[track_caller]

@@ -1,0 +1,14 @@
+mod counts;
+mod edge;
+mod errors;
+mod hpa_rules;
+mod inspect_damaged;
+mod lifecycle;
+pub(crate) mod matrix;
+mod overlay;
+mod preempted;
+mod prometheus;
+mod runtime_changes;
+pub(crate) mod runtime_truth;
+pub(crate) mod waits;
+mod xnet;

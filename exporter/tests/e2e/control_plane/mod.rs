@@ -1,0 +1,6 @@
+mod access;
+mod hpa;
+mod hpa_doctor;
+mod hpa_simulate;
+mod kubernetes_control;
+mod manifests;

@@ -1,0 +1,7 @@
+mod foreign;
+mod hpa_roads;
+mod kubernetes_churn;
+mod kubernetes_outage;
+mod releases;
+mod soak;
+mod unusual;

@@ -1,0 +1,13 @@
+//! The end-to-end tests, one binary of four tiers: each is a folder, and the first part of its tests' names. Everything is real:
+//! the kernel, the services, Prometheus, Kubernetes' own programs. `cargo xtask test` runs `agent` and `control_plane`,
+//! `cargo xtask test --full` all; `cargo test` builds none of it, since most of it needs root.
+
+/// The agent and plain processes: needs root, Go, and nothing of Kubernetes.
+mod agent;
+/// What needs kube-apiserver and the HPA's controller, and no kubelet: no root, no containers.
+mod control_plane;
+/// Long forms: every Go release and way of building, soaks, churn, outages, programs of others.
+mod long;
+/// What needs pods that run: a kubelet, containerd, and root.
+mod node;
+mod support;

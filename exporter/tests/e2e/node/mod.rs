@@ -1,0 +1,3 @@
+mod hpa_cluster;
+mod image;
+mod kubernetes;
