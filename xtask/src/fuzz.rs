@@ -78,7 +78,8 @@ fn crate_folder() -> PathBuf {
     util::root().join("exporter/gobinary/fuzz")
 }
 
-fn require_nightly() -> Result<()> {
+/// An error where there is no nightly compiler.
+pub(crate) fn require_nightly() -> Result<()> {
     let found = Command::new("cargo").args(["+nightly", "--version"]).output();
     if !found.is_ok_and(|output| output.status.success()) {
         bail!("fuzzing needs a nightly compiler: rustup toolchain install nightly --profile minimal");

@@ -429,6 +429,14 @@ fn sources_of(name: &str) -> Result<Sources> {
     Ok(files)
 }
 
+/// The files below a module's directory, by path, with what is in them.
+pub(crate) fn read_sources(module: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+    let mut files = Vec::new();
+    collect(module, Path::new(""), &mut files)?;
+    files.sort();
+    Ok(files)
+}
+
 fn collect(directory: &Path, below: &Path, files: &mut Sources) -> Result<()> {
     for entry in fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))? {
         let path = entry?.path();

@@ -58,7 +58,7 @@ type Objects = BTreeMap<String, Value>;
 
 /// Runs the command.
 pub fn run(options: &Options) -> Result<()> {
-    let kubectl = cluster::kubernetes()?.join("kubectl");
+    let kubectl = cluster::control_plane()?.join("kubectl");
     let helm = cluster::helm()?;
     let mut rendered = Vec::new();
     util::section("the Helm chart against the kustomize base");

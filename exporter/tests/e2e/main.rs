@@ -1,6 +1,6 @@
 //! The end-to-end tests, one binary of four tiers: each is a folder, and the first part of its tests' names. Everything is real:
-//! the kernel, the services, Prometheus, Kubernetes' own programs. `cargo xtask test` runs `agent` and `control_plane`,
-//! `cargo xtask test --full` all; `cargo test` builds none of it, since most of it needs root.
+//! the kernel, the services, Prometheus, Kubernetes' own programs. `cargo xtask test` runs all but `long`, which
+//! `cargo xtask test --full` runs too; `cargo test` builds none of it, since most of it needs root.
 
 /// The agent and plain processes: needs root, Go, and nothing of Kubernetes.
 mod agent;

@@ -1,5 +1,5 @@
-//! The control plane: etcd, kube-apiserver, kube-controller-manager and kube-scheduler, each the real program, on addresses
-//! of this machine alone. It knows nothing of nodes and containers.
+//! The control plane: etcd, kube-apiserver and kube-controller-manager, each the real program, on addresses of this machine
+//! alone; kube-scheduler where there is a node. It knows nothing of nodes and containers.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -71,7 +71,7 @@ pub struct ControlPlane {
 impl ControlPlane {
     /// Starts one and waits until it answers and its controllers run.
     pub fn start(options: &Options) -> Result<Self> {
-        let programs = programs::kubernetes()?;
+        let programs = programs::control_plane()?;
         let etcd = programs::etcd()?;
         let directory = fresh_directory()?;
 
@@ -140,7 +140,7 @@ impl ControlPlane {
         &self.directory
     }
 
-    /// The directory that `kube-apiserver`, `kubectl` and the others are in.
+    /// The directory that `kube-apiserver`, `kube-controller-manager` and `kubectl` are in.
     pub fn programs(&self) -> &Path {
         &self.programs
     }
@@ -282,9 +282,13 @@ impl ControlPlane {
         ]);
         command.args(&options.controller_manager);
         self.controller_manager = Some(Process::start("kube-controller-manager", &self.directory, &command)?);
+        Ok(())
+    }
 
+    /// Starts kube-scheduler, which has nothing to do until there is a node.
+    pub(super) fn start_scheduler(&mut self) -> Result<()> {
         let kubeconfig = self.kubeconfig_for("scheduler", "system:kube-scheduler", &[])?;
-        let mut command = Command::new(self.programs.join("kube-scheduler"));
+        let mut command = Command::new(programs::node_programs()?.join("kube-scheduler"));
         command.arg("--kubeconfig").arg(kubeconfig).args(["--leader-elect=false", "--secure-port=0"]);
         self.scheduler = Some(Process::start("kube-scheduler", &self.directory, &command)?);
         Ok(())

@@ -1,7 +1,7 @@
 //! A real Kubernetes on this machine, for tests and for hands.
 //!
-//! [`ControlPlane`] is etcd, kube-apiserver, kube-controller-manager and kube-scheduler, on 127.0.0.1, ready in some ten
-//! seconds; it needs no root. It ends with the value, or with the process that made it.
+//! [`ControlPlane`] is etcd, kube-apiserver and kube-controller-manager, on 127.0.0.1, ready in some ten seconds; it needs no
+//! root. It ends with the value, or with the process that made it.
 //!
 //! ```no_run
 //! # fn main() -> anyhow::Result<()> {
@@ -20,7 +20,7 @@
 //! is in `kube-system/extension-apiserver-authentication` as in any cluster. A serving certificate comes from
 //! [`ControlPlane::authority`], its file being the `caBundle`.
 //!
-//! [`Cluster`] is a control plane with a [`Node`]: the real kubelet and containerd. Without a node, pods stay Pending. A test may write a pod's status itself
+//! [`Cluster`] is a control plane with a [`Node`]: the real kube-scheduler, kubelet and containerd. Without a node, pods stay Pending. A test may write a pod's status itself
 //! (`kubectl patch pod NAME --subresource status`), which is what the HorizontalPodAutoscaler's controller looks at.
 
 mod certificates;
@@ -38,13 +38,17 @@ pub use self::control::{ControlPlane, Options, free_port};
 pub use self::image::Image;
 pub use self::node::{NODE, Node};
 pub use self::process::{Process, wait_for};
-pub use self::programs::{helm, kubernetes, module_directory, prometheus_adapter, replay_autoscaler};
+pub use self::programs::{control_plane, helm, module_directory, prometheus_adapter, replay_autoscaler};
 
 /// `cargo xtask cluster ...`.
 #[derive(Debug, Subcommand)]
 pub enum Action {
     /// Compile and fetch the programs
-    Setup,
+    Setup {
+        /// Only what a control plane without nodes needs
+        #[arg(long)]
+        control_plane: bool,
+    },
     /// Start a control plane and keep it until Ctrl-C
     Up {
         /// With a node: a kubelet and containerd, as root
@@ -67,7 +71,8 @@ impl Cluster {
         let place = node::Place::take()?;
         place.open()?;
         let options = Options { service_address: Some(place.service_address()), ..options.clone() };
-        let plane = ControlPlane::start(&options)?;
+        let mut plane = ControlPlane::start(&options)?;
+        plane.start_scheduler()?;
         let node = Node::start(&plane, place)?;
         Ok(Self { node, plane })
     }
@@ -91,12 +96,17 @@ impl Cluster {
 /// Runs one of the commands.
 pub fn run(action: &Action) -> Result<()> {
     match action {
-        Action::Setup => {
+        Action::Setup { control_plane } => {
             programs::etcd()?;
+            programs::control_plane()?;
+            programs::compile_replay()?;
+            if *control_plane {
+                return Ok(());
+            }
             programs::node()?;
+            programs::node_programs()?;
             programs::helm()?;
-            programs::prometheus_adapter()?;
-            programs::kubernetes().map(drop)
+            programs::prometheus_adapter().map(drop)
         }
         Action::Up { node } => up(*node),
     }

@@ -283,7 +283,7 @@ maxPods: 200
         );
         fs::write(&config, text)?;
         fs::write(self.directory.join("resolv.conf"), "")?;
-        let mut command = self.in_cgroup(plane.programs().join("kubelet"));
+        let mut command = self.in_cgroup(programs::node_programs()?.join("kubelet"));
         command.arg("--config").arg(&config).arg("--kubeconfig").arg(kubeconfig);
         command.arg("--root-dir").arg(self.directory.join("kubelet"));
         command.arg("--cert-dir").arg(self.directory.join("certificates"));

@@ -16,15 +16,23 @@ use crate::{go, util};
 const CONTROL_PACKAGES: [&str; 1] = ["etcd-server"];
 /// What a node needs of it.
 const NODE_PACKAGES: [&str; 3] = ["containerd", "runc", "containernetworking-plugins"];
-/// The names that our one file of Kubernetes programs answers to.
-const KUBERNETES: [&str; 5] = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kubectl"];
+/// The names that our file of a control plane's programs answers to.
+const CONTROL_PLANE: [&str; 3] = ["kube-apiserver", "kube-controller-manager", "kubectl"];
+/// The names that our file of a node's programs answers to.
+const NODE: [&str; 2] = ["kube-scheduler", "kubelet"];
 const HELM: &str = "helm.sh/helm/v3/cmd/helm";
 const ADAPTER: &str = "sigs.k8s.io/prometheus-adapter/cmd/adapter";
 
-/// The directory with Kubernetes' programs, each by its own name; compiled if they are not there yet, which takes some five
-/// minutes on two cores.
-pub fn kubernetes() -> Result<PathBuf> {
-    compiled(&module(), ".", "kubernetes", &KUBERNETES)
+/// The directory with a control plane's programs, each by its own name; compiled if they are not there yet, which takes some
+/// three minutes on two cores.
+pub fn control_plane() -> Result<PathBuf> {
+    compiled(&module(), "./control", "control-plane", &CONTROL_PLANE)
+}
+
+/// The directory with a node's programs, kube-scheduler and kubelet, likewise. What they share with the control plane's is
+/// compiled once.
+pub(super) fn node_programs() -> Result<PathBuf> {
+    compiled(&module(), "./node", "node", &NODE)
 }
 
 /// helm's path; compiled if it is not there yet.
@@ -67,11 +75,28 @@ pub fn module_directory(module_path: &str) -> Result<PathBuf> {
 /// Shows Kubernetes' own HPA controller what traces of `gopulse hpa simulate` say, one for each spec of the same file name;
 /// what it printed. An error says where it decided otherwise.
 pub fn replay_autoscaler(specs: &Path, traces: &Path) -> Result<String> {
-    let toolchain = go::toolchain("local")?;
-    let mut command = toolchain.command(&module());
-    command.env("GOFLAGS", "-mod=readonly -buildvcs=false").env("CGO_ENABLED", "0");
+    let mut command = Command::new(compile_replay()?);
     command.env("GOPULSE_HPA_SPECS", specs).env("GOPULSE_HPA_TRACES", traces);
-    util::output(command.args(["test", "-count=1", "-v", "-run", "TestReplay", "./replay"]))
+    util::output(command.args(["-test.v", "-test.run", "TestReplay"]))
+}
+
+/// The test that does so, compiled; by the flags of the control plane, whose packages it shares.
+pub(super) fn compile_replay() -> Result<PathBuf> {
+    let home = util::target().join("go/cluster/replay");
+    fs::create_dir_all(&home)?;
+    let lock = fs::File::create(home.join("lock"))?;
+    lock.lock().with_context(|| format!("cannot lock {}", home.join("lock").display()))?;
+    let test = home.join("replay.test");
+    let mut command = compiler(&module())?;
+    util::output(command.args(["test", "-c", "-trimpath", "-ldflags=-s -w", "-o"]).arg(&test).arg("./replay"))?;
+    Ok(test)
+}
+
+/// Go on a module as it is. No C, so that what is compiled runs in an image from scratch.
+fn compiler(module: &Path) -> Result<Command> {
+    let mut command = go::toolchain("local")?.command(module);
+    command.env("GOFLAGS", "-mod=readonly -buildvcs=false").env("CGO_ENABLED", "0");
+    Ok(command)
 }
 
 /// Compiles a package of a module into `target/go/cluster/NAME`, unless the module is that of an earlier build.
@@ -83,18 +108,14 @@ fn compiled(module: &Path, package: &str, name: &str, programs: &[&str]) -> Resu
     let toolchain = go::toolchain("local")?;
     let mut hasher = DefaultHasher::new();
     (&toolchain.version, package).hash(&mut hasher);
-    for file in ["go.mod", "go.sum", "main.go"] {
-        // A module that only names another's program has no code of its own.
-        fs::read(module.join(file)).unwrap_or_default().hash(&mut hasher);
-    }
+    go::read_sources(module)?.hash(&mut hasher);
     let stamp = format!("{:016x}", hasher.finish());
     let binary = home.join(format!("{name}.bin"));
     if !(binary.is_file() && fs::read_to_string(home.join("stamp")).is_ok_and(|old| old == stamp)) {
         util::say(&format!("compiling {name} from its Go modules; the first time takes minutes"));
         let partial = home.join(format!("{name}.partial"));
-        let mut command = toolchain.command(module);
-        // No C and no symbols: half the size, and it runs in an image from scratch.
-        command.env("GOFLAGS", "-mod=readonly -buildvcs=false").env("CGO_ENABLED", "0");
+        let mut command = compiler(module)?;
+        // No symbols: half the size.
         command.args(["build", "-trimpath", "-ldflags=-s -w", "-o"]).arg(&partial).arg(package);
         util::output(&mut command).with_context(|| format!("cannot compile {name}"))?;
         fs::rename(&partial, &binary)?;

@@ -15,7 +15,7 @@ use clap::Args;
 use self::binaries::{Binaries, Test};
 use self::section::{Counts, Section};
 use self::tally::{Row, Tally};
-use crate::{build, setup, util};
+use crate::{build, fuzz, setup, util};
 
 /// Names the agent's binary to the end-to-end tests.
 pub const AGENT: &str = "GOPULSE_BIN";
@@ -56,6 +56,9 @@ pub fn run(options: &Options) -> Result<()> {
     rows.extend(plan.run());
     util::section("result");
     println!("{}", tally::table(&rows, start.elapsed(), &left_out));
+    if options.full {
+        write_full_run(&tally::table(&rows, start.elapsed(), &left_out))?;
+    }
     let mut all = Tally::default();
     for row in &rows {
         all.add(row.tally);
@@ -68,6 +71,18 @@ pub fn run(options: &Options) -> Result<()> {
         bail!("failed: {}", failed.join(", "));
     }
     Ok(())
+}
+
+/// The page of the book with the last full run, dated.
+fn write_full_run(table: &str) -> Result<()> {
+    let date = util::output(Command::new("date").args(["-u", "+%d %B %Y"]))?;
+    let commit = util::output(Command::new("git").current_dir(util::root()).args(["rev-parse", "--short", "HEAD"]))?;
+    let kernel = util::output(Command::new("uname").arg("-r"))?;
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    let page = format!(
+        "# The last full run\n\n`cargo xtask test --full` wrote this page on {date}, at commit {commit}, on {cpus} CPUs and Linux {kernel}.\n\n{table}\n"
+    );
+    util::write_if_changed(&util::root().join("docs/src/full-run.md"), page.as_bytes())
 }
 
 /// Something without which nothing else can run.
@@ -153,7 +168,8 @@ impl Plan {
     /// The end-to-end tests, a tier each.
     fn end_to_end(&mut self, options: &Options, binaries: &Binaries) -> Result<()> {
         let tests = binaries.end_to_end.list()?;
-        for (tier, regular) in [("agent::", true), ("control_plane::", true), ("node::", false), ("long::", false)] {
+        // Every run has the regular ones.
+        for (tier, regular) in [("agent::", true), ("control_plane::", true), ("node::", true), ("long::", false)] {
             let filter = options.filter.as_deref().unwrap_or_default();
             let of_tier = tests.iter().filter(|name| name.starts_with(tier));
             let chosen: Vec<&String> = of_tier.filter(|name| name.contains(filter)).collect();
@@ -199,7 +215,7 @@ impl Plan {
         Ok(())
     }
 
-    /// What takes hours, and is no test binary's.
+    /// What takes an hour, and is no test binary's.
     fn long(&mut self, binaries: &Binaries) -> Result<()> {
         let agent = binaries.agent.display().to_string();
         for kernel in ["5.10", "newest", "newest-preempt"] {
@@ -207,7 +223,10 @@ impl Plan {
             self.foreground.push(section(&format!("kernel {kernel}"), Counts::Check, [command]));
         }
         self.foreground.push(section("book", Counts::Check, [xtask(&["check", "book"])?]));
-        self.foreground.push(section("fuzzing", Counts::Check, [xtask(&["fuzz"])?]));
+        match fuzz::require_nightly() {
+            Ok(()) => self.foreground.push(section("fuzzing", Counts::Check, [xtask(&["fuzz"])?])),
+            Err(error) => self.left_out.push(format!("fuzzing ({error})")),
+        }
         Ok(())
     }
 

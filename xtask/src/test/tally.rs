@@ -79,7 +79,11 @@ pub(super) fn table(rows: &[Row], whole: Duration, left_out: &[String]) -> Strin
     let Tally { passed, failed, skipped, retried } = sum;
     let _ = writeln!(out, "| all | {} | {passed} | {failed} | {skipped} | {retried} |", whole.as_secs());
     if !left_out.is_empty() {
-        let _ = writeln!(out, "\nleft out, and run by `cargo xtask test --full`: {}", left_out.join(", "));
+        let _ = writeln!(
+            out,
+            "\nleft out (`cargo xtask test --full` runs all that the machine can): {}",
+            left_out.join(", ")
+        );
     }
     let _ = write!(out, "\n{passed} passed, {failed} failed, {skipped} skipped");
     out

@@ -1,5 +1,6 @@
 mod foreign;
 mod hpa_roads;
+mod image;
 mod kubernetes_churn;
 mod kubernetes_outage;
 mod releases;

@@ -1,3 +1,2 @@
 mod hpa_cluster;
-mod image;
 mod kubernetes;

@@ -1,0 +1,97 @@
+//! The book holds together: every page is in its table of contents, every link leads somewhere, and every test that a page names
+//! as its proof is there. `cargo xtask check book` renders it with mdBook, which looks for none of this.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use xtask::util;
+
+fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display())) {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path, extension));
+        } else if path.extension().is_some_and(|it| it == extension) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+fn pages() -> Vec<(PathBuf, String)> {
+    let root = util::root();
+    let mut pages = files(&root.join("docs/src"), "md");
+    pages.extend(["README.md", "CONTRIBUTING.md"].map(|name| root.join(name)));
+    assert!(pages.len() > 20, "only {} pages", pages.len());
+    pages.into_iter().map(|page| (page.clone(), fs::read_to_string(page).unwrap())).collect()
+}
+
+/// The targets of `[text](target)` that lie in the checkout, without their fragments.
+fn links(text: &str) -> Vec<&str> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let targets = targets.map(|target| target.split(['#', ' ']).next().unwrap_or_default());
+    targets.filter(|target| !target.is_empty() && !target.contains("://") && !target.starts_with("mailto:")).collect()
+}
+
+#[test]
+fn links_lead_somewhere_and_every_page_is_in_the_contents() {
+    let mut wrong = Vec::new();
+    for (page, text) in pages() {
+        let directory = page.parent().unwrap();
+        // Code may look like a link.
+        let prose: String = text.split("```").step_by(2).collect();
+        let lost = links(&prose).into_iter().filter(|link| !directory.join(link).exists());
+        wrong.extend(lost.map(|link| format!("{}: {link} is not there", page.display())));
+    }
+    let book = util::root().join("docs/src");
+    let contents = fs::read_to_string(book.join("SUMMARY.md")).unwrap();
+    let mut listed: Vec<PathBuf> = links(&contents).into_iter().map(|link| book.join(link)).collect();
+    // A part of another page is there with that.
+    for (page, text) in pages() {
+        let parts = text.split("{{#include ").skip(1).filter_map(|rest| rest.split("}}").next());
+        listed.extend(parts.map(|part| page.parent().unwrap().join(part)));
+    }
+    let missing = files(&book, "md").into_iter().filter(|page| !page.ends_with("SUMMARY.md") && !listed.contains(page));
+    wrong.extend(missing.map(|page| format!("{} is not in SUMMARY.md", page.display())));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Full names of all tests below a directory, as the test runner has them: the file's path is the module's.
+fn tests(directory: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for file in files(directory, "rs") {
+        let module = file.strip_prefix(directory).unwrap().with_extension("");
+        let module = module.to_string_lossy().replace('/', "::").replace("::mod", "");
+        let text = fs::read_to_string(&file).unwrap();
+        let functions = text.split("#[test]").skip(1).filter_map(|rest| rest.split_once("fn ")?.1.split('(').next());
+        names.extend(functions.map(|function| format!("{module}::{function}")));
+    }
+    names
+}
+
+#[test]
+fn every_test_that_a_page_names_is_there() {
+    let root = util::root();
+    let mut names = tests(&root.join("exporter/tests/e2e"));
+    assert!(names.len() > 80, "only {} end-to-end tests", names.len());
+    names.extend(tests(&root.join("exporter/gobinary/tests")));
+    let mut wrong = Vec::new();
+    let mut named = 0;
+    for (page, text) in pages() {
+        for rest in text.split("cargo xtask test ").skip(1) {
+            let command: Vec<&str> =
+                rest.split(['`', '\n', '#']).next().unwrap_or_default().split_whitespace().collect();
+            let words = command.into_iter().filter(|word| !word.starts_with("--") && *word != "NAME");
+            for word in words {
+                named += 1;
+                if !names.iter().any(|name| name.contains(word)) {
+                    wrong.push(format!("{}: no test has {word:?} in its name", page.display()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(named > 20, "only {named} commands name a test");
+}
