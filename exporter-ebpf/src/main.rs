@@ -1,7 +1,7 @@
 //! The kernel side of gopulse. One file per kind of program; this one only names them.
 #![no_std]
 #![no_main]
-#![feature(asm_experimental_arch)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 // A kernel program is unsafe throughout: it reads another program's memory and shares maps with other CPUs. Each place says
 // what makes it sound.
 

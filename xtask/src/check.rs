@@ -66,7 +66,14 @@ pub fn lints() -> Result<()> {
     cargo.args(["clippy", "--workspace", "--lib", "--bins", "--examples", "--test", "*", "--ignore-rust-version"]);
     cargo.arg("--target-dir");
     cargo.arg(util::target()).args(["--", "-D", "warnings"]).env(build::BPF_DIR, build::bpf_directory());
-    util::run(&mut cargo)
+    util::run(&mut cargo)?;
+    // The kernel side, as code for this machine: the compiler for eBPF brings no clippy.
+    let mut kernel = util::cargo();
+    kernel.args(["clippy", "--package", "exporter-ebpf", "--features", "kernel", "--bin", "gopulse-ebpf"]);
+    kernel.args(["--ignore-rust-version", "--target-dir"]).arg(build::bpf_directory().join("clippy"));
+    kernel.args(["--", "-D", "warnings"]).env_remove("RUSTFLAGS");
+    kernel.env("CARGO_ENCODED_RUSTFLAGS", "--cfg\u{1f}bpf_target_arch=\"x86_64\"\u{1f}-Cpanic=abort");
+    util::run(&mut kernel)
 }
 
 /// The built eBPF objects, by the rules of [`crate::objects`].

@@ -63,10 +63,10 @@ fn pid() -> u32 {
 
 #[inline(always)]
 fn target(pid: u32) -> Option<&'static TargetConfig> {
-    if let Some(slot) = TARGET_SLOTS.get(target_slot(pid)) {
-        if slot.pid == pid {
-            return Some(slot);
-        }
+    if let Some(slot) = TARGET_SLOTS.get(target_slot(pid))
+        && slot.pid == pid
+    {
+        return Some(slot);
     }
     // SAFETY: user space replaces a value only to change limits; offsets of one process never change, so a torn read of a
     // value being replaced reads the same offsets.

@@ -27,12 +27,13 @@ pub(super) fn stack(regs: &Regs<'_>, target: u32) -> i32 {
     let caller = regs.caller();
     let hash = hash_of(place, caller, frame);
     let id = stack_id(hash);
-    if STACKS.get_ptr(&id).is_none() && STACKS.insert(&id, &EMPTY, BPF_NOEXIST).is_ok() {
-        if let Some(stack) = STACKS.get_ptr_mut(&id) {
-            // This thread added it, so no other writes it.
-            fill(stack, hash, place, caller, frame);
-            return id as i32;
-        }
+    if STACKS.get_ptr(&id).is_none()
+        && STACKS.insert(&id, &EMPTY, BPF_NOEXIST).is_ok()
+        && let Some(stack) = STACKS.get_ptr_mut(&id)
+    {
+        // This thread added it, so no other writes it.
+        fill(stack, hash, place, caller, frame);
+        return id as i32;
     }
     if let Some(stack) = STACKS.get_ptr(&id) {
         // SAFETY: from a look-up just above. A hash of 0 is one that another thread is about to write.

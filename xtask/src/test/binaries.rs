@@ -10,6 +10,9 @@ use serde::Deserialize;
 use super::AGENT;
 use crate::{build, util};
 
+/// How long tests take whose length can be chosen, where every long form is asked for.
+const LONG: [(&str, &str); 2] = [("GOPULSE_CHURN_SECONDS", "300"), ("GOPULSE_OUTAGE_SECONDS", "60")];
+
 /// An executable of tests.
 #[derive(Debug, Clone)]
 pub(super) struct Test {
@@ -117,7 +120,7 @@ impl Binaries {
     }
 
     /// The end-to-end tests' executable, with what they need of the environment, which sudo would not pass on.
-    pub(super) fn end_to_end_command(&self, as_root: bool) -> Result<Command> {
+    pub(super) fn end_to_end_command(&self, as_root: bool, full: bool) -> Result<Command> {
         let mut environment = vec![
             (AGENT, self.agent.display().to_string()),
             (build::BPF_DIR, build::bpf_directory().display().to_string()),
@@ -141,6 +144,8 @@ impl Binaries {
         ] {
             if let Ok(value) = env::var(name) {
                 environment.push((name, value));
+            } else if let Some((_, value)) = LONG.iter().find(|(long, _)| full && *long == name) {
+                environment.push((name, (*value).to_owned()));
             }
         }
         let executable = &self.end_to_end.executable;

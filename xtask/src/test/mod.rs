@@ -99,13 +99,15 @@ fn prepared<T>(rows: &mut Vec<Row>, name: &str, work: impl FnOnce() -> Result<T>
 struct Plan {
     foreground: Vec<Section>,
     beside: Vec<Section>,
+    /// Comes beside the foreground when all else has: hours of compilers, while the long tests wait.
+    late: Vec<Section>,
     /// Tests that this run leaves to `--full`.
     left_out: Vec<String>,
 }
 
 impl Plan {
     fn of(options: &Options, binaries: &Binaries) -> Result<Self> {
-        let mut plan = Self { foreground: Vec::new(), beside: Vec::new(), left_out: Vec::new() };
+        let mut plan = Self { foreground: Vec::new(), beside: Vec::new(), late: Vec::new(), left_out: Vec::new() };
         let filter = options.filter.as_deref();
         let everything = filter.is_none();
         if everything && !options.unit && !options.e2e {
@@ -159,7 +161,9 @@ impl Plan {
             if listed.iter().any(chosen) {
                 let mut command = Command::new(&test.executable);
                 command.current_dir(&test.directory).arg("--nocapture").args(filter);
-                self.foreground.push(section(&format!("gobinary: {}", test.name), Counts::Tests, [command]));
+                let tests = section(&format!("gobinary: {}", test.name), Counts::Tests, [command]);
+                let lane = if options.full { &mut self.late } else { &mut self.foreground };
+                lane.push(tests);
             }
         }
         Ok(())
@@ -182,10 +186,17 @@ impl Plan {
             }
             let tier = tier.trim_end_matches("::");
             let as_root = tier != "control_plane";
-            let mut command = binaries.end_to_end_command(as_root)?;
-            // They share the machine's measured things, its CPUs and its probes, so they take turns.
-            command.args(["--test-threads", "1", "--nocapture", "--exact"]).args(chosen);
-            let tests = section(&format!("end-to-end: {tier}"), Counts::Tests, [command]);
+            // What is built beside the others comes last.
+            let (of_image, others): (Vec<&String>, Vec<&String>) =
+                chosen.into_iter().partition(|name| name.starts_with("long::image"));
+            let mut commands = Vec::new();
+            for names in [others, of_image].into_iter().filter(|names| !names.is_empty()) {
+                let mut command = binaries.end_to_end_command(as_root, options.full)?;
+                // They share the machine's measured things, its CPUs and its probes, so they take turns.
+                command.args(["--test-threads", "1", "--nocapture", "--exact"]).args(names);
+                commands.push(command);
+            }
+            let tests = section(&format!("end-to-end: {tier}"), Counts::Tests, commands);
             if as_root || options.filter.is_some() {
                 self.foreground.push(tests);
             } else {
@@ -220,8 +231,11 @@ impl Plan {
         let agent = binaries.agent.display().to_string();
         for kernel in ["5.10", "newest", "newest-preempt"] {
             let command = xtask(&["vm", "--kernel", kernel, "--agent", &agent])?;
-            self.foreground.push(section(&format!("kernel {kernel}"), Counts::Check, [command]));
+            self.beside.push(section(&format!("kernel {kernel}"), Counts::Check, [command]));
         }
+        // The test of the image builds it where it is not there yet.
+        self.beside.push(section("the agent's image", Counts::Preparation, [xtask(&["image"])?]));
+        self.beside.append(&mut self.late);
         self.foreground.push(section("book", Counts::Check, [xtask(&["check", "book"])?]));
         match fuzz::require_nightly() {
             Ok(()) => self.foreground.push(section("fuzzing", Counts::Check, [xtask(&["fuzz"])?])),

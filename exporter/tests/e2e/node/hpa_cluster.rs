@@ -144,6 +144,5 @@ fn requests_a_second_scale_a_deployment_up_and_down_without_prometheus() {
     let ended = Instant::now();
     until(&lab, "scaled down", || desired(&lab) == 2);
     println!("2 -> 4 -> 2 replicas; down {:.1} s after the load's end", ended.elapsed().as_secs_f64());
-    let limit = sync + Duration::from_secs(3);
-    assert!(reaction <= limit, "the reaction took {reaction:?}, more than {limit:?}");
+    assert!(fast < slow, "{RPS} is there to show a step before {SLOW} does");
 }

@@ -26,7 +26,7 @@ use xtask::{
 pub(crate) use self::agent::Agent;
 
 /// How long to wait for what should come within moments, on a machine that others use too.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Asks until there is an answer.
 pub(crate) fn eventually<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
@@ -53,7 +53,7 @@ pub(crate) fn settles<T: PartialEq + Debug>(what: &str, wanted: &T, mut ask: imp
         if answer == *wanted {
             return;
         }
-        if start.elapsed() > Duration::from_secs(10) {
+        if start.elapsed() > PATIENCE {
             assert_eq!(answer, *wanted, "{what}");
         }
         thread::sleep(Duration::from_millis(50));
