@@ -391,3 +391,14 @@ fn runtime_names(go: &str) -> Result<BTreeSet<String>> {
     }
     Ok(names)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::last_releases;
+    use crate::go::RELEASES;
+
+    #[test]
+    fn the_table_is_made_of_the_releases_that_tests_build_with() {
+        assert!(last_releases().eq(RELEASES.iter().map(|release| release.version)));
+    }
+}

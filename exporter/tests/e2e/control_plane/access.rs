@@ -1,14 +1,14 @@
 //! TLS and bearer tokens, against a real API server: who may read the metrics, and that a new certificate is taken up. kubectl is
 //! the client: its `get --raw` sends a GET with a token over TLS to any server.
 
-#[allow(unused_imports, reason = "the agent is started by hand here")]
 use std::{
     fs,
     path::Path,
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
-use crate::support::{agent::binary, eventually, http::free_port, must_be_root};
+use crate::support::{agent::binary, http::free_port, must_be_root, within};
 use xtask::cluster::{Authority, ControlPlane, Options, Subject};
 
 const READERS: &str = "
@@ -30,6 +30,9 @@ metadata: {name: reader}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: gopulse-metrics-reader}
 subjects: [{kind: ServiceAccount, name: reader, namespace: monitoring}]
 ";
+
+/// How long the agent may take for what is to come, on a machine that others burn.
+const PATIENCE: Duration = Duration::from_mins(2);
 
 struct Killed(Child);
 
@@ -71,22 +74,20 @@ fn certificate(authority: &Authority, into: &Path) {
     }
 }
 
-#[test]
-fn metrics_are_for_those_whom_the_api_server_allows_and_certificates_are_read_again() {
-    must_be_root();
+/// A control plane with the shipped rights, and with somebody who may read and somebody who may not.
+fn plane_with_readers() -> ControlPlane {
     let plane = ControlPlane::start(&Options::default()).expect("a control plane");
     let rbac = xtask::util::root().join("daemonset/components/tls/rbac.yaml");
     plane.kubectl(&["create", "namespace", "gopulse"]).expect("a namespace");
     plane.kubectl(&["create", "serviceaccount", "-n", "gopulse", "gopulse"]).expect("an account");
     plane.apply(&fs::read_to_string(rbac).expect("it is in the checkout")).expect("the shipped rights");
     plane.apply(READERS).expect("readers");
-    let files = plane.directory().join("served");
-    fs::create_dir_all(&files).expect("a directory");
-    certificate(plane.authority(), &files);
+    plane
+}
 
-    // With the rights that are shipped, and no others.
+/// The agent over TLS, with the rights that are shipped and no others; it logs to a file.
+fn start(plane: &ControlPlane, files: &Path, port: u16, log: &Path) -> Killed {
     let account = plane.kubeconfig_of_account("gopulse", "gopulse").expect("the agent's credentials");
-    let port = free_port();
     let child = Command::new(binary())
         .args(["run", "--executable", "nothing-is-called-so"])
         .args(["--metrics-address", &format!("127.0.0.1:{port}"), "--require-token"])
@@ -94,12 +95,25 @@ fn metrics_are_for_those_whom_the_api_server_allows_and_certificates_are_read_ag
         .arg(format!("--tls-key={}", files.join("tls.key").display()))
         .env("KUBECONFIG", account)
         .stdin(Stdio::null())
+        .stderr(fs::File::create(log).expect("a file"))
         .spawn()
         .expect("the agent starts");
-    let _agent = Killed(child);
-    eventually("the agent answers without a token where kubelets ask", || {
-        get(&plane, port, plane.authority(), None, "/readyz").ok()
+    let agent = Killed(child);
+    within(PATIENCE, "the agent answers without a token where kubelets ask", || {
+        get(plane, port, plane.authority(), None, "/readyz").ok()
     });
+    agent
+}
+
+#[test]
+fn metrics_are_for_those_whom_the_api_server_allows_and_certificates_are_read_again() {
+    must_be_root();
+    let plane = plane_with_readers();
+    let (files, log) = (plane.directory().join("served"), plane.directory().join("agent.log"));
+    fs::create_dir_all(&files).expect("a directory");
+    certificate(plane.authority(), &files);
+    let port = free_port();
+    let _agent = start(&plane, &files, port, &log);
 
     let reader = plane.token("monitoring", "reader").expect("a token");
     let stranger = plane.token("monitoring", "stranger").expect("a token");
@@ -116,15 +130,19 @@ fn metrics_are_for_those_whom_the_api_server_allows_and_certificates_are_read_ag
     let metrics = get(&plane, port, plane.authority(), Some(&reader), "/metrics").expect("the reader may");
     assert!(metrics.contains("exporter_build_info"), "{metrics}");
 
-    // A key that is not the certificate's: the pair of before is kept.
+    // A key that is not the certificate's: the pair of before is kept. It looks when somebody connects.
     let key = fs::read(files.join("tls.key")).expect("it is there");
     fs::write(files.join("tls.key"), fs::read(plane.directory().join("ca.crt")).expect("it is there"))
         .expect("written");
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    within(PATIENCE, "the agent says that it keeps the certificate of before", || {
+        get(&plane, port, plane.authority(), None, "/healthz").expect("the certificate of before");
+        let log = fs::read_to_string(&log).expect("its log");
+        log.contains("the certificate of before is kept").then_some(())
+    });
     get(&plane, port, plane.authority(), None, "/healthz").expect("the certificate of before");
     fs::write(files.join("tls.key"), key).expect("written");
 
     certificate(plane.front_proxy(), &files);
-    eventually("the new certificate is served", || get(&plane, port, plane.front_proxy(), None, "/healthz").ok());
+    within(PATIENCE, "the new certificate is served", || get(&plane, port, plane.front_proxy(), None, "/healthz").ok());
     get(&plane, port, plane.authority(), None, "/healthz").expect_err("and the old one is not");
 }

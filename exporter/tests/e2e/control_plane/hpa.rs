@@ -2,17 +2,12 @@
 //! the manifests give it. The agents are rehearsed: they tell what the test says, by the stream that real ones have; the pods
 //! are real objects whose status the test writes.
 
-use std::{
-    fs,
-    process::Command,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{process::Command, time::Instant};
 
-use crate::support::stage::{CUSTOM, RPS, SYNC, Stage, by_pods, hpa, quantity};
+use crate::support::stage::{CUSTOM, Look, RPS, SYNC, Stage, by_pods, hpa, quantity, values_of};
 use serde_json::{Value, json};
 use xtask::{
-    cluster::Subject,
+    cluster::{Authority, Subject},
     go::{self, Service, Variant},
     util,
 };
@@ -24,12 +19,30 @@ fn status_of(arguments: &[&str]) -> String {
     .unwrap_or_else(|error| panic!("{error:#}"))
 }
 
+/// Where values of the pods are.
+fn pods_path(version: &str, rest: &str) -> String {
+    format!("{CUSTOM}/{version}/namespaces/shop/{rest}/{RPS}")
+}
+
+/// A path of the metrics-api itself, past the API server.
+fn direct(stage: &Stage, path: &str) -> String {
+    format!("https://127.0.0.1:{}{path}", stage.port)
+}
+
 #[test]
 fn the_apis_are_served_and_the_hpa_scales_by_them() {
     let mut stage = Stage::set();
-    let pods_path = |version: &str, rest: &str| format!("{CUSTOM}/{version}/namespaces/shop/{rest}/{RPS}");
+    every_form_is_served(&stage);
+    front_proxies_alone_are_believed(&stage);
+    kedas_own_client_is_answered(&stage);
+    load_scales_the_deployment(&stage);
+    restarts_are_no_reason_to_scale(&mut stage);
+    a_dead_agents_pods_become_absent(&mut stage);
+    an_apiservice_of_others_is_left_alone(&stage);
+}
 
-    // Both versions, single, wildcard and by selector.
+/// Both versions, single, wildcard and by selector.
+fn every_form_is_served(stage: &Stage) {
     let all = stage.until("both pods have values", || {
         let values = stage.values(&pods_path("v1beta2", "pods/*"));
         (values.len() == 2 && values.values().all(|it| (35.0..45.0).contains(it))).then_some(values)
@@ -62,7 +75,8 @@ fn the_apis_are_served_and_the_hpa_scales_by_them() {
         .raw(&format!("/apis/external.metrics.k8s.io/v1beta1/namespaces/shop/{RPS}?labelSelector=deployment%3Dshop"));
     assert!((70.0..90.0).contains(&quantity(&external.unwrap()["items"][0]["value"])));
     let item = &stage.raw(&pods_path("v1beta2", "pods/*")).unwrap()["items"][0];
-    assert!(item["windowSeconds"].as_u64().unwrap() <= 16 && item["timestamp"].as_str().unwrap().ends_with('Z'));
+    // 15 s and what lies between two frames, which come late where the CPUs are busy.
+    assert!(item["windowSeconds"].as_u64().unwrap() <= 20 && item["timestamp"].as_str().unwrap().ends_with('Z'));
     // kubectl leaves out resources with a slash, as all of custom.metrics.k8s.io are, whoever serves it.
     stage.plane.kubectl(&["api-resources", "--api-group=custom.metrics.k8s.io"]).unwrap();
     let resources = stage.plane.kubectl(&["api-resources", "--api-group=external.metrics.k8s.io"]).unwrap();
@@ -70,52 +84,38 @@ fn the_apis_are_served_and_the_hpa_scales_by_them() {
     for missing in [pods_path("v1beta2", "pods/nobody"), format!("{CUSTOM}/v1beta2/namespaces/shop/pods/*/no_such")] {
         assert!(stage.raw(&missing).unwrap_err().contains("NotFound"), "{missing}");
     }
-
-    // Nobody without a certificate of the front proxy is believed, whatever the headers say.
-    let direct = format!("https://127.0.0.1:{}{}", stage.port, pods_path("v1beta2", "pods/*"));
-    let forged = ["-H", "X-Remote-User: system:admin", "-H", "X-Remote-Group: system:masters"];
-    assert_eq!(status_of(&[&direct]), "401");
-    assert_eq!(status_of(&[&forged[..], &[&direct]].concat()), "401", "forged headers without a certificate");
-    let stranger = stage.plane.authority().issue(&Subject {
-        file: "stranger",
-        name: "front-proxy-client",
-        groups: &["system:masters"],
-        hosts: &[],
-    });
-    let stranger = stranger.unwrap();
-    let (certificate, key) = (stranger.certificate.display().to_string(), stranger.key.display().to_string());
-    let with = [&["--cert", &certificate, "--key", &key][..], &forged, &[&direct]].concat();
-    assert_eq!(status_of(&with), "401", "forged headers with a certificate of another authority");
-    let other = stage
-        .plane
-        .front_proxy()
-        .issue(&Subject { file: "other-name", name: "kubelet", groups: &[], hosts: &[] })
-        .unwrap();
-    let (certificate, key) = (other.certificate.display().to_string(), other.key.display().to_string());
-    let with = [&["--cert", &certificate, "--key", &key][..], &forged, &[&direct]].concat();
-    assert_eq!(status_of(&with), "401", "a name that is not allowed");
-    // As the front proxy itself: a user without the right, then with it.
-    let proxy = stage
-        .plane
-        .front_proxy()
-        .issue(&Subject { file: "proxy", name: "front-proxy-client", groups: &[], hosts: &[] })
-        .unwrap();
-    let (certificate, key) = (proxy.certificate.display().to_string(), proxy.key.display().to_string());
-    let jane = ["-H", "X-Remote-User: jane"];
-    let with = [&["--cert", &certificate, "--key", &key][..], &jane, &[&direct]].concat();
-    assert_eq!(status_of(&with), "403", "a user without the right");
-    let with = [&["--cert", &certificate, "--key", &key][..], &forged, &[&direct]].concat();
-    assert_eq!(status_of(&with), "200", "system:masters, said by the front proxy");
-    let denied = stage.plane.kubectl(&["get", "--raw", &pods_path("v1beta2", "pods/*"), "--as", "jane"]).unwrap_err();
-    assert!(format!("{denied:#}").contains("Forbidden"), "{denied:#}");
-    let open = |path: &str| status_of(&[&format!("https://127.0.0.1:{}{path}", stage.port)]);
+    let open = |path: &str| status_of(&[&direct(stage, path)]);
     assert_eq!(open("/livez"), "200");
     // Once it has figures of some seconds.
     stage.until("it is ready", || (open("/readyz") == "200").then_some(()));
-    let openapi = format!("https://127.0.0.1:{}/openapi/v2", stage.port);
-    assert_eq!(status_of(&[&["--cert", &certificate, "--key", &key][..], &jane, &[&openapi]].concat()), "404");
+}
 
-    // KEDA's own client.
+/// Nobody without a certificate of the front proxy is believed, whatever the headers say.
+fn front_proxies_alone_are_believed(stage: &Stage) {
+    let url = direct(stage, &pods_path("v1beta2", "pods/*"));
+    let forged = ["-H", "X-Remote-User: system:admin", "-H", "X-Remote-Group: system:masters"];
+    let jane = ["-H", "X-Remote-User: jane"];
+    let shown = |authority: &Authority, file: &str, name: &str, groups: &[&str], headers: &[&str], url: &str| {
+        let pair = authority.issue(&Subject { file, name, groups, hosts: &[] }).unwrap();
+        let (certificate, key) = (pair.certificate.display().to_string(), pair.key.display().to_string());
+        status_of(&[&["--cert", &certificate, "--key", &key], headers, &[url]].concat())
+    };
+    assert_eq!(status_of(&[&url]), "401");
+    assert_eq!(status_of(&[&forged[..], &[&url]].concat()), "401", "forged headers without a certificate");
+    let (clients, proxies) = (stage.plane.authority(), stage.plane.front_proxy());
+    let stranger = shown(clients, "stranger", "front-proxy-client", &["system:masters"], &forged, &url);
+    assert_eq!(stranger, "401", "forged headers with a certificate of another authority");
+    assert_eq!(shown(proxies, "other-name", "kubelet", &[], &forged, &url), "401", "a name that is not allowed");
+    // As the front proxy itself: a user without the right, then with it.
+    let proxy = |headers: &[&str], url: &str| shown(proxies, "proxy", "front-proxy-client", &[], headers, url);
+    assert_eq!(proxy(&jane, &url), "403", "a user without the right");
+    assert_eq!(proxy(&forged, &url), "200", "system:masters, said by the front proxy");
+    let denied = stage.plane.kubectl(&["get", "--raw", &pods_path("v1beta2", "pods/*"), "--as", "jane"]).unwrap_err();
+    assert!(format!("{denied:#}").contains("Forbidden"), "{denied:#}");
+    assert_eq!(proxy(&jane, &direct(stage, "/openapi/v2")), "404");
+}
+
+fn kedas_own_client_is_answered(stage: &Stage) {
     let keda = Service { name: "keda".to_owned(), go: "1.26".to_owned(), variant: Variant::Static };
     let keda = go::build(&keda).unwrap_or_else(|error| panic!("the client does not build: {error:#}"));
     let mut command = Command::new(keda);
@@ -133,84 +133,117 @@ fn the_apis_are_served_and_the_hpa_scales_by_them() {
     );
     assert!((70.0..90.0).contains(&told["value"].as_f64().unwrap()), "{told}");
     assert!(told["stream_spec"].as_str().unwrap().contains("Unimplemented"), "{told}");
+}
 
-    // Scaled up and down.
+/// From 80 requests a second to 300, where 50 a pod are wanted.
+fn load_scales_the_deployment(stage: &Stage) {
     stage.plane.apply(&hpa(&by_pods())).unwrap();
     stage.settle(2);
     stage.set_load(300.0);
     let step = Instant::now();
     stage.until("scaled up", || (stage.desired() > 2).then_some(()));
-    let reaction = step.elapsed();
     println!(
         "from the load step to more desired replicas: {:.1} s, at a sync period of {SYNC:?}",
-        reaction.as_secs_f64()
+        step.elapsed().as_secs_f64()
     );
     stage.until("6 or 7 replicas of 50 each", || (6..=7).contains(&stage.desired()).then_some(()));
     let described = stage.plane.kubectl(&["describe", "hpa", "shop", "-n", "shop"]).unwrap();
     assert!(!described.contains("<unknown>") && described.contains(RPS), "{described}");
     let listed = stage.plane.kubectl(&["get", "hpa", "-n", "shop"]).unwrap();
     assert!(!listed.contains("<unknown>"), "{listed}");
+}
 
-    // The metrics-api killed and started again: nothing is decided meanwhile.
+/// The metrics-api, its certificate and the API server, each replaced under the controller.
+fn restarts_are_no_reason_to_scale(stage: &mut Stage) {
+    let served = |stage: &Stage, what: &str| {
+        stage.until(what, || (!stage.values(&pods_path("v1beta2", "pods/*")).is_empty()).then_some(()));
+    };
     let before = stage.desired();
+    let not_less = |desired: u64| desired >= before;
     stage.api = None;
-    thread::sleep(SYNC * 3);
-    assert_eq!(stage.desired(), before, "without metrics nothing changes");
+    stage.looked(3, Look::Failed, "without metrics nothing changes", |desired| desired == before);
     stage.start_api();
-    stage.until("served again", || (!stage.values(&pods_path("v1beta2", "pods/*")).is_empty()).then_some(()));
-    thread::sleep(SYNC * 3);
-    assert!(stage.desired() >= before, "a young rate is no reason to scale down");
+    served(stage, "served again");
+    stage.looked(3, Look::Decided, "a young rate is no reason to scale down", not_less);
 
-    // The certificate replaced under it.
     let bundle = || {
         let service = stage.plane.get(&["apiservice", "v1beta2.custom.metrics.k8s.io"]).unwrap();
         service["spec"]["caBundle"].as_str().unwrap_or_default().to_owned()
     };
     let old = bundle();
+    let renewed = "a certificate is served that was not before";
+    let certificates = stage.said(renewed);
     stage.plane.kubectl(&["delete", "secret", "gopulse-metrics-api-tls", "-n", "gopulse"]).unwrap();
     stage.until("a new caBundle", || (bundle() != old).then_some(()));
-    stage.until("served by the new certificate", || {
-        (!stage.values(&pods_path("v1beta2", "pods/*")).is_empty()).then_some(())
-    });
-    assert!(stage.desired() >= before, "a new certificate is no reason to scale down");
+    stage.says(renewed, 1, certificates);
+    served(stage, "served by the new certificate");
+    // The API server may leave the API out of its discovery for half a minute now: the controller then has no metrics, and is not
+    // waited for.
+    assert!(not_less(stage.desired()), "a new certificate is no reason to scale down");
 
-    // The API server started again.
+    let lost = "cannot be watched: what is known stands";
+    let losses = stage.said(lost);
     stage.plane.stop_api_server().unwrap();
-    thread::sleep(Duration::from_secs(3));
+    stage.says(lost, 1, losses);
     stage.plane.start_api_server().unwrap();
-    stage.until("served after the API server's restart", || {
-        (!stage.values(&pods_path("v1beta2", "pods/*")).is_empty()).then_some(())
-    });
-    thread::sleep(SYNC * 2);
-    assert!(stage.desired() >= before, "a restart is no reason to scale down");
+    served(stage, "served after the API server's restart");
+    stage.looked(2, Look::Decided, "a restart is no reason to scale down", not_less);
+}
 
-    // One agent killed: its pods' last values stand for 15 s, then they are absent, never 0.
+/// The pods' last values stand for 15 s, then they are absent, never 0.
+fn a_dead_agents_pods_become_absent(stage: &mut Stage) {
+    let before = stage.desired();
     let everyone = stage.values(&pods_path("v1beta2", "pods/*")).len();
     stage.agents.truncate(1);
     let killed = Instant::now();
-    let gone = stage.until("the pods of the dead agent are absent", || {
-        let values = stage.values(&pods_path("v1beta2", "pods/*"));
+    let mut oldest = 0;
+    stage.until("the pods of the dead agent are absent", || {
+        let list = stage.raw(&pods_path("v1beta2", "pods/*")).ok()?;
+        let values = values_of(&list);
         assert!(values.values().all(|it| *it > 20.0), "never 0: {values:?}");
-        (values.len() < everyone).then(|| killed.elapsed())
+        oldest = oldest.max(lag(&list));
+        (values.len() < everyone).then_some(())
     });
-    println!("a dead agent's pods are absent after {:.1} s", gone.as_secs_f64());
-    assert!(gone > Duration::from_secs(13), "too early: {gone:?}");
+    println!(
+        "a dead agent's pods are absent after {:.1} s; their values were {oldest} s older than the others'",
+        killed.elapsed().as_secs_f64()
+    );
+    // Of 15 s; asked now and then, and frames come late where the CPUs are busy.
+    assert!((8..=30).contains(&oldest), "the values stood for {oldest} s");
     let total = stage.raw(&pods_path("v1beta2", "deployments.apps/shop")).unwrap_err();
     assert!(total.contains("silent"), "a total that lacks pods is no total: {total}");
-    thread::sleep(SYNC * 3);
-    assert!(stage.desired() >= before, "missing pods are no reason to scale down");
-    // Somebody else's APIService is left alone.
+    stage.looked(3, Look::Decided, "missing pods are no reason to scale down", |desired| desired >= before);
+}
+
+/// By how many seconds the oldest value of a list is older than the newest: by the time that each says itself, so that it does
+/// not matter how long the answer took.
+fn lag(list: &Value) -> u64 {
+    let stamps = list["items"].as_array().into_iter().flatten().filter_map(|item| item["timestamp"].as_str());
+    let seconds: Vec<u64> = stamps
+        .map(|stamp| {
+            let time = &stamp[stamp.find('T').expect("a date and a time") + 1..];
+            let parts = time.trim_end_matches('Z').split(':').map(|part| part.parse::<u64>().expect("a number"));
+            parts.fold(0, |sum, part| 60 * sum + part)
+        })
+        .collect();
+    let (Some(first), Some(last)) = (seconds.iter().min(), seconds.iter().max()) else { return 0 };
+    // Over midnight the older has the greater number.
+    (last - first).min(86_400 - (last - first))
+}
+
+fn an_apiservice_of_others_is_left_alone(stage: &Stage) {
     let mut taken = stage.plane.get(&["apiservice", "v1beta1.external.metrics.k8s.io"]).unwrap();
     taken["spec"]["service"] = json!({"name": "keda-operator-metrics-apiserver", "namespace": "keda", "port": 443});
     taken["spec"]["caBundle"] = json!("S0VEQQ==");
     taken["metadata"] = json!({"name": "v1beta1.external.metrics.k8s.io"});
     stage.plane.apply(&taken.to_string()).unwrap();
-    thread::sleep(Duration::from_secs(13));
+    stage.says("belongs to Service keda/keda-operator-metrics-apiserver", 1, 0);
+    // It says so at every look.
+    let looks = "belongs to another";
+    stage.says(looks, 2, stage.said(looks));
     let left = stage.plane.get(&["apiservice", "v1beta1.external.metrics.k8s.io"]).unwrap();
     assert_eq!(
         (&left["spec"]["caBundle"], &left["spec"]["service"]["namespace"]),
         (&json!("S0VEQQ=="), &json!("keda"))
     );
-    let log = fs::read_to_string(stage.directory.join("metrics-api.log")).unwrap();
-    assert!(log.contains("belongs to Service keda/keda-operator-metrics-apiserver"), "it is said in the log");
 }

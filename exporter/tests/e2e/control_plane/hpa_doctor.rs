@@ -1,10 +1,11 @@
 //! `gopulse hpa doctor` against set-ups that are each broken in one place: it must name that link, and be content with the whole
 //! chain before and after.
 
-use std::{process::Command, thread, time::Duration};
+use std::process::Command;
 
-use crate::support::stage::{RPS, Stage, by_pods, hpa};
+use crate::support::stage::{PATIENCE, RPS, Stage, by_pods, hpa};
 use serde_json::{Value, json};
+use xtask::cluster::wait_for;
 
 /// The report, and whether it is content.
 fn doctor(stage: &Stage, arguments: &[&str]) -> (String, bool) {
@@ -14,24 +15,35 @@ fn doctor(stage: &Stage, arguments: &[&str]) -> (String, bool) {
     (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.success())
 }
 
-/// Asks until the doctor names this link with these words: conditions of the API server come after a moment.
-fn names(stage: &Stage, arguments: &[&str], link: &str, words: &str) {
+/// Asks until the report is a right one: conditions of the API server come after a moment.
+fn told(stage: &Stage, arguments: &[&str], what: &str, right: impl Fn(&str, bool) -> bool) -> String {
     let mut last = String::new();
-    for _ in 0..60 {
+    wait_for(what, PATIENCE, || {
         let (report, content) = doctor(stage, arguments);
-        let broken = report.lines().find(|line| line.starts_with("BROKEN")).unwrap_or_default().to_owned();
-        if !content && broken.starts_with(&format!("BROKEN  {link}:")) && broken.contains(words) {
-            println!("named: {broken}");
-            return;
-        }
+        let right = right(&report, content);
         last = report;
-        thread::sleep(Duration::from_millis(700));
-    }
-    panic!("the doctor was to name {link} with {words:?}, but said\n{last}");
+        Ok(right.then_some(()))
+    })
+    .unwrap_or_else(|error| panic!("{error:#}, but it said\n{last}"));
+    last
+}
+
+/// The link that the doctor calls broken.
+fn broken(report: &str) -> &str {
+    report.lines().find(|line| line.starts_with("BROKEN")).unwrap_or_default()
+}
+
+/// Asks until the doctor names this link with these words.
+fn names(stage: &Stage, arguments: &[&str], link: &str, words: &str) {
+    let start = format!("BROKEN  {link}:");
+    let report = told(stage, arguments, &format!("the doctor names {link} with {words:?}"), |report, content| {
+        !content && broken(report).starts_with(&start) && broken(report).contains(words)
+    });
+    println!("named: {}", broken(&report));
 }
 
 fn content(stage: &Stage) {
-    stage.until("the doctor is content", || doctor(stage, &SHOP).1.then_some(()));
+    told(stage, &SHOP, "the doctor is content", |_, content| content);
 }
 
 const SHOP: [&str; 3] = ["shop", "--namespace", "shop"];
@@ -47,126 +59,139 @@ fn pods_metric(name: &str, selector: &Value) -> Value {
     json!({"type": "Pods", "pods": {"metric": {"name": name, "selector": selector}, "target": {"type": "AverageValue", "averageValue": "50"}}})
 }
 
+fn kubectl(stage: &Stage, arguments: &[&str]) -> String {
+    stage.plane.kubectl(arguments).unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+fn apply(stage: &Stage, text: &str) {
+    stage.plane.apply(text).unwrap_or_else(|error| panic!("{error:#}"));
+}
+
 #[test]
 fn the_doctor_names_the_broken_link() {
     let mut stage = Stage::set();
-    let kubectl =
-        |stage: &Stage, arguments: &[&str]| stage.plane.kubectl(arguments).unwrap_or_else(|error| panic!("{error:#}"));
-    let apply = |stage: &Stage, text: &str| drop(stage.plane.apply(text).unwrap_or_else(|error| panic!("{error:#}")));
-    let whole = hpa(&by_pods());
-    apply(&stage, &whole);
+    apply(&stage, &hpa(&by_pods()));
     content(&stage);
     // From here on the metrics-api leaves the APIServices as they are.
     stage.api = None;
     stage.start_api_with(false);
     content(&stage);
 
-    // 1. Another namespace, or another name.
-    names(&stage, &["shop", "--namespace", "default"], "HPA", "there is no HPA shop in namespace default");
-    // 2. A target that is not there.
+    what_is_scaled(&stage);
+    what_is_asked_for(&stage);
+    the_controllers_rights(&stage);
+    an_agent_that_died(&mut stage);
+    the_way_to_the_api(&stage);
+    the_long_road(&stage);
+}
+
+/// The HPA, its target, and the target's pods.
+fn what_is_scaled(stage: &Stage) {
+    let whole = hpa(&by_pods());
+    names(stage, &["shop", "--namespace", "default"], "HPA", "there is no HPA shop in namespace default");
+    // A target that is not there.
     apply(
-        &stage,
+        stage,
         &whole
             .replace("\"name\":\"shop\"},\"minReplicas\"", "\"name\":\"shoq\"},\"minReplicas\"")
             .replace("\"Deployment\",\"name\":\"shop\"", "\"Deployment\",\"name\":\"shoq\""),
     );
-    names(&stage, &SHOP, "workload", "there is no Deployment shoq");
-    apply(&stage, &whole);
-    // 3. Scaled to 0 by hand.
-    kubectl(&stage, &["scale", "deployment", "shop", "-n", "shop", "--replicas=0"]);
-    names(&stage, &SHOP, "workload", "has 0 replicas");
-    kubectl(&stage, &["scale", "deployment", "shop", "-n", "shop", "--replicas=2"]);
-    content(&stage);
-    // 4. A pod that is not to be measured.
-    kubectl(&stage, &["annotate", "pods", "--all", "-n", "shop", "--overwrite", "gopulse.io/enabled=false"]);
-    names(&stage, &SHOP, "opt-in", "gopulse.io/enabled");
-    kubectl(&stage, &["annotate", "pods", "--all", "-n", "shop", "--overwrite", "gopulse.io/enabled=true"]);
-    // 5. A histogram's name.
-    apply(&stage, &hpa(&pods_metric("http_server_request_duration_seconds", &Value::Null)));
-    names(&stage, &SHOP, "HPA's metrics", "is the name of a histogram");
-    // 6. A quantile divided by the pods.
+    names(stage, &SHOP, "workload", "there is no Deployment shoq");
+    apply(stage, &whole);
+    // Scaled to 0 by hand.
+    kubectl(stage, &["scale", "deployment", "shop", "-n", "shop", "--replicas=0"]);
+    names(stage, &SHOP, "workload", "has 0 replicas");
+    kubectl(stage, &["scale", "deployment", "shop", "-n", "shop", "--replicas=2"]);
+    content(stage);
+    // A pod that is not to be measured.
+    kubectl(stage, &["annotate", "pods", "--all", "-n", "shop", "--overwrite", "gopulse.io/enabled=false"]);
+    names(stage, &SHOP, "opt-in", "gopulse.io/enabled");
+    kubectl(stage, &["annotate", "pods", "--all", "-n", "shop", "--overwrite", "gopulse.io/enabled=true"]);
+}
+
+/// The HPA's metrics.
+fn what_is_asked_for(stage: &Stage) {
+    // A histogram's name.
+    apply(stage, &hpa(&pods_metric("http_server_request_duration_seconds", &Value::Null)));
+    names(stage, &SHOP, "HPA's metrics", "is the name of a histogram");
+    // A quantile divided by the pods.
     let p99 = "http_server_request_duration_p99_milliseconds";
-    apply(&stage, &hpa(&object(p99, &json!({"type": "AverageValue", "averageValue": "250"}))));
-    names(&stage, &SHOP, "HPA's metrics", "give target.type Value");
-    apply(&stage, &hpa(&object(p99, &json!({"type": "Value", "value": "250"}))));
-    content(&stage);
-    // 7. A metric that nobody serves.
-    apply(&stage, &hpa(&pods_metric("http_requests_per_second", &Value::Null)));
-    names(&stage, &SHOP, "discovery", "has no metric http_requests_per_second");
-    // 8. A selector over labels that no figures have.
-    apply(&stage, &hpa(&pods_metric(RPS, &json!({"matchLabels": {"http_route": "/nowhere"}}))));
-    names(&stage, &SHOP, "values", "is 0 at every pod with the selector http_route=/nowhere");
-    apply(&stage, &whole);
-    content(&stage);
-    // 9. The controller may not ask.
+    apply(stage, &hpa(&object(p99, &json!({"type": "AverageValue", "averageValue": "250"}))));
+    names(stage, &SHOP, "HPA's metrics", "give target.type Value");
+    apply(stage, &hpa(&object(p99, &json!({"type": "Value", "value": "250"}))));
+    content(stage);
+    // A metric that nobody serves.
+    apply(stage, &hpa(&pods_metric("http_requests_per_second", &Value::Null)));
+    names(stage, &SHOP, "discovery", "has no metric http_requests_per_second");
+    // A selector over labels that no figures have.
+    apply(stage, &hpa(&pods_metric(RPS, &json!({"matchLabels": {"http_route": "/nowhere"}}))));
+    names(stage, &SHOP, "values", "is 0 at every pod with the selector http_route=/nowhere");
+    apply(stage, &hpa(&by_pods()));
+    content(stage);
+}
+
+/// The controller may not ask.
+fn the_controllers_rights(stage: &Stage) {
     let role = "system:controller:horizontal-pod-autoscaler";
-    let before = stage.plane.get(&["clusterrole", role]).unwrap();
-    let mut without = before.clone();
-    let rules = without["rules"].as_array_mut().unwrap();
-    rules.retain(|rule| !rule["apiGroups"].to_string().contains("custom.metrics.k8s.io"));
-    kubectl(
-        &stage,
-        &[
-            "patch",
-            "clusterrole",
-            role,
-            "--type=json",
-            "-p",
-            &json!([{"op": "replace", "path": "/rules", "value": without["rules"]}]).to_string(),
-        ],
-    );
-    names(&stage, &SHOP, "controller's rights", "may not get custom.metrics.k8s.io");
-    kubectl(
-        &stage,
-        &[
-            "patch",
-            "clusterrole",
-            role,
-            "--type=json",
-            "-p",
-            &json!([{"op": "replace", "path": "/rules", "value": before["rules"]}]).to_string(),
-        ],
-    );
-    // 10. An agent that died.
-    let second = stage.agents.pop();
-    drop(second);
-    names(&stage, &SHOP, "values", "pods have no value of");
-    // 11. A caBundle of something else.
-    let services = ["v1beta1.custom.metrics.k8s.io", "v1beta2.custom.metrics.k8s.io"];
-    let right = stage.plane.get(&["apiservice", services[1]]).unwrap()["spec"]["caBundle"].as_str().unwrap().to_owned();
-    let patch = |stage: &Stage, ca: &str| {
-        for name in services {
-            kubectl(
-                stage,
-                &["patch", "apiservice", name, "--type=merge", "-p", &json!({"spec": {"caBundle": ca}}).to_string()],
-            );
-        }
+    let before = stage.plane.get(&["clusterrole", role]).unwrap()["rules"].clone();
+    let replace = |rules: &Value| {
+        let patch = json!([{"op": "replace", "path": "/rules", "value": rules}]).to_string();
+        kubectl(stage, &["patch", "clusterrole", role, "--type=json", "-p", &patch]);
     };
-    let wrong = std::fs::read(&stage.plane.authority().certificate).unwrap();
-    patch(&stage, &base64(&wrong));
-    names(&stage, &SHOP, "APIService", "its caBundle is not that of the server's certificate");
-    patch(&stage, &right);
-    // 12. The Service is gone.
-    let service = stage.plane.get(&["service", "gopulse-metrics-api", "-n", "gopulse"]).unwrap();
-    kubectl(&stage, &["delete", "service", "gopulse-metrics-api", "-n", "gopulse"]);
-    names(&stage, &SHOP, "APIService", "there is no Service gopulse-metrics-api");
-    let again = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "gopulse-metrics-api", "namespace": "gopulse"}, "spec": {"type": service["spec"]["type"], "externalName": service["spec"]["externalName"]}});
-    apply(&stage, &again.to_string());
-    // 13. By External, which nobody serves.
-    kubectl(&stage, &["delete", "apiservice", "v1beta1.external.metrics.k8s.io"]);
-    let external = json!({"type": "External", "external": {"metric": {"name": RPS}, "target": {"type": "AverageValue", "averageValue": "50"}}});
-    apply(&stage, &hpa(&external));
-    names(&stage, &SHOP, "APIService", "nobody serves external.metrics.k8s.io");
-    // 14. On the long road: a PodMonitor without honorLabels.
-    apply(&stage, POD_MONITORS);
-    stage.until("PodMonitors can be made", || stage.plane.apply(MONITOR).ok());
-    apply(&stage, &json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "prometheus-adapter", "namespace": "gopulse"}, "spec": {"type": "ExternalName", "externalName": "localhost"}}).to_string());
-    for name in services {
-        let to_adapter = json!({"spec": {"caBundle": null, "insecureSkipTLSVerify": true, "service": {"name": "prometheus-adapter"}}});
-        kubectl(&stage, &["patch", "apiservice", name, "--type=merge", "-p", &to_adapter.to_string()]);
+    let mut without = before.clone();
+    let rules = without.as_array_mut().unwrap();
+    rules.retain(|rule| !rule["apiGroups"].to_string().contains("custom.metrics.k8s.io"));
+    replace(&without);
+    names(stage, &SHOP, "controller's rights", "may not get custom.metrics.k8s.io");
+    replace(&before);
+}
+
+fn an_agent_that_died(stage: &mut Stage) {
+    drop(stage.agents.pop());
+    names(stage, &SHOP, "values", "pods have no value of");
+}
+
+/// The APIServices of the custom metrics.
+const SERVICES: [&str; 2] = ["v1beta1.custom.metrics.k8s.io", "v1beta2.custom.metrics.k8s.io"];
+
+/// Merges the same into both.
+fn patch_services(stage: &Stage, patch: &Value) {
+    for name in SERVICES {
+        kubectl(stage, &["patch", "apiservice", name, "--type=merge", "-p", &patch.to_string()]);
     }
-    apply(&stage, &whole);
-    names(&stage, &SHOP, "PodMonitor", "does not set honorLabels: true");
+}
+
+/// From the API server to the metrics-api.
+fn the_way_to_the_api(stage: &Stage) {
+    // A caBundle of something else.
+    let right = stage.plane.get(&["apiservice", SERVICES[1]]).unwrap()["spec"]["caBundle"].clone();
+    let wrong = std::fs::read(&stage.plane.authority().certificate).unwrap();
+    patch_services(stage, &json!({"spec": {"caBundle": base64(&wrong)}}));
+    names(stage, &SHOP, "APIService", "its caBundle is not that of the server's certificate");
+    patch_services(stage, &json!({"spec": {"caBundle": right}}));
+    // The Service is gone.
+    let service = stage.plane.get(&["service", "gopulse-metrics-api", "-n", "gopulse"]).unwrap();
+    kubectl(stage, &["delete", "service", "gopulse-metrics-api", "-n", "gopulse"]);
+    names(stage, &SHOP, "APIService", "there is no Service gopulse-metrics-api");
+    let again = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "gopulse-metrics-api", "namespace": "gopulse"}, "spec": {"type": service["spec"]["type"], "externalName": service["spec"]["externalName"]}});
+    apply(stage, &again.to_string());
+    // By External, which nobody serves.
+    kubectl(stage, &["delete", "apiservice", "v1beta1.external.metrics.k8s.io"]);
+    let external = json!({"type": "External", "external": {"metric": {"name": RPS}, "target": {"type": "AverageValue", "averageValue": "50"}}});
+    apply(stage, &hpa(&external));
+    names(stage, &SHOP, "APIService", "nobody serves external.metrics.k8s.io");
+}
+
+/// By prometheus-adapter: a PodMonitor without honorLabels.
+fn the_long_road(stage: &Stage) {
+    apply(stage, POD_MONITORS);
+    stage.until("PodMonitors can be made", || stage.plane.apply(MONITOR).ok());
+    apply(stage, &json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "prometheus-adapter", "namespace": "gopulse"}, "spec": {"type": "ExternalName", "externalName": "localhost"}}).to_string());
+    let to_adapter =
+        json!({"spec": {"caBundle": null, "insecureSkipTLSVerify": true, "service": {"name": "prometheus-adapter"}}});
+    patch_services(stage, &to_adapter);
+    apply(stage, &hpa(&by_pods()));
+    names(stage, &SHOP, "PodMonitor", "does not set honorLabels: true");
 }
 
 const POD_MONITORS: &str = r#"{"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",

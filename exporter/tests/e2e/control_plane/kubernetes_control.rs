@@ -26,7 +26,7 @@ fn pods(plane: &ControlPlane) -> usize {
 fn deployments_make_pods_and_the_api_server_comes_back() {
     let mut plane = ControlPlane::start(&Options::default()).expect("it starts");
     plane.apply(DEPLOYMENT).expect("a Deployment is accepted");
-    let patience = std::time::Duration::from_secs(30);
+    let patience = std::time::Duration::from_mins(2);
     let three = |plane: &ControlPlane| Ok((pods(plane) == 3).then_some(()));
     wait_for("three pods", patience, || three(&plane)).expect("the controllers work");
     let owner = plane.get(&["replicasets", "-l", "app=shop"]).expect("there is one");

@@ -17,15 +17,16 @@ use std::{
 use serde_json::{Value, json};
 use xtask::{
     cluster::{ControlPlane, Options, free_port, wait_for},
-    util,
+    exposition, util,
 };
 
 /// The metrics that the tests ask for.
 pub(crate) const RPS: &str = "http_server_requests_per_second";
 pub(crate) const CUSTOM: &str = "/apis/custom.metrics.k8s.io";
-const PATIENCE: Duration = Duration::from_mins(1);
+/// On a machine that others burn, and the controller waits longer after each failure.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(4);
 /// The controller's sync period.
-pub(crate) const SYNC: Duration = Duration::from_secs(2);
+pub(crate) const SYNC: Duration = Duration::from_secs(1);
 
 /// A process that ends with this value.
 pub(crate) struct Running(pub(crate) Child);
@@ -44,6 +45,15 @@ pub(crate) struct Load {
     pub(crate) latency_seconds: f64,
 }
 
+/// What came of a look of the HPA controller, as its own metric `reconciliations_total` names it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Look {
+    /// It had its metrics and decided by them.
+    Decided,
+    /// It had no metrics, or could not do what it wanted.
+    Failed,
+}
+
 pub(crate) struct Stage {
     pub(crate) plane: ControlPlane,
     pub(crate) directory: PathBuf,
@@ -54,6 +64,8 @@ pub(crate) struct Stage {
     pub(crate) keda: u16,
     pub(crate) load: Arc<Mutex<Load>>,
     stop: Arc<AtomicBool>,
+    /// Where kube-controller-manager serves its metrics.
+    controllers: u16,
     /// Keeps pods' status and the agents' script.
     keeper: Option<thread::JoinHandle<()>>,
 }
@@ -91,7 +103,13 @@ pub(crate) fn by_pods() -> Value {
 impl Stage {
     /// A control plane, two rehearsed agents, the metrics-api, and a Deployment of two pods under 80 requests a second.
     pub(crate) fn set() -> Self {
-        let options = Options { autoscaler_period: SYNC, ..Options::default() };
+        let controllers = free_port().unwrap();
+        let controller_manager = vec![
+            "--bind-address=127.0.0.1".to_owned(),
+            format!("--secure-port={controllers}"),
+            "--authorization-always-allow-paths=/metrics".to_owned(),
+        ];
+        let options = Options { autoscaler_period: SYNC, controller_manager, ..Options::default() };
         let plane = ControlPlane::start(&options).unwrap_or_else(|error| panic!("no control plane: {error:#}"));
         let directory = plane.directory().join("hpa");
         fs::create_dir_all(&directory).unwrap();
@@ -119,6 +137,7 @@ impl Stage {
             keda,
             load,
             stop: Arc::default(),
+            controllers,
             keeper: None,
         };
         stage.keep();
@@ -229,10 +248,50 @@ impl Stage {
         serde_json::from_str(&text).map_err(|error| format!("{error}: {text}"))
     }
 
+    /// What the metrics-api has logged.
+    pub(crate) fn api_log(&self) -> String {
+        fs::read_to_string(self.directory.join("metrics-api.log")).unwrap_or_default()
+    }
+
+    /// How many lines of the metrics-api's log have these words.
+    pub(crate) fn said(&self, words: &str) -> usize {
+        self.api_log().lines().filter(|line| line.contains(words)).count()
+    }
+
+    /// Waits until the metrics-api has logged these words so many times more than `before`.
+    pub(crate) fn says(&self, words: &str, more: usize, before: usize) {
+        self.until(&format!("the metrics-api logs {words:?}"), || (self.said(words) >= before + more).then_some(()));
+    }
+
+    /// How often the HPA controller has looked so far, with this outcome. None where it does not say.
+    fn looks(&self, outcome: Look) -> Option<u64> {
+        let url = format!("https://127.0.0.1:{}/metrics", self.controllers);
+        let text = util::output(Command::new("curl").args(["-skf", "--max-time", "10", &url])).ok()?;
+        let name = "horizontal_pod_autoscaler_controller_reconciliations_total";
+        let looks = exposition::parse(&text).into_iter().filter(|sample| sample.name == name);
+        let wanted = looks.filter(|look| (look.label("error") == "none") == matches!(outcome, Look::Decided));
+        Some(wanted.map(|look| look.value as u64).sum())
+    }
+
+    /// Waits until the HPA controller has looked so many times more, with this outcome, and asserts all the while that as many
+    /// replicas are desired as `right` says.
+    pub(crate) fn looked(&self, more: u64, outcome: Look, why: &str, right: impl Fn(u64) -> bool) {
+        let before = self.until("the controller tells how often it looked", || self.looks(outcome));
+        let mut seen = before;
+        self.until(&format!("{more} looks of the HPA controller: {outcome:?}"), || {
+            let looks = self.looks(outcome).filter(|looks| *looks > seen)?;
+            seen = looks;
+            let desired = self.desired();
+            assert!(right(desired), "{why}, but {desired} replicas are desired");
+            // The first may have been under way when this was called.
+            (looks > before + more).then_some(())
+        });
+    }
+
     /// Waits until a path is answered so.
     pub(crate) fn until<T>(&self, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
         wait_for(what, PATIENCE, || Ok(ask())).unwrap_or_else(|error| {
-            let log = fs::read_to_string(self.directory.join("metrics-api.log")).unwrap_or_default();
+            let log = self.api_log();
             let tail: Vec<&str> = log.lines().rev().take(40).collect();
             let tail: Vec<&str> = tail.into_iter().rev().collect();
             let events = self.plane.kubectl(&["describe", "hpa", "-n", "shop"]).unwrap_or_default();
@@ -241,18 +300,12 @@ impl Stage {
     }
 
     pub(crate) fn values(&self, path: &str) -> BTreeMap<String, f64> {
-        let Ok(list) = self.raw(path) else { return BTreeMap::new() };
-        let items = list["items"].as_array().cloned().unwrap_or_default();
-        items
-            .iter()
-            .map(|item| {
-                (item["describedObject"]["name"].as_str().unwrap_or_default().to_owned(), quantity(&item["value"]))
-            })
-            .collect()
+        self.raw(path).map(|list| values_of(&list)).unwrap_or_default()
     }
 
+    /// As many replicas as the HPA wants; 0 before it has looked.
     pub(crate) fn desired(&self) -> u64 {
-        let hpa = self.plane.get(&["hpa", "shop", "-n", "shop"]).unwrap_or_default();
+        let hpa = self.until("the API server has the HPA", || self.plane.get(&["hpa", "shop", "-n", "shop"]).ok());
         hpa["status"]["desiredReplicas"].as_u64().unwrap_or(0)
     }
 
@@ -268,6 +321,13 @@ impl Drop for Stage {
             let _ = keeper.join();
         }
     }
+}
+
+/// A MetricValueList's values, by the names of what they are of.
+pub(crate) fn values_of(list: &Value) -> BTreeMap<String, f64> {
+    let items = list["items"].as_array().into_iter().flatten();
+    let name = |item: &Value| item["describedObject"]["name"].as_str().unwrap_or_default().to_owned();
+    items.map(|item| (name(item), quantity(&item["value"]))).collect()
 }
 
 pub(crate) fn quantity(value: &Value) -> f64 {
