@@ -4,7 +4,7 @@
 
 /// The agent and plain processes: needs root, Go, and nothing of Kubernetes.
 mod agent;
-/// What needs kube-apiserver and the HPA's controller, and no kubelet: no root, no containers.
+/// What needs kube-apiserver and the HPA's controller, and no kubelet: no containers, no probes.
 mod control_plane;
 /// Long forms: every Go release and way of building, soaks, churn, outages, programs of others.
 mod long;

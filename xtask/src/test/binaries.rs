@@ -119,8 +119,8 @@ impl Binaries {
         }
     }
 
-    /// The end-to-end tests' executable, with what they need of the environment, which sudo would not pass on.
-    pub(super) fn end_to_end_command(&self, as_root: bool, full: bool) -> Result<Command> {
+    /// The end-to-end tests' executable, as root, with what they need of the environment, which sudo would not pass on.
+    pub(super) fn end_to_end_command(&self, full: bool) -> Result<Command> {
         let mut environment = vec![
             (AGENT, self.agent.display().to_string()),
             (build::BPF_DIR, build::bpf_directory().display().to_string()),
@@ -148,14 +148,7 @@ impl Binaries {
                 environment.push((name, (*value).to_owned()));
             }
         }
-        let executable = &self.end_to_end.executable;
-        let mut command = if as_root {
-            util::as_root(executable, &environment)?
-        } else {
-            let mut command = Command::new(executable);
-            command.envs(environment);
-            command
-        };
+        let mut command = util::as_root(&self.end_to_end.executable, &environment)?;
         command.current_dir(&self.end_to_end.directory);
         Ok(command)
     }

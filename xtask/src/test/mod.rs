@@ -20,6 +20,13 @@ use crate::{build, fuzz, setup, util};
 /// Names the agent's binary to the end-to-end tests.
 pub const AGENT: &str = "GOPULSE_BIN";
 
+/// The folders of `exporter/tests/e2e`, in the order in which they run.
+const TIERS: [&str; 4] = ["agent", CONTROL_PLANE, "node", LONG];
+/// The tier that has no probes, and so runs beside the others.
+const CONTROL_PLANE: &str = "control_plane";
+/// The tier that only `--full` runs.
+const LONG: &str = "long";
+
 /// Debian's kernels that every run boots: one without `uprobe_multi`, one with it.
 const KERNELS: [&str; 2] = ["6.1", "6.12"];
 
@@ -172,40 +179,30 @@ impl Plan {
     /// The end-to-end tests, a tier each.
     fn end_to_end(&mut self, options: &Options, binaries: &Binaries) -> Result<()> {
         let tests = binaries.end_to_end.list()?;
-        // Every run has the regular ones.
-        for (tier, regular) in [("agent::", true), ("control_plane::", true), ("node::", true), ("long::", false)] {
-            let filter = options.filter.as_deref().unwrap_or_default();
-            let of_tier = tests.iter().filter(|name| name.starts_with(tier));
-            let chosen: Vec<&String> = of_tier.filter(|name| name.contains(filter)).collect();
-            if chosen.is_empty() {
+        for (tier, names) in by_tier(&tests, options.filter.as_deref().unwrap_or_default())? {
+            if tier == LONG && !options.full && options.filter.is_none() {
+                self.left_out.extend(names.into_iter().map(str::to_owned));
                 continue;
             }
-            if !regular && !options.full && options.filter.is_none() {
-                self.left_out.extend(chosen.into_iter().cloned());
-                continue;
-            }
-            let tier = tier.trim_end_matches("::");
-            let as_root = tier != "control_plane";
             // What is built beside the others comes last.
-            let (of_image, others): (Vec<&String>, Vec<&String>) =
-                chosen.into_iter().partition(|name| name.starts_with("long::image"));
+            let (of_image, others): (Vec<&str>, Vec<&str>) =
+                names.into_iter().partition(|name| name.starts_with("long::image"));
             let mut commands = Vec::new();
             for names in [others, of_image].into_iter().filter(|names| !names.is_empty()) {
-                let mut command = binaries.end_to_end_command(as_root, options.full)?;
+                let mut command = binaries.end_to_end_command(options.full)?;
                 // They share the machine's measured things, its CPUs and its probes, so they take turns.
                 command.args(["--test-threads", "1", "--nocapture", "--exact"]).args(names);
                 commands.push(command);
             }
             let tests = section(&format!("end-to-end: {tier}"), Counts::Tests, commands);
-            if as_root || options.filter.is_some() {
+            if tier != CONTROL_PLANE || options.filter.is_some() {
                 self.foreground.push(tests);
-            } else {
-                let mut compile = Command::new("nice");
-                compile.args(["-n", "15"]).arg(util::myself()?);
-                compile.args(["cluster", "setup", "--control-plane"]);
-                self.beside.push(section("Kubernetes' control plane", Counts::Preparation, [compile]));
-                self.beside.push(tests);
+                continue;
             }
+            let mut compile = Command::new("nice");
+            compile.args(["-n", "15"]).arg(util::myself()?).args(["cluster", "setup", "--control-plane"]);
+            self.beside.push(section("Kubernetes' control plane", Counts::Preparation, [compile]));
+            self.beside.push(tests);
         }
         Ok(())
     }
@@ -261,6 +258,19 @@ impl Plan {
     }
 }
 
+/// The end-to-end tests with `filter` in their name, tier by tier; an error where one is in no tier.
+fn by_tier<'a>(tests: &'a [String], filter: &str) -> Result<Vec<(&'static str, Vec<&'a str>)>> {
+    let tier_of = |name: &str| name.split("::").next().and_then(|first| TIERS.into_iter().find(|tier| *tier == first));
+    if let Some(lost) = tests.iter().find(|name| tier_of(name).is_none()) {
+        bail!("the end-to-end test {lost} is in none of {}: nothing would run it", TIERS.join(", "));
+    }
+    let of = |tier: &'static str| {
+        let of_tier = tests.iter().map(String::as_str).filter(|name| tier_of(name) == Some(tier));
+        (tier, of_tier.filter(|name| name.contains(filter)).collect::<Vec<_>>())
+    };
+    Ok(TIERS.map(of).into_iter().filter(|(_, names)| !names.is_empty()).collect())
+}
+
 fn section(name: &str, counts: Counts, commands: impl IntoIterator<Item = Command>) -> Section {
     Section { name: name.to_owned(), counts, commands: commands.into_iter().collect() }
 }
@@ -270,4 +280,33 @@ fn xtask(arguments: &[&str]) -> Result<Command> {
     let mut command = Command::new(util::myself()?);
     command.args(arguments).env("GOPULSE_ROOT", util::root());
     Ok(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::by_tier;
+
+    fn names() -> Vec<String> {
+        ["agent::counts::http1", "long::soak::soak", "node::kubernetes::counts"].map(str::to_owned).to_vec()
+    }
+
+    #[test]
+    fn tests_are_run_tier_by_tier() {
+        let all = vec![
+            ("agent", vec!["agent::counts::http1"]),
+            ("node", vec!["node::kubernetes::counts"]),
+            ("long", vec!["long::soak::soak"]),
+        ];
+        assert_eq!(by_tier(&names(), "").unwrap(), all);
+        let counts = vec![all[0].clone(), all[1].clone()];
+        assert_eq!(by_tier(&names(), "counts").unwrap(), counts);
+        assert_eq!(by_tier(&names(), "nothing").unwrap(), []);
+    }
+
+    #[test]
+    fn a_test_in_no_tier_is_not_left_out_in_silence() {
+        let tests = [names(), vec!["agents::counts::http1".to_owned()]].concat();
+        let error = by_tier(&tests, "soak").unwrap_err().to_string();
+        assert!(error.contains("agents::counts::http1"), "{error}");
+    }
 }
