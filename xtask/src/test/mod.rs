@@ -30,6 +30,9 @@ const LONG: &str = "long";
 /// Debian's kernels that every run boots: one without `uprobe_multi`, one with it.
 const KERNELS: [&str; 2] = ["6.1", "6.12"];
 
+/// What gobinary's long form builds C code for arm64 by.
+const ARM64_COMPILER: [(&str, &str); 1] = [("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu libc6-dev-arm64-cross")];
+
 /// Options of `cargo xtask test`.
 #[derive(Debug, Args)]
 pub struct Options {
@@ -54,7 +57,10 @@ pub fn run(options: &Options) -> Result<()> {
     if !options.unit {
         // Asked for at the start: a password prompt after ten minutes of tests would be missed.
         util::ensure_root()?;
-        prepared(&mut rows, "set-up", || setup::run().map(drop))?;
+        prepared(&mut rows, "set-up", || {
+            setup::run()?;
+            if options.full { util::install(&ARM64_COMPILER) } else { Ok(()) }
+        })?;
         prepared(&mut rows, "eBPF objects", build::objects)?;
     }
     let binaries = prepared(&mut rows, "build", || Binaries::build(options.unit))?;
