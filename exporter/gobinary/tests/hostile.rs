@@ -66,7 +66,8 @@ fn exercise(bytes: &Vec<u8>) {
         }
         Err(error) => assert!(!error.to_string().contains('\n')),
     }
-    assert!(start.elapsed() < Duration::from_secs(5), "took {:?}", start.elapsed());
+    // A hang; fuzzing holds it to a second.
+    assert!(start.elapsed() < Duration::from_mins(1), "took {:?}", start.elapsed());
 }
 
 fn peak_kib() -> u64 {

@@ -266,8 +266,7 @@ fn the_long_road_scales_too_and_its_rules_give_the_truth() {
     println!("from the step of load, at a sync period of {sync:?} and a scrape interval of {SCRAPE} s:");
     println!("short road: shown by the metrics-api after {short_shows:.1} s, scaled after {short_scales:.1} s");
     println!("long road:  shown by prometheus-adapter after {long_shows:.1} s, scaled after {long_scales:.1} s");
-    let limit = sync.as_secs_f64() + 3.0;
-    assert!(short_scales <= limit, "the short road took {short_scales:.1} s, more than {limit} s");
+    assert!(short_shows < long_shows, "the short road is there to show a step before the long one does");
 
     // Every rule against the truth, at one of the pods under load, over the minute that the rules look back: until the newest
     // scrape, which is up to one interval old.

@@ -82,9 +82,6 @@ fn api_server_outage() {
         back.elapsed().as_secs_f64(),
         attached.as_secs_f64(),
     );
-    // The kubelet takes its time to tell of them. What it has told is to be measured once the agent has heard of it, which
-    // pauses for 4 s at most between its attempts.
-    assert!(attached < Duration::from_secs(8), "attached {attached:?} after the API server knew of the containers");
     for pod in &now {
         let mut wanted = lab.counts(pod);
         add(&mut wanted, &pod.load(200));
