@@ -21,11 +21,12 @@ use crate::{build, fuzz, setup, util};
 pub const AGENT: &str = "GOPULSE_BIN";
 
 /// The folders of `exporter/tests/e2e`, in the order in which they run.
-const TIERS: [&str; 4] = ["agent", CONTROL_PLANE, "node", LONG];
+const TIERS: [&str; 5] = ["agent", CONTROL_PLANE, "node", LONG, BUILDS];
 /// The tier that has no probes, and so runs beside the others.
 const CONTROL_PLANE: &str = "control_plane";
-/// The tier that only `--full` runs.
+/// The tiers that only `--full` runs: one that waits, and one that compiles beside it.
 const LONG: &str = "long";
+const BUILDS: &str = "builds";
 
 /// Debian's kernels that every run boots: one without `uprobe_multi`, one with it.
 const KERNELS: [&str; 2] = ["6.1", "6.12"];
@@ -186,7 +187,7 @@ impl Plan {
     fn end_to_end(&mut self, options: &Options, binaries: &Binaries) -> Result<()> {
         let tests = binaries.end_to_end.list()?;
         for (tier, names) in by_tier(&tests, options.filter.as_deref().unwrap_or_default())? {
-            if tier == LONG && !options.full && options.filter.is_none() {
+            if [LONG, BUILDS].contains(&tier) && !options.full && options.filter.is_none() {
                 self.left_out.extend(names.into_iter().map(str::to_owned));
                 continue;
             }
@@ -201,6 +202,10 @@ impl Plan {
                 commands.push(command);
             }
             let tests = section(&format!("end-to-end: {tier}"), Counts::Tests, commands);
+            if tier == BUILDS && options.full {
+                self.late.push(tests);
+                continue;
+            }
             if tier != CONTROL_PLANE || options.filter.is_some() {
                 self.foreground.push(tests);
                 continue;

@@ -1,5 +1,5 @@
 //! Go releases and ways of building: what is sent is counted exactly. Prints a table. Every release in every way is
-//! `long::releases`.
+//! `builds::releases`.
 
 use crate::support::{
     Agent,

@@ -1,8 +1,5 @@
-mod foreign;
 mod hpa_roads;
 mod image;
 mod kubernetes_churn;
 mod kubernetes_outage;
-mod releases;
 mod soak;
-mod unusual;
