@@ -45,7 +45,7 @@ pub struct Options {
     /// Only the end-to-end tests, without checks and unit tests
     #[arg(long)]
     pub e2e: bool,
-    /// Every long form too: all Go releases and ways of building, a kubelet, soaks, churn, roads, every kernel, fuzzing
+    /// Every long form too: all Go releases and ways of building, soaks, churn, roads, every kernel, fuzzing
     #[arg(long, conflicts_with = "filter")]
     pub full: bool,
 }

@@ -43,10 +43,7 @@ impl Section {
         if !beside {
             util::section(&self.name);
         }
-        let mut tally = Tally::default();
-        for mut command in self.commands {
-            tally.add(screen.show(&mut command, self.counts));
-        }
+        let tally = screen.show_all(self.commands, self.counts);
         if let Some(kept) = screen.kept {
             let _terminal = TERMINAL.lock();
             util::section(&format!("{}, beside the others for {} s", self.name, start.elapsed().as_secs()));
@@ -73,6 +70,14 @@ impl Screen {
         }
     }
 
+    fn show_all(&mut self, commands: Vec<Command>, counts: Counts) -> Tally {
+        let mut tally = Tally::default();
+        for mut command in commands {
+            tally.add(self.show(&mut command, counts));
+        }
+        tally
+    }
+
     fn show(&mut self, command: &mut Command, counts: Counts) -> Tally {
         self.line(&format!("xtask: {}", util::display(command)));
         let mut tally = Tally::default();
@@ -88,7 +93,7 @@ impl Screen {
             // A runner that died before it counted has failed at least once.
             Counts::Tests if !passed && tally.failed == 0 => Tally { failed: 1, ..tally },
             Counts::Tests => tally,
-            Counts::Preparation => Tally { failed: u32::from(!passed), ..tally },
+            Counts::Preparation => Tally { failed: u32::from(!passed), ..Tally::default() },
         }
     }
 
@@ -128,5 +133,50 @@ impl Screen {
             self.line(&format!("`{}` failed: {status}", util::display(command)));
         }
         Ok(status.success())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::{Counts, Screen};
+    use crate::test::tally::Tally;
+
+    const ONE: &str = "echo 'test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out'";
+
+    fn tally(counts: Counts, scripts: &[&str]) -> Tally {
+        let shell = |script: &&str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]);
+            command
+        };
+        // Kept and not printed: who runs these tests counts what they print.
+        Screen { kept: Some(String::new()) }.show_all(scripts.iter().map(shell).collect(), counts)
+    }
+
+    #[test]
+    fn every_command_runs_and_a_runner_that_dies_has_failed() {
+        let died = format!("{ONE}; kill -9 $$");
+        let wanted = Tally { passed: 2, failed: 1, ..Tally::default() };
+        assert_eq!(tally(Counts::Tests, &[&died, ONE]), wanted);
+        let unknown = "no-such-command-anywhere";
+        assert_eq!(tally(Counts::Tests, &[unknown]), Tally { failed: 1, ..Tally::default() });
+    }
+
+    #[test]
+    fn checks_count_by_their_exit_code_and_preparations_only_when_they_fail() {
+        assert_eq!(tally(Counts::Check, &["true", "false", ONE]), Tally { passed: 2, failed: 1, ..Tally::default() });
+        assert_eq!(tally(Counts::Preparation, &["true", ONE]), Tally::default());
+        assert_eq!(tally(Counts::Preparation, &["false"]), Tally { failed: 1, ..Tally::default() });
+    }
+
+    /// It would wait for ten minutes.
+    #[test]
+    fn what_a_command_leaves_running_is_not_waited_for() {
+        let script = format!("sleep 600 & echo $! >&2; {ONE}");
+        assert_eq!(tally(Counts::Tests, &[&script]).passed, 1);
+        // What it left is this test's to end.
+        let _ = Command::new("pkill").args(["-f", "^sleep 600$"]).status();
     }
 }
