@@ -529,7 +529,8 @@ mod tests {
         assert!(again.try_lock().is_err());
         drop(lock(&name("b")).unwrap());
         drop(held);
-        again.try_lock().unwrap();
+        // Waits: a child that another test starts has the lock too until its `execve`.
+        again.lock().unwrap();
         for which in ["a", "b"] {
             std::fs::remove_file(path.join(name(which))).unwrap();
         }

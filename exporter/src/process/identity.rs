@@ -164,7 +164,13 @@ mod tests {
 
     impl Sleeper {
         fn start(binary: &Path) -> (Self, Process) {
-            let child = std::process::Command::new(binary).arg("60").spawn().unwrap();
+            // A child that another test starts has the file that was just written open too, until its `execve`.
+            let child = loop {
+                match std::process::Command::new(binary).arg("60").spawn() {
+                    Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+                    spawned => break spawned.unwrap(),
+                }
+            };
             let pid = child.id();
             let sleeper = Self(child);
             // The child is this test's own image until its `execve`.

@@ -130,6 +130,11 @@ fn octets(pid: u32) -> Option<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io::Write as _,
+        process::{Command, Stdio},
+    };
+
     use super::*;
 
     #[test]
@@ -142,9 +147,28 @@ mod tests {
         let usage = Usage::read(me, &mut networks);
         assert!(usage.open_fds.unwrap() > 2 && usage.max_fds.unwrap() >= usage.open_fds.unwrap());
         assert!(usage.max_virtual_bytes.is_some() && usage.network.is_some() && networks.0.len() == 1);
-        let before = usage.open_fds;
-        let _file = File::open("/proc/self/stat").unwrap();
-        assert!(Usage::read(me, &mut networks).open_fds > before || before.is_none());
+    }
+
+    #[test]
+    fn descriptors_are_counted() {
+        // Another process's: the tests beside this one open and close descriptors of this one's all the time.
+        let mut shell = Command::new("sh")
+            .args(["-c", "echo one; read line; exec 8</dev/null 9</dev/null; echo three; read line"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = shell.stdin.take().unwrap();
+        let mut stdout = BufReader::new(shell.stdout.take().unwrap());
+        let mut open_fds = || {
+            stdout.read_line(&mut String::new()).unwrap();
+            Usage::read(shell.id(), &mut Networks::default()).open_fds.unwrap()
+        };
+        let before = open_fds();
+        stdin.write_all(b"\n").unwrap();
+        assert_eq!(open_fds(), before + 2);
+        drop(stdin);
+        shell.wait().unwrap();
     }
 
     #[test]
