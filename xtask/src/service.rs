@@ -91,6 +91,13 @@ impl Running {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// Kills it, and waits until it is gone.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
     /// Asks the service to end, and waits for it; it is killed if it takes over 5 seconds.
     pub fn stop(&mut self) -> Result<()> {
         end(&mut self.child)

@@ -1,5 +1,5 @@
-//! Probes on executables. A probe belongs to a file, not to a process: processes of one file share a group of links where
-//! all of them are wanted, and have one each otherwise.
+//! Probes on executables. Each process has a group of links of its own; processes of one file share a group where all of them
+//! are wanted and the file keeps its content.
 
 use std::{collections::hash_map::Entry, sync::Arc};
 
@@ -7,12 +7,12 @@ use tracing::{info, warn};
 
 use super::{
     Agent, Message,
-    links::{Group, GroupKey, Links, attach_all, detach_elsewhere, on_inspected},
+    links::{Group, GroupKey, Links, attach_all, detach_elsewhere, on_inspected, wait_for_leaving},
     state::{Stage, Target, Verdict},
 };
 use crate::{
     kernel::AttachError,
-    process::{Process, ProcessId},
+    process::{FileId, Process, ProcessId, is_lasting},
     target::{Features, Inspection, Measure, PlannedProbe, Sites, inspect},
 };
 
@@ -20,7 +20,10 @@ use crate::{
 pub(super) struct Inspected {
     id: u32,
     process: ProcessId,
+    file: FileId,
     verdict: Verdict,
+    /// Whether its probes may be shared with other processes of the file.
+    shared: bool,
     /// See [`exporter_ebpf::wait::Watch::last_gc`].
     last_gc: u64,
     /// Whether it holds for every process of the file, and not just for this attempt.
@@ -36,23 +39,27 @@ pub(super) struct Attached {
 }
 
 impl Agent {
-    /// Reads a new target's executable, away from the event loop, unless what is in it is known.
-    pub(super) fn prepare(&self, id: u32, process: Process, known: Option<Verdict>) {
-        if let Some(Err(reason)) = known {
-            self.inspected(Inspected { id, process: process.id, verdict: Err(reason), last_gc: 0, of_file: true });
-            return;
-        }
+    /// Reads a new target's executable, away from the event loop, unless what is in it is known. `others` says whether other
+    /// processes of the file are wanted too.
+    pub(super) fn prepare(&self, id: u32, process: Process, known: Option<Verdict>, others: bool) {
         let sites = self.inner.config.bench_sites;
+        let of_an_image = self.inner.pods.is_some();
         self.elsewhere(move |agent| {
-            // A file that was written in place may look like the one that the verdict is of.
-            let known = known.filter(|verdict| {
-                verdict.as_ref().is_ok_and(|inspection| process.hold(inspection.build_id.as_deref()).is_ok())
+            // Another file may look like the one that the verdict is of.
+            let known = known.filter(|verdict| match verdict {
+                Ok(inspection) => process.hold(&inspection.code).is_ok(),
+                Err(_) => process.file.inode.device != 0,
             });
             let (verdict, of_file) = known.map_or_else(|| look_inside(&process, sites), |verdict| (verdict, true));
             crate::heap::give_back();
+            let shared = others && process.open().is_ok_and(|file| is_lasting(&process, &file, of_an_image));
+            // Before the kernel side is told of the target: what is attached still would count for it.
+            wait_for_leaving(&process);
             let runtime = verdict.as_ref().ok().and_then(|inspection| inspection.runtime.as_ref().ok());
             let last_gc = runtime.and_then(|plan| plan.last_gc_in(process.id.pid)).unwrap_or(0);
-            agent.send(Message::Inspected(Box::new(Inspected { id, process: process.id, verdict, last_gc, of_file })));
+            let Process { id: process, file, .. } = process;
+            let outcome = Inspected { id, process, file, verdict, shared, last_gc, of_file };
+            agent.send(Message::Inspected(Box::new(outcome)));
         });
     }
 
@@ -61,7 +68,7 @@ impl Agent {
         let mut guard = self.state();
         let state = &mut *guard;
         if outcome.of_file {
-            state.remember(outcome.process.file, outcome.verdict.clone());
+            state.remember(outcome.file, outcome.verdict.clone());
         }
         let still = state.targets.get_mut(&outcome.id).filter(|target| target.process.id == outcome.process);
         let Some(target) = still.filter(|target| matches!(target.stage, Stage::Preparing)) else { return };
@@ -99,9 +106,14 @@ impl Agent {
             target.stage = Stage::Failed(reason);
             return;
         }
-        let key = target.group;
         let process = target.process.clone();
         let features = target.features;
+        let all = GroupKey::shared(&process);
+        // Files of one identity, but not of one code, share nothing.
+        let same = |group: &Group| group.code == inspection.code;
+        let key =
+            if outcome.shared && state.groups.get(&all).is_none_or(same) { all } else { GroupKey::alone(&process) };
+        target.group = key;
         match state.groups.entry(key) {
             Entry::Occupied(mut group) => {
                 let group = group.get_mut();
@@ -121,7 +133,7 @@ impl Agent {
                 }
             }
             Entry::Vacant(slot) => {
-                slot.insert(Group::founded_by(outcome.id));
+                slot.insert(Group::founded_by(outcome.id, inspection.code.clone()));
                 drop(guard);
                 self.attach(outcome.id, key, inspection, process, features, Features::NONE);
             }
@@ -144,7 +156,7 @@ impl Agent {
                 let measure = it.measure();
                 features.has(measure) && !had.has(measure) && measure != Measure::Blocking
             };
-            let links = attach_all(&agent.inner.kernel, &inspection, &process, key.scope(), wanted);
+            let links = attach_all(&agent.inner.kernel, &inspection, &process, key, wanted);
             agent.send(Message::Attached(Box::new(Attached { id, key, features, links })));
         });
     }
@@ -157,7 +169,7 @@ impl Agent {
         let Some(group) = state.groups.get_mut(&key).filter(|group| !group.attached) else {
             // Its users ended meanwhile.
             drop(guard);
-            detach_elsewhere(links.unwrap_or_default());
+            detach_elsewhere(key, links.unwrap_or_default());
             return;
         };
         match links {
@@ -204,7 +216,7 @@ impl Agent {
                 let pid = state.targets.get(&id).map(|target| target.process.id.pid);
                 let over = if next.is_none() { state.groups.remove(&key) } else { None };
                 drop(guard);
-                detach_elsewhere(over.map(Group::into_links).unwrap_or_default());
+                detach_elsewhere(key, over.map(Group::into_links).unwrap_or_default());
                 if let Some((id, inspection, process, features)) = next {
                     self.attach(id, key, inspection, process, features.union(had), had);
                 }
@@ -223,7 +235,7 @@ impl Agent {
                     .remove(&key)
                     .map(|mut group| (std::mem::take(&mut group.users), group.into_links()))
                     .unwrap_or_default();
-                detach_elsewhere(links);
+                detach_elsewhere(key, links);
                 let mut failed = Vec::new();
                 for id in users {
                     let Some(target) = state.targets.get_mut(&id) else { continue };
@@ -248,13 +260,13 @@ impl Agent {
                     let key = target.group;
                     let planned = target.inspection.as_ref()?.probes.iter().find(|it| it.on_demand)?.clone();
                     let wanted = state.groups.get(&key).is_some_and(|group| !group.has(&planned));
-                    let build_id = target.inspection.as_ref()?.build_id.clone();
-                    wanted.then(|| (key, planned, target.process.clone(), build_id))
+                    let code = target.inspection.as_ref()?.code.clone();
+                    wanted.then(|| (key, planned, target.process.clone(), code))
                 })
             };
-            let Some((key, planned, process, build_id)) = found else { return };
+            let Some((key, planned, process, code)) = found else { return };
             let kernel = &agent.inner.kernel;
-            let attached = on_inspected(&process, build_id.as_deref(), planned.probe, |exe| {
+            let attached = on_inspected(&process, &code, planned.probe, |exe| {
                 kernel.attach(planned.probe, exe, &[planned.file_offset], key.scope())
             });
             match attached {
@@ -282,7 +294,7 @@ impl Agent {
             let Some(target) = state.targets.get(&id).filter(|it| matches!(it.stage, Stage::Measured)) else { return };
             let shared =
                 target.group.pid.is_none() && state.groups.get(&target.group).is_some_and(|it| it.users.len() > 1);
-            if target.process.id.file.device != 0 || !shared {
+            if target.process.id.inode.device != 0 || !shared {
                 return;
             }
             let probes = target.inspection.as_ref().map_or(&[][..], |it| &it.probes);
@@ -298,25 +310,20 @@ impl Agent {
         });
     }
 
-    /// Gives a target probes of its own.
+    /// Gives a target an inspection and probes of its own.
     pub(super) fn regroup(&self, id: u32) {
-        let (before, key, inspection, process, features) = {
-            let mut guard = self.state();
-            let state = &mut *guard;
+        let (before, process) = {
+            let mut state = self.state();
             let Some(target) = state.targets.get_mut(&id).filter(|it| matches!(it.stage, Stage::Measured)) else {
                 return;
             };
-            let Some(inspection) = target.inspection.clone() else { return };
-            let before = target.group;
-            let key = GroupKey { file: before.file, pid: Some(target.process.id.pid) };
-            info!(pid = target.process.id.pid, "its file only looks like that of others: probes of its own");
-            target.group = key;
+            info!(pid = target.process.id.pid, "its file only looks like that of others: inspected by itself");
+            let before = std::mem::replace(&mut target.group, GroupKey::alone(&target.process));
             target.stage = Stage::Preparing;
-            state.groups.insert(key, Group::founded_by(id));
-            (before, key, inspection, target.process.clone(), target.features)
+            (before, target.process.clone())
         };
         self.release(before, id);
-        self.attach(id, key, inspection, process, features, Features::NONE);
+        self.prepare(id, process, None, false);
     }
 
     /// Lets a target's use of its group go; the last user detaches.
@@ -331,7 +338,7 @@ impl Agent {
             state.groups.remove(&key)
         };
         if let Some(group) = group {
-            detach_elsewhere(group.into_links());
+            detach_elsewhere(key, group.into_links());
         }
     }
 
@@ -355,12 +362,16 @@ fn measured(target: &mut Target) {
 
 /// What is in the executable, and whether that holds for its other processes too: that it could not be opened does not.
 fn look_inside(process: &Process, sites: Sites) -> (Verdict, bool) {
-    let file = match process.open() {
-        Ok(file) => file,
-        Err(error) => return (Err(format!("cannot read the executable: {error}")), false),
+    let unreadable = |error: std::io::Error| (Err(format!("cannot read the executable: {error}")), false);
+    let (file, again) = match process.open().and_then(|file| Ok((file.try_clone()?, file))) {
+        Ok(opened) => opened,
+        Err(error) => return unreadable(error),
     };
     match inspect(file, sites) {
         Ok(mut inspection) => {
+            if let Err(error) = inspection.remember_code(&again) {
+                return unreadable(error);
+            }
             // These are for people; kept for many executables they would be most of the agent's memory.
             inspection.modules = Vec::new();
             inspection.settings = Vec::new();

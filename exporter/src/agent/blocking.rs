@@ -148,10 +148,10 @@ impl Driver {
             sleep(Duration::from_secs(1)).await;
             return false;
         };
-        let (agent, scope) = (self.agent.clone(), self.key.scope());
+        let (agent, key) = (self.agent.clone(), self.key);
         let Ok(turn) = self.agent.inner.turns.acquire().await else { return false };
         let links = spawn_blocking(move || {
-            attach_all(&agent.inner.kernel, &inspection, &process, scope, |it| it.measure() == Measure::Blocking)
+            attach_all(&agent.inner.kernel, &inspection, &process, key, |it| it.measure() == Measure::Blocking)
         })
         .await;
         drop(turn);
@@ -178,7 +178,7 @@ impl Driver {
             }
             _ => {
                 drop(state);
-                detach_elsewhere(links);
+                detach_elsewhere(self.key, links);
                 false
             }
         }

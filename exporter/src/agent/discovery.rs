@@ -13,6 +13,7 @@ use super::{
     Agent, Message, PORT_LOOKS,
     blocked::Blocked,
     links::GroupKey,
+    replaced::Code,
     state::{Stage, State, Target},
 };
 use crate::{
@@ -65,6 +66,7 @@ impl Agent {
         if full {
             self.forget_idle();
             self.forget_running();
+            self.look_for_replaced();
         }
     }
 
@@ -203,25 +205,29 @@ impl Agent {
 
     /// Whether the executable is Go: a few kilobytes of it tell, and are read once a file.
     pub(super) fn is_go(&self, process: &Process) -> bool {
-        if let Some(verdict) = self.state().verdicts.get(&process.id.file) {
+        if let Some(verdict) = self.state().verdicts.get(&process.file) {
             return verdict.is_ok();
         }
-        let go = process.open().is_ok_and(|file| gobinary::is_go(file).unwrap_or(false));
+        // That it could not be read, since the process ended meanwhile, says nothing of the file.
+        let Ok(file) = process.open() else { return false };
+        let go = match gobinary::is_go(file) {
+            Ok(go) => go,
+            Err(gobinary::Error::Unreadable(_)) => return false,
+            Err(_) => false,
+        };
         if !go {
-            self.state().remember(process.id.file, Err("not a Go program".into()));
+            self.state().remember(process.file, Err("not a Go program".into()));
         }
         go
     }
 
     pub(super) fn adopt(&self, process: Process, placement: Option<Arc<Placement>>) {
         let select = &self.inner.config.select;
-        // Others of the same file are not wanted where processes are picked one by one. Pods of one image mostly opt in together,
-        // and a probe with a filter for each would cost more with each; a process that has not opted in is not counted.
+        // Others of the same file are not wanted where processes are picked one by one.
         let one_by_one = placement.is_none() && !select.all && !self.state().globs.matches(&process.executable);
         // Checked before.
         let features = placement.as_ref().and_then(|it| it.features.as_ref()?.parse().ok());
         let budget = placement.as_ref().and_then(|it| super::pods::budget(it.budget.as_ref()?).ok());
-        let key = GroupKey { file: process.id.file, pid: one_by_one.then_some(process.id.pid) };
         let mut guard = self.state();
         let state: &mut State = &mut guard;
         state.unwanted.remove(&process.id.pid);
@@ -229,7 +235,7 @@ impl Agent {
             warn!(pid = process.id.pid, "not measured: as many targets as there can be");
             return;
         };
-        let known = state.verdicts.get(&process.id.file).cloned();
+        let known = state.verdicts.get(&process.file).cloned();
         let target = Target {
             id,
             labels: placement.as_deref().map_or_else(|| Labels::of_process(&process), Labels::of_placement),
@@ -240,7 +246,8 @@ impl Agent {
             features: features.unwrap_or(self.inner.config.features),
             budget: budget.unwrap_or(self.inner.config.budget),
             since: SystemTime::now(),
-            group: key,
+            group: GroupKey::alone(&process),
+            code: Code::default(),
             wants_mux: false,
             blocked: Blocked::default(),
             blocked_functions: std::collections::BTreeMap::new(),
@@ -250,7 +257,7 @@ impl Agent {
         state.by_pid.insert(process.id.pid, id);
         drop(guard);
         debug!(pid = process.id.pid, executable = %process.executable.display(), "selected");
-        self.prepare(id, process, known);
+        self.prepare(id, process, known, !one_by_one);
     }
 
     /// A target's process is over.

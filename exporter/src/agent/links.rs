@@ -2,10 +2,10 @@
 //! what they are attached for.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     path::Path,
     sync::{
-        Arc,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     thread,
@@ -15,18 +15,30 @@ use tokio::sync::Notify;
 
 use crate::{
     kernel::{AttachError, Kernel, Link, Probe, Scope},
-    process::{FileId, Process},
+    process::{Code, FileId, Process},
     target::{Features, Inspection, PlannedProbe},
 };
 
-/// What a group of links is attached to: a file, and one process of it or all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// What a group of links is attached to: a file, and one process of it or all. All of them only where the file keeps its content
+/// ([`crate::process::is_lasting`]): the kernel puts the probes on a file into every process that maps it, whatever the file
+/// has become since they were attached. Those of one process are in no other, since they go by its address space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct GroupKey {
     pub(super) file: FileId,
     pub(super) pid: Option<u32>,
 }
 
 impl GroupKey {
+    /// Of one process.
+    pub(super) fn alone(process: &Process) -> Self {
+        Self { file: process.file, pid: Some(process.id.pid) }
+    }
+
+    /// Of all processes of its executable.
+    pub(super) fn shared(process: &Process) -> Self {
+        Self { file: process.file, pid: None }
+    }
+
     pub(super) fn scope(&self) -> Scope {
         self.pid.map_or(Scope::File, Scope::Process)
     }
@@ -42,6 +54,8 @@ pub(super) struct Group {
     pub(super) attached: bool,
     /// What the links are for: what any of its users asks for.
     pub(super) features: Features,
+    /// The code that they are in.
+    pub(super) code: Code,
     /// Ids of the targets that use it.
     pub(super) users: HashSet<u32>,
     /// Tells this group from one before it for the same file.
@@ -58,12 +72,13 @@ pub(super) struct Group {
 
 impl Group {
     /// One with its first user, and no links yet.
-    pub(super) fn founded_by(id: u32) -> Self {
+    pub(super) fn founded_by(id: u32, code: Code) -> Self {
         static GENERATIONS: AtomicU64 = AtomicU64::new(0);
         Self {
             links: Links::new(),
             attached: false,
             features: Features::NONE,
+            code,
             users: HashSet::from([id]),
             generation: GENERATIONS.fetch_add(1, Ordering::Relaxed),
             blocking: Links::new(),
@@ -103,7 +118,7 @@ pub(super) fn attach_all(
     kernel: &Kernel,
     inspection: &Inspection,
     process: &Process,
-    scope: Scope,
+    key: GroupKey,
     wanted: impl Fn(&PlannedProbe) -> bool,
 ) -> Result<Links, AttachError> {
     // Ends before starts: a start without its end would be in flight for ever.
@@ -112,13 +127,13 @@ pub(super) fn attach_all(
         matches!(it.probe, Probe::HttpStart | Probe::XnetStart | Probe::StwStart | Probe::StwStop | Probe::StwStopBare)
     });
     let Some(first) = planned.first().map(|it| it.probe) else { return Ok(Links::new()) };
-    on_inspected(process, inspection.build_id.as_deref(), first, |exe| {
+    on_inspected(process, &inspection.code, first, |exe| {
         let mut links = Links::new();
         for it in planned {
-            match kernel.attach(it.probe, exe, &[it.file_offset], scope) {
+            match kernel.attach(it.probe, exe, &[it.file_offset], key.scope()) {
                 Ok(link) => links.push((it.probe, it.file_offset, link)),
                 Err(error) => {
-                    detach_elsewhere(links);
+                    detach_elsewhere(key, links);
                     return Err(error);
                 }
             }
@@ -127,28 +142,82 @@ pub(super) fn attach_all(
     })
 }
 
-/// Attaches to the file that was inspected and to no other: the offsets of one are the middle of instructions of another, for
-/// every process of it. A file cannot be written while the process runs it, so that looking before and after is enough.
+/// Attaches to the code that was inspected and to no other: the offsets of one are the middle of instructions of another. The
+/// bytes at every site are compared before and after, through one open file: while the process runs it cannot be written, and
+/// once it does not, links of that process alone are in no other.
 pub(super) fn on_inspected<T>(
     process: &Process,
-    build_id: Option<&str>,
+    code: &Code,
     probe: Probe,
     attach: impl FnOnce(&Path) -> Result<T, AttachError>,
 ) -> Result<T, AttachError> {
-    let held = process.hold(build_id).map_err(|error| match error.kind() {
+    let held = process.hold(code).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => AttachError::Gone { probe },
         _ => AttachError::Swapped(error),
     })?;
-    let attached = attach(&held.path())?;
+    let attached = attach(&held.path()).map_err(|error| match error {
+        // The kernel says "no such process or file" of other things too.
+        AttachError::Gone { .. } if process.is_there() => {
+            AttachError::Refused { probe, reason: "the kernel finds no such process or file, but it is there".into() }
+        }
+        error => error,
+    })?;
     held.still().map_err(AttachError::Swapped)?;
     Ok(attached)
 }
 
-/// Detaching blocks: it is done on a thread of its own.
-pub(super) fn detach_elsewhere(links: Links) {
+/// How many groups of links are being detached, by what they are attached to.
+static LEAVING: Mutex<BTreeMap<GroupKey, usize>> = Mutex::new(BTreeMap::new());
+static LEFT: Condvar = Condvar::new();
+
+/// Links on their way out; its fields are dropped in this order.
+struct Leaving {
+    _links: Links,
+    _entry: Entry,
+}
+
+struct Entry(GroupKey);
+
+impl Entry {
+    fn new(key: GroupKey) -> Self {
+        *leaving().entry(key).or_default() += 1;
+        Self(key)
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut leaving = leaving();
+        if let Some(count) = leaving.get_mut(&self.0) {
+            *count -= 1;
+            if *count == 0 {
+                leaving.remove(&self.0);
+            }
+        }
+        LEFT.notify_all();
+    }
+}
+
+fn leaving() -> MutexGuard<'static, BTreeMap<GroupKey, usize>> {
+    LEAVING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Detaching blocks: it is done on a thread of its own. Until that is over, [`wait_for_leaving`] waits for it.
+pub(super) fn detach_elsewhere(key: GroupKey, links: Links) {
     if !links.is_empty() {
+        let leaving = Leaving { _links: links, _entry: Entry::new(key) };
         // Where there can be no thread, the links are dropped here and now.
-        let _ = on_a_small_thread(move || drop(links));
+        let _ = on_a_small_thread(move || drop(leaving));
+    }
+}
+
+/// Waits until what was attached to the same processes before is detached: a process that executes its own file once more, or
+/// that starts right after the last one of a file, would be counted by both. Blocks.
+pub(super) fn wait_for_leaving(process: &Process) {
+    let same = |key: &GroupKey| key.file.inode == process.id.inode && key.pid.is_none_or(|pid| pid == process.id.pid);
+    let mut leaving = leaving();
+    while leaving.keys().any(same) {
+        leaving = LEFT.wait(leaving).unwrap_or_else(PoisonError::into_inner);
     }
 }
 

@@ -10,6 +10,7 @@ mod links;
 mod pods;
 mod profile;
 mod quiet;
+mod replaced;
 mod retired;
 mod routes;
 mod runtime;

@@ -287,7 +287,7 @@ struct Mapped(Vec<(u64, u64, u64)>);
 impl Mapped {
     fn of(pid: u32, inode: u64) -> Result<Self, NoProfile> {
         let inode = inode.to_string();
-        let text = fs::read_to_string(format!("/proc/{pid}/maps"))
+        let bytes = fs::read(format!("/proc/{pid}/maps"))
             .map_err(|error| NoProfile::Failed(format!("the process's memory map: {error}")))?;
         let parse = |line: &str| {
             let mut words = line.split_whitespace();
@@ -298,7 +298,8 @@ impl Mapped {
             // Behind the offset are the device, which an overlay shows as another, and the inode.
             (executable && words.nth(1)? == inode).then_some(range)
         };
-        Ok(Self(text.lines().filter_map(parse).collect()))
+        // Names of files may be any bytes.
+        Ok(Self(String::from_utf8_lossy(&bytes).lines().filter_map(parse).collect()))
     }
 
     fn file_offset(&self, address: u64) -> Option<u64> {

@@ -74,14 +74,13 @@ impl Agent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::{FileId, Inode};
 
     #[tokio::test]
     async fn a_group_rests_while_its_counts_hardly_grow() {
         let quiet = Quiet::default();
-        let key = GroupKey {
-            file: crate::process::FileId { device: 1, inode: 2, modified_ns: 3, changed_ns: 0, size: 4 },
-            pid: None,
-        };
+        let inode = Inode { device: 1, number: 2 };
+        let key = GroupKey { file: FileId { inode, modified_ns: 3, changed_ns: 0, size: 4 }, pid: None };
         let wake = Arc::new(Notify::new());
         let user = |id, hits| User { id, hits, most: 100 };
         quiet.rest(key, vec![user(1, 1000), user(2, 0)], Arc::clone(&wake));

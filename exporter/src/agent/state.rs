@@ -16,6 +16,7 @@ use super::{
     blocked::Blocked,
     links::{Group, GroupKey},
     pods::Contained,
+    replaced::Code,
     retired::Retired,
     routes::{Routes, Templates},
 };
@@ -75,6 +76,7 @@ pub(super) struct Target {
     pub(super) budget: f64,
     pub(super) since: SystemTime,
     pub(super) group: GroupKey,
+    pub(super) code: Code,
     /// Requests were seen whose route was not in the request the handler was given.
     pub(super) wants_mux: bool,
     /// How long its goroutines were blocked.

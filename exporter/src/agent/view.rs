@@ -49,6 +49,12 @@ pub(crate) struct TargetView {
     attach_method: Method,
     /// What the kernel is without, and what is done instead.
     kernel_lacks: Vec<&'static str>,
+    /// Whether its probes are its own or those of all processes of its file, which keeps its content.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probe_scope: Option<&'static str>,
+    /// How often its code was found without its probes.
+    #[serde(skip_serializing_if = "is_zero")]
+    code_replaced: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     go_version: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -105,6 +111,8 @@ impl State {
                     since_unix_seconds: seconds(target.since),
                     attach_method: method,
                     kernel_lacks: lacks.to_vec(),
+                    probe_scope: group.map(|_| if target.group.pid.is_some() { "process" } else { "file" }),
+                    code_replaced: target.code.replaced,
                     go_version: inspection.map(|it| it.go_version.clone()),
                     main_module: inspection.map(|it| it.main_module.clone()),
                     functions_from: inspection.map(|it| it.functions_from.clone()),
@@ -116,6 +124,11 @@ impl State {
             })
             .collect()
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 fn seconds(at: SystemTime) -> f64 {

@@ -5,15 +5,16 @@ use exporter_ebpf::{histogram::BOUNDS_NS, http::SeriesValue, wait::WaitValue};
 use super::{contract::Kind, families::BOUNDS, *};
 use crate::{
     kubernetes::WatchFigures,
-    process::{FileId, Image, Process, ProcessId},
+    process::{FileId, Image, Inode, Process, ProcessId},
     runtime::{Buckets, Figure, GcSummary, Goroutines, Reading, Waiting},
     target::Labels,
 };
 
 fn snapshot(series: usize) -> Arc<Snapshot> {
-    let file = FileId { device: 1, inode: 2, modified_ns: 3, changed_ns: 0, size: 4 };
+    let inode = Inode { device: 1, number: 2 };
     let process = Process {
-        id: ProcessId { pid: 7, image: Image::default(), file },
+        id: ProcessId { pid: 7, image: Image::default(), inode },
+        file: FileId { inode, modified_ns: 3, changed_ns: 0, size: 4 },
         executable: PathBuf::from("/srv/a \"quoted\" \\ name\n"),
     };
     let target = Labels::of_process(&process);

@@ -8,22 +8,32 @@ use std::{
 };
 
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
-use serde::Serialize;
 
-use super::usage::{Image, Stat};
+use super::{
+    code::Code,
+    usage::{Image, Stat},
+};
 
-/// One executable file as it is mapped, also when its name has been removed or given to another file since.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-pub(crate) struct FileId {
+/// One executable file as it is mapped, also when its name has been removed or given to another file since, and whatever is
+/// written to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Inode {
     /// Device, as `stat` says it; 0 on overlayfs, where each mount has its own for what may be one underlying file, as the
-    /// containers of one image have, and a probe on that file is on all of them.
+    /// containers of one image have.
     pub(crate) device: u64,
-    /// Inode number.
-    pub(crate) inode: u64,
-    /// Modification time, nanoseconds: a file written in place is another file to us.
+    /// Its number.
+    pub(crate) number: u64,
+}
+
+/// One content of one file, as far as `stat` tells: what was read of a file holds for no other. Two files may still agree in it,
+/// as those do on two file systems below overlayfs that were made from one image; [`Code`] tells them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct FileId {
+    /// Which file.
+    pub(crate) inode: Inode,
+    /// Modification time, nanoseconds, which can be set to any value.
     pub(crate) modified_ns: i128,
-    /// Time of the inode's last change, nanoseconds, on overlayfs alone (0 elsewhere): a file that a container has changed is
-    /// copied to its own layer, where it keeps number, size and modification time, but not this.
+    /// Time of the inode's last change, nanoseconds: of its content, but also of its mode or its names.
     pub(crate) changed_ns: i128,
     /// Size in bytes.
     pub(crate) size: u64,
@@ -36,10 +46,9 @@ impl FileId {
         let nanoseconds = |seconds, rest| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
         let overlay = fstatfs(file)?.filesystem_type() == OVERLAYFS_SUPER_MAGIC;
         Ok(Self {
-            device: if overlay { 0 } else { meta.dev() },
-            inode: meta.ino(),
+            inode: Inode { device: if overlay { 0 } else { meta.dev() }, number: meta.ino() },
             modified_ns: nanoseconds(meta.mtime(), meta.mtime_nsec()),
-            changed_ns: if overlay { nanoseconds(meta.ctime(), meta.ctime_nsec()) } else { 0 },
+            changed_ns: nanoseconds(meta.ctime(), meta.ctime_nsec()),
             size: meta.size(),
         })
     }
@@ -53,8 +62,8 @@ pub(crate) struct ProcessId {
     /// When it started, which an `execve` leaves as it is (Linux: `de_thread` in fs/exec.c hands it on), and where its stack
     /// begins, which it does not.
     pub(crate) image: Image,
-    /// What it runs.
-    pub(crate) file: FileId,
+    /// What it runs. Its content is no part of this: a file cannot be written while it runs, but renamed and touched.
+    pub(crate) inode: Inode,
 }
 
 /// A process with what names it.
@@ -62,6 +71,8 @@ pub(crate) struct ProcessId {
 pub(crate) struct Process {
     /// Its identity.
     pub(crate) id: ProcessId,
+    /// Its executable, when it was found.
+    pub(crate) file: FileId,
     /// Where its executable was when it was started, without the kernel's " (deleted)".
     pub(crate) executable: PathBuf,
 }
@@ -76,23 +87,31 @@ impl Process {
         if Stat::read(pid)?.image != image {
             return Err(io::Error::from(io::ErrorKind::NotFound));
         }
-        Ok(Self { id: ProcessId { pid, image, file }, executable })
+        Ok(Self { id: ProcessId { pid, image, inode: file.inode }, file, executable })
+    }
+
+    /// Whether it still is the process that was found.
+    pub(crate) fn is_there(&self) -> bool {
+        Self::find(self.id.pid).is_ok_and(|now| now.id == self.id)
     }
 
     /// Opens the executable, checking that it is still the one that was found.
     pub(crate) fn open(&self) -> io::Result<File> {
         let file = File::open(exe_path(self.id.pid))?;
-        if FileId::of(&file)? == self.id.file {
+        if FileId::of(&file)?.inode == self.id.inode {
             Ok(file)
         } else {
             Err(io::Error::other("the process runs another executable now"))
         }
     }
 
-    /// Holds the executable open, if it is the one that was inspected: by its identity, and by its build id, since a file that
-    /// was written in place and given its old times back (as `rsync --inplace --times` does) is another under the same identity.
-    pub(crate) fn hold(&self, inspected_build_id: Option<&str>) -> io::Result<Held> {
-        let held = Held { file: self.open()?, id: self.id.file, build_id: inspected_build_id.map(str::to_owned) };
+    /// Holds the executable open, if its code is what was inspected. What `stat` says does not show that: a file that was
+    /// written in place can be given its old times, and files of two file systems may agree in all that it says.
+    ///
+    /// # Errors
+    /// `NotFound` where the process is gone; another kind where its code is another.
+    pub(crate) fn hold(&self, inspected: &Code) -> io::Result<Held> {
+        let held = Held { file: self.open()?, code: inspected.clone() };
         held.still()?;
         Ok(held)
     }
@@ -108,8 +127,7 @@ impl Process {
 #[derive(Debug)]
 pub(crate) struct Held {
     file: File,
-    id: FileId,
-    build_id: Option<String>,
+    code: Code,
 }
 
 impl Held {
@@ -118,13 +136,12 @@ impl Held {
         PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
     }
 
-    /// Whether the file still is what was inspected.
+    /// Whether the file's code still is what was inspected.
     pub(crate) fn still(&self) -> io::Result<()> {
-        let build_id = gobinary::build_id(&self.file).map_err(io::Error::other)?;
-        if build_id == self.build_id && FileId::of(&self.file)? == self.id {
+        if self.code.is_in(&self.file)? {
             Ok(())
         } else {
-            Err(io::Error::other("it is not the file that was inspected: it was written in place"))
+            Err(io::Error::other("its code is not what was inspected: the file was written in place"))
         }
     }
 }
@@ -148,13 +165,15 @@ fn without_deleted(path: PathBuf) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
     fn finds_this_process_and_nothing_for_one_that_is_not() {
         let me = Process::find(std::process::id()).unwrap();
         assert_eq!(me.id.pid, std::process::id());
-        assert!(me.id.image != Image::default() && me.id.file.inode > 0);
+        assert!(me.id.image != Image::default() && me.id.inode.number > 0 && me.file.inode == me.id.inode);
         assert_eq!(me.executable, std::env::current_exe().unwrap());
         assert_eq!(Process::find(u32::MAX).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
@@ -199,44 +218,50 @@ mod tests {
         fs::create_dir_all(&directory).unwrap();
         let binary = directory.join("sleeper");
         fs::copy("/bin/sleep", &binary).unwrap();
-        let build_id = gobinary::build_id(File::open(&binary).unwrap()).unwrap().expect("sleep has a build id");
+        // Stands for the code of a function: what is in the middle of the file.
+        let middle = fs::metadata(&binary).unwrap().len() / 2;
+        let code = Code::read(&File::open(&binary).unwrap(), [(middle, 32)]).unwrap();
         let (sleeper, before) = Sleeper::start(&binary);
-        let held = before.hold(Some(&build_id)).unwrap();
-        assert_eq!(fs::metadata(held.path()).unwrap().ino(), before.id.file.inode);
-        assert!(before.hold(None).is_err() && before.hold(Some("00")).is_err());
+        let held = before.hold(&code).unwrap();
+        assert_eq!(fs::metadata(held.path()).unwrap().ino(), before.id.inode.number);
+        assert!(before.hold(&Code::default()).is_err());
+
+        // Its mode and its times are not its code, but may be another file's.
+        File::options().write(false).read(true).open(&binary).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+        fs::set_permissions(&binary, fs::Permissions::from_mode(0o700)).unwrap();
+        before.hold(&code).unwrap();
+        let touched = Process::find(before.id.pid).unwrap();
+        assert_eq!(touched.id, before.id);
+        assert_ne!(touched.file, before.file);
 
         // Another file under its name: the process still runs the first.
         let next = directory.join("next");
         fs::copy("/bin/sleep", &next).unwrap();
         fs::rename(&next, &binary).unwrap();
-        before.hold(Some(&build_id)).unwrap();
+        before.hold(&code).unwrap();
         let (second, after) = Sleeper::start(&binary);
-        assert_ne!(after.id.file, before.id.file);
+        assert_ne!(after.id.inode, before.id.inode);
         // The id of a process that runs the second now, and the identity of the first.
-        let reused = Process { id: ProcessId { file: before.id.file, ..after.id }, ..after.clone() };
-        assert!(reused.hold(Some(&build_id)).unwrap_err().to_string().contains("another executable now"));
+        let reused = Process { id: ProcessId { inode: before.id.inode, ..after.id }, ..after.clone() };
+        assert!(reused.hold(&code).unwrap_err().to_string().contains("another executable now"));
         // What was held is the first for ever.
         drop(sleeper);
         held.still().unwrap();
-        assert_eq!(fs::metadata(held.path()).unwrap().ino(), before.id.file.inode);
+        assert_eq!(fs::metadata(held.path()).unwrap().ino(), before.id.inode.number);
 
-        // Written in place, as long as before, and given its old time back: the same to stat.
-        let held = after.hold(Some(&build_id)).unwrap();
+        // Written in place, as long as before, and given its old time back.
+        let held = after.hold(&code).unwrap();
         drop(second);
         let mut bytes = fs::read(&binary).unwrap();
-        let raw: Vec<u8> =
-            (0..build_id.len() / 2).map(|i| u8::from_str_radix(&build_id[2 * i..2 * i + 2], 16).unwrap()).collect();
-        let at = bytes.windows(raw.len()).position(|window| window == raw).unwrap();
-        bytes[at] ^= 1;
+        bytes[middle as usize] ^= 1;
         let modified = fs::metadata(&binary).unwrap().modified().unwrap();
         fs::write(&binary, &bytes).unwrap();
         File::options().write(true).open(&binary).unwrap().set_modified(modified).unwrap();
         let (_third, swapped) = Sleeper::start(&binary);
-        if swapped.id.file.changed_ns == 0 {
-            assert_eq!(swapped.id.file, after.id.file, "stat cannot tell them apart");
-        }
-        assert!(held.still().unwrap_err().to_string().contains("not the file that was inspected"));
-        assert!(swapped.hold(Some(&build_id)).is_err());
+        assert_eq!((swapped.id.inode, swapped.file.size), (after.id.inode, after.file.size));
+        assert_ne!(swapped.file, after.file, "the time of its change cannot be set");
+        assert!(held.still().unwrap_err().to_string().contains("not what was inspected"));
+        assert!(swapped.hold(&code).is_err());
         fs::remove_dir_all(&directory).unwrap();
     }
 

@@ -1,21 +1,28 @@
 //! What runs on this node, from /proc: which executable a process runs, since when, and what it listens on. Knows nothing of
 //! Go, of eBPF or of what is wanted; anything it reads may be gone the next moment.
 
+mod code;
 mod container;
 mod identity;
+mod lasting;
 mod ports;
 mod probed;
 mod throttling;
 mod usage;
 
 pub(crate) use self::{
+    code::Code,
     container::{ContainerId, containers_of},
     identity::{FileId, Process, ProcessId, executable},
+    lasting::is_lasting,
     ports::Ports,
     probed::is_probed,
     throttling::Throttling,
     usage::{Image, Networks, Stat, Usage},
 };
+
+#[cfg(test)]
+pub(crate) use self::identity::Inode;
 
 use std::{fs, io};
 

@@ -1,7 +1,7 @@
 //! How often the kernel kept a container from its CPUs because it had used up its quota: `cpu.stat` of its cgroup. Absent where
 //! the cgroup's files cannot be found: a private cgroup namespace does not show those of others.
 
-use std::{fs, path::PathBuf};
+use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt as _, path::PathBuf};
 
 /// The CFS bandwidth figures of a cgroup, since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -20,7 +20,7 @@ const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/proc/1/root/sys/fs/cgroup"];
 impl Throttling {
     /// That of the process's cgroup.
     pub(crate) fn of(pid: u32) -> Option<Self> {
-        let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        let cgroups = fs::read(format!("/proc/{pid}/cgroup")).ok()?;
         files(&cgroups).into_iter().find_map(|file| Self::parse(&fs::read_to_string(file).ok()?))
     }
 
@@ -40,19 +40,22 @@ impl Throttling {
 }
 
 /// Where the figures may be, by the lines of `/proc/PID/cgroup` (`ID:CONTROLLERS:PATH`).
-fn files(cgroups: &str) -> Vec<PathBuf> {
+fn files(cgroups: &[u8]) -> Vec<PathBuf> {
     let mut files = Vec::new();
-    for line in cgroups.lines() {
-        let mut parts = line.splitn(3, ':').skip(1);
+    for line in cgroups.split(|byte| *byte == b'\n') {
+        let mut parts = line.splitn(3, |byte| *byte == b':').skip(1);
         let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
         // Outside of this process's cgroup namespace; what `..` stands for is not known.
-        if path.split('/').any(|part| part == "..") {
+        if path.split(|byte| *byte == b'/').any(|part| part == b"..") {
             continue;
         }
-        let below = path.trim_start_matches('/');
+        let root = path.iter().take_while(|byte| **byte == b'/').count();
+        let below = OsStr::from_bytes(&path[root..]);
         let hierarchies: &[&str] = match controllers {
-            "" => &["", "unified"],
-            _ if controllers.split(',').any(|controller| controller == "cpu") => &["cpu,cpuacct", "cpu"],
+            b"" => &["", "unified"],
+            _ if controllers.split(|byte| *byte == b',').any(|controller| controller == b"cpu") => {
+                &["cpu,cpuacct", "cpu"]
+            }
             _ => continue,
         };
         for mount in MOUNTS {
@@ -80,10 +83,10 @@ mod tests {
 
     #[test]
     fn paths_of_both_versions_and_none_outside_the_namespace() {
-        let found = files("5:cpu,cpuacct:/kubepods/a\n4:memory:/x\n0::/b\n");
+        let found = files(b"5:cpu,cpuacct:/kubepods/a\n4:memory:/x\n0::/b\n");
         assert_eq!(found[0], PathBuf::from("/sys/fs/cgroup/cpu,cpuacct/kubepods/a/cpu.stat"));
         assert!(found.contains(&PathBuf::from("/sys/fs/cgroup/b/cpu.stat")));
         assert!(found.iter().all(|path| !path.to_string_lossy().contains("/x/")));
-        assert!(files("0::/../../other\n").is_empty());
+        assert!(files(b"0::/../../other\n").is_empty());
     }
 }

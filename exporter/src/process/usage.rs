@@ -50,8 +50,9 @@ pub(crate) struct Networks(HashMap<u64, Option<(u64, u64)>>);
 impl Stat {
     /// Reads it; a process that is gone, or a zombie, is `NotFound`.
     pub(crate) fn read(pid: u32) -> io::Result<Self> {
-        let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        Self::parse(&text).ok_or_else(|| io::ErrorKind::NotFound.into())
+        // The name in it is cut at 15 bytes, which may be in the middle of a character.
+        let bytes = fs::read(format!("/proc/{pid}/stat"))?;
+        Self::parse(&String::from_utf8_lossy(&bytes)).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     /// The fields are numbered in proc(5); the name in parentheses may hold anything.

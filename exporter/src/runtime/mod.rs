@@ -191,9 +191,10 @@ impl Plan {
 /// How far from its link-time addresses a position-independent program is: by where the code at a file offset is mapped.
 fn load_bias(pid: u32, (address, offset): (u64, u64)) -> io::Result<u64> {
     // Thousands of mappings are no rarity; the program's own come first.
-    let mut text = String::new();
-    File::open(format!("/proc/{pid}/maps"))?.take(256 * 1024).read_to_string(&mut text)?;
-    let start = text.lines().find_map(|line| {
+    let mut bytes = Vec::new();
+    File::open(format!("/proc/{pid}/maps"))?.take(256 * 1024).read_to_end(&mut bytes)?;
+    // Names of files may be any bytes.
+    let start = String::from_utf8_lossy(&bytes).lines().find_map(|line| {
         let mut words = line.split_ascii_whitespace();
         let (range, permissions, at) = (words.next()?, words.next()?, words.next()?);
         let (start, end) = range.split_once('-')?;

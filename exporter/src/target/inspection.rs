@@ -1,13 +1,13 @@
 //! What an inspection of a Go binary says: what can be measured, by which probes, and what is off and why. Knows nothing of how
 //! that is found out.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, fs::File, io, sync::Arc};
 
 use exporter_ebpf::target::TargetConfig;
 use serde::Serialize;
 
 use super::features::{Features, Measure};
-use crate::{kernel::Probe, runtime};
+use crate::{kernel::Probe, process::Code, runtime};
 
 /// What a target can give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -53,6 +53,13 @@ pub(crate) struct PlannedProbe {
 }
 
 impl PlannedProbe {
+    /// Where the bytes are that say what is at the site: from the function's start to beyond the longest instruction (15 bytes
+    /// on amd64) at the site. Offset in the file and length.
+    fn span(&self) -> (u64, u64) {
+        let into = u64::from(self.function_offset);
+        (self.file_offset.saturating_sub(into), into + 16)
+    }
+
     /// What it is for.
     pub(crate) fn measure(&self) -> Measure {
         match self.probe {
@@ -141,6 +148,9 @@ pub(crate) struct Inspection {
     pub(crate) disabled: Vec<Disabled>,
     /// How long it took, seconds.
     pub(crate) seconds: f64,
+    /// The code that probes are to be put into, as it was when it was inspected.
+    #[serde(skip)]
+    pub(crate) code: Code,
     /// What the kernel side is told; the target's id and limits are still to be set.
     #[serde(skip)]
     pub(crate) config: TargetConfig,
@@ -171,6 +181,15 @@ impl Inspection {
             // By itself it is no reason to take a process.
             Measure::Scheduler => false,
         })
+    }
+
+    /// Remembers the code that probes would be put into.
+    ///
+    /// # Errors
+    /// As reading the file gives them.
+    pub(crate) fn remember_code(&mut self, file: &File) -> io::Result<()> {
+        self.code = Code::read(file, self.probes.iter().map(PlannedProbe::span))?;
+        Ok(())
     }
 
     /// Why nothing can.

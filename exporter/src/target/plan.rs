@@ -11,7 +11,7 @@ use super::{
     features::Measure,
     inspection::{Disabled, Feature, Inspection, Module, PlannedProbe},
 };
-use crate::{kernel::Probe, runtime};
+use crate::{kernel::Probe, process::Code, runtime};
 
 /// Where probes go in a function.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -128,6 +128,7 @@ pub(crate) fn inspect<S: Source>(source: S, sites: Sites) -> Result<Inspection, 
         settings: info.settings.clone(),
         probes,
         disabled,
+        code: Code::default(),
         seconds: started.elapsed().as_secs_f64(),
         config,
         runtime,

@@ -35,6 +35,7 @@ func main() {
 		"/body":          body,
 		"/big":           big,
 		"/deep":          deep,
+		"/drop-code":     dropCode,
 		"/proxy":         proxy,
 		"/timeout":       http.TimeoutHandler(http.HandlerFunc(sleep), 50*time.Millisecond, "too slow\n").ServeHTTP,
 	} {

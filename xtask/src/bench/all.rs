@@ -69,7 +69,7 @@ pub(super) fn run(tools: &Tools, options: &Options) -> Result<()> {
     done(attach::run(tools)?)?;
     done(runtime::run(tools)?)?;
     done(inspect::run(tools, &options.inspect)?)?;
-    done(replicas::run(tools, &replicas::Options { pairs: 30 })?)?;
+    done(replicas::run(tools, &replicas::Options { pairs: 30, writable: false })?)?;
     {
         let mut fleet = Fleet::start(tools, &options.fleet)?;
         done(scale::run(&mut fleet)?)?;

@@ -19,6 +19,10 @@ pub(super) struct Options {
     /// Rounds, in each of which every number is measured twice
     #[arg(long, default_value_t = 30)]
     pub(super) pairs: usize,
+
+    /// Leave the file writable: each process has probes of its own then, of which the kernel asks all at every hit
+    #[arg(long)]
+    pub(super) writable: bool,
 }
 
 const NUMBERS: [usize; 3] = [1, 20, 100];
@@ -32,14 +36,19 @@ pub(super) fn run(tools: &Tools, options: &Options) -> Result<Section> {
     let mut section = Section::new(
         "replicas",
         format!(
-            "n processes of one executable, all measured. One of them, on a CPU of its own, serves itself {REQUESTS} requests at a time from \
+            "n processes of one executable{}, all measured. One of them, on a CPU of its own, serves itself {REQUESTS} requests at a time from \
              its memory, so that nothing but a hit differs; the others rest. Its CPU time alone counts. In each of {} rounds: no agent, n = 1, 20, 100, and the \
              same backwards. What a hit adds is the difference to no agent in the same round, divided by the hits a request; they, \
              and the time in gopulse's programs, are from {ACCOUNTED} rounds of their own with bpf_stats on.",
+            if options.writable {
+                ", which can be written"
+            } else {
+                " that is marked as immutable, as an image's files in a pod are in effect"
+            },
             options.pairs
         ),
     );
-    let mut fleet = Fleet::start(tools)?;
+    let mut fleet = Fleet::start(tools, options.writable)?;
     let mut in_programs = vec![Vec::new(); NUMBERS.len()];
     let mut hits = Vec::new();
     for _ in 0..ACCOUNTED {
@@ -99,8 +108,11 @@ struct Fleet<'a> {
 }
 
 impl<'a> Fleet<'a> {
-    fn start(tools: &'a Tools) -> Result<Self> {
+    fn start(tools: &'a Tools, writable: bool) -> Result<Self> {
         let copied = tools.copy(&tools.stripped, "replicas")?;
+        if !writable {
+            copied.seal()?;
+        }
         proc::pin(Cpus::First)?;
         let first = copied.start("inside");
         proc::pin(Cpus::Others)?;

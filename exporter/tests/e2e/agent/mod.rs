@@ -5,6 +5,7 @@ mod hpa_rules;
 mod inspect_damaged;
 mod lifecycle;
 pub(crate) mod matrix;
+pub(crate) mod never_harm;
 mod overlay;
 mod preempted;
 mod prometheus;

@@ -2,4 +2,5 @@ mod hpa_roads;
 mod image;
 mod kubernetes_churn;
 mod kubernetes_outage;
+mod never_harm;
 mod soak;

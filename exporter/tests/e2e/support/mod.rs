@@ -5,6 +5,7 @@ pub(crate) mod agent;
 pub(crate) mod cluster;
 pub(crate) mod http;
 pub(crate) mod memory;
+pub(crate) mod mounts;
 pub(crate) mod prometheus;
 pub(crate) mod stage;
 

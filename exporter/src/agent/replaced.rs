@@ -1,0 +1,119 @@
+//! Programs that drop or replace pages of their own code, by madvise(2) or by mapping them anew: the probes that were in them
+//! are gone, without a word from the kernel. Noticed by a look at each site from time to time, told, and put right.
+
+use tracing::{info, warn};
+
+use super::{Agent, Message, links::on_inspected, state::Stage};
+use crate::{
+    kernel::{Probe, Scope},
+    process::{Process, is_probed},
+};
+
+/// What a look at a target's code needs, and by which group it was asked for.
+struct Look {
+    id: u32,
+    generation: u64,
+    process: Process,
+    /// Offsets in the file at which a probe should be.
+    sites: Vec<u64>,
+    /// Whether they were seen in its memory before.
+    seen: bool,
+}
+
+/// What became of a target's code.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Code {
+    /// How often it was found without the probes that are attached to it.
+    pub(super) replaced: u32,
+    /// Whether it is being looked at.
+    looked_at: bool,
+    /// Whether its probes were seen there.
+    seen: bool,
+}
+
+impl Agent {
+    /// Looks whether the probes of every target are still in its memory.
+    pub(super) fn look_for_replaced(&self) {
+        let ids: Vec<u32> = {
+            let mut state = self.state();
+            let measured = state.targets.values_mut().filter(|it| matches!(it.stage, Stage::Measured));
+            // One that is being looked at still is not asked again: its memory may never answer.
+            measured.filter_map(|it| (!std::mem::replace(&mut it.code.looked_at, true)).then_some(it.id)).collect()
+        };
+        for id in ids {
+            self.elsewhere(move |agent| {
+                let look = agent.look_of(id);
+                let there = look.as_ref().is_some_and(Look::are_there);
+                if let Some(look) = look.filter(|_| !there) {
+                    agent.put_back(&look);
+                }
+                if let Some(target) = agent.state().targets.get_mut(&id) {
+                    target.code.seen |= there;
+                    target.code.looked_at = false;
+                }
+            });
+        }
+    }
+
+    /// None where there is nothing that has to be there: probes on blocking come and go.
+    fn look_of(&self, id: u32) -> Option<Look> {
+        let state = self.state();
+        let target = state.targets.get(&id).filter(|it| matches!(it.stage, Stage::Measured))?;
+        let group = state.groups.get(&target.group).filter(|group| group.is_attached())?;
+        let sites = group.links.iter().map(|(_, offset, _)| *offset).collect();
+        let (generation, seen) = (group.generation, target.code.seen);
+        Some(Look { id, generation, process: target.process.clone(), sites, seen })
+    }
+
+    /// Lets the kernel write its breakpoints once more, for the links that are there: it does so for a process when a probe is
+    /// attached to it, and leaves them there for the others when that one goes. What was in flight may have ended unseen.
+    fn put_back(&self, look: &Look) {
+        // What ended or was detached meanwhile has no probes either.
+        let Some(now) = self.look_of(look.id).filter(|now| now.generation == look.generation) else { return };
+        let Some(inspection) = self.state().targets.get(&look.id).and_then(|it| it.inspection.clone()) else { return };
+        let kernel = &self.inner.kernel;
+        let scope = Scope::Process(now.process.id.pid);
+        let written = on_inspected(&now.process, &inspection.code, Probe::Nothing, |exe| {
+            now.sites.iter().try_for_each(|site| kernel.attach(Probe::Nothing, exe, &[*site], scope).map(drop))
+        });
+        let back = written.is_ok() && now.are_there();
+        if !now.process.is_there() {
+            return;
+        }
+        let pid = now.process.id.pid;
+        let executable = now.process.executable.display().to_string();
+        let mut state = self.state();
+        let Some(target) = state.targets.get_mut(&look.id) else { return };
+        target.code.replaced += 1;
+        let key = target.group;
+        if back {
+            info!(pid, executable, "it dropped pages of its code, and the probes in them: they are there again");
+        } else {
+            warn!(pid, executable, "not measured any more: it runs code that is not its file's");
+            target.stage = Stage::Unsupported(
+                "it has replaced its code in memory: what it runs is not its file's, where the kernel puts probes"
+                    .into(),
+            );
+        }
+        drop(state);
+        self.inner.kernel.maps().in_flight.retain(|key| exporter_ebpf::http::goroutine_key_target(*key) != look.id);
+        if !back {
+            self.forget_config(pid, look.id);
+            self.release(key, look.id);
+            self.send(Message::Look(pid));
+        }
+    }
+}
+
+impl Look {
+    /// Whether all probes are in the process's memory.
+    fn are_there(&self) -> bool {
+        self.sites.iter().all(|site| match is_probed(&self.process, *site) {
+            Ok(probed) => probed,
+            // No part of the file is mapped as code there. Where none was ever found to be, that is no news.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => !self.seen || !self.process.is_there(),
+            // It cannot be read: nothing speaks against it.
+            Err(_) => true,
+        })
+    }
+}
