@@ -1,6 +1,7 @@
 mod counts;
 mod edge;
 mod errors;
+mod hostile;
 mod hpa_rules;
 mod inspect_damaged;
 mod lifecycle;

@@ -1,0 +1,3 @@
+module sample/hostile
+
+go 1.17
