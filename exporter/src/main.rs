@@ -17,6 +17,7 @@ mod target;
 use std::{io::Write as _, net::TcpListener, process::ExitCode, time::Duration};
 
 use clap::Parser as _;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
@@ -77,6 +78,14 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
         return print(&serde_norway::to_string(&config).map_err(Failure::error)?);
     }
     log_to_stderr(&config).map_err(Failure::usage)?;
+    raise_descriptor_limit();
+    for (glob, is) in config.select.links() {
+        warn!(
+            executable = glob,
+            "a symbolic link: a process is known by its executable's own path, so that this matches none; give {}",
+            is.display()
+        );
+    }
     let globs = config.select.matcher().map_err(|(glob, error)| Failure::usage(format!("{glob}: {error}")))?;
     agent::check_pids(&config.select, config.features).map_err(Failure::error)?;
     let listener = serve::bind(config.metrics_address).map_err(Failure::error)?;
@@ -149,6 +158,16 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
     // Other work in the background holds nothing that the end of the process does not release.
     runtime.shutdown_background();
     result
+}
+
+/// Each link takes a descriptor, and systemd's soft limit of 1,024 is for programs that use select(2). As many as may be.
+fn raise_descriptor_limit() {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    if soft < hard
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        warn!(%error, soft, "the limit of open files cannot be raised: some probes may not be attached");
+    }
 }
 
 /// Where the metrics-api listens, if it may.

@@ -407,5 +407,8 @@ fn refuse_old(arch: Arch, info: &BuildInfo, table: Option<&Located>) -> Result<(
     let version = &info.go_version;
     let by_version = version.is_known() && !version.at_least(1, minor);
     let by_table = !version.is_known() && table.is_some_and(|t| t.header.magic.minors().1 < minor);
-    if by_version || by_table { Err(Error::TooOld { found: version.clone(), needed }) } else { Ok(()) }
+    if by_version || by_table {
+        return Err(Error::TooOld { found: version.clone(), needed });
+    }
+    if version.is_without_registers() { Err(Error::NoRegisters(version.clone())) } else { Ok(()) }
 }

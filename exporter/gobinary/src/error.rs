@@ -61,6 +61,9 @@ pub enum Error {
         /// The oldest supported.
         needed: &'static str,
     },
+    /// The register ABI was switched off (GOEXPERIMENT of Go 1.17).
+    #[error("built with {0}: without the register ABI arguments are passed on the stack, which is not measured")]
+    NoRegisters(GoVersion),
     /// No function table where there must be one.
     #[error("built with {0}, but no Go function table (.gopclntab) was found: it may be packed or encrypted")]
     NoPclntab(GoVersion),

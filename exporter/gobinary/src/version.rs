@@ -62,6 +62,13 @@ impl GoVersion {
             && self.is_prerelease() == other.is_prerelease()
     }
 
+    /// Whether it says that functions pass arguments on the stack: experiments are listed behind `X:`, and those that are switched
+    /// off begin with `no` (internal/buildcfg). Go 1.17 alone can be built so.
+    pub fn is_without_registers(&self) -> bool {
+        let experiments = self.raw.split_once("X:").map_or("", |(_, experiments)| experiments);
+        experiments.split([',', ' ']).any(|it| it.starts_with("noregabi"))
+    }
+
     /// Whether the version is a pre-release (`go1.22rc1`, `go1.22beta1`).
     pub fn is_prerelease(&self) -> bool {
         self.suffix.starts_with("rc") || self.suffix.starts_with("beta")
@@ -106,6 +113,12 @@ mod tests {
         assert!(GoVersion::parse("devel go1.23-abcdef").devel);
         assert_eq!(numbers("go1.21.3 X:boringcrypto"), (1, 21, 3));
         assert_eq!(GoVersion::parse("go1.21.3 X:boringcrypto").suffix, "X:boringcrypto");
+        let without = |text| GoVersion::parse(text).is_without_registers();
+        assert!(without("go1.17.13 X:noregabiwrappers,noregabig,noregabireflect,noregabidefer,noregabiargs"));
+        assert!(without("go1.17.13 X:boringcrypto,noregabiargs"));
+        assert!(
+            !without("go1.17.13 X:boringcrypto") && !without("go1.17.13") && !without("go1.22 X:nocoverageredesign")
+        );
         assert_eq!(numbers("go1.20.1-custom"), (1, 20, 1));
         assert_eq!(GoVersion::parse("go1.20.1-custom").to_string(), "go1.20.1-custom");
         assert_eq!(numbers("go1.24-20250101-RC00 cl/1 +2"), (1, 24, 0));

@@ -39,9 +39,8 @@ pub(super) struct Attached {
 }
 
 impl Agent {
-    /// Reads a new target's executable, away from the event loop, unless what is in it is known. `others` says whether other
-    /// processes of the file are wanted too.
-    pub(super) fn prepare(&self, id: u32, process: Process, known: Option<Verdict>, others: bool) {
+    /// Reads a new target's executable, away from the event loop, unless what is in it is known.
+    pub(super) fn prepare(&self, id: u32, process: Process, known: Option<Verdict>) {
         let sites = self.inner.config.bench_sites;
         let of_an_image = self.inner.pods.is_some();
         self.elsewhere(move |agent| {
@@ -52,6 +51,7 @@ impl Agent {
             });
             let (verdict, of_file) = known.map_or_else(|| look_inside(&process, sites), |verdict| (verdict, true));
             crate::heap::give_back();
+            let others = agent.state().targets.get(&id).is_some_and(|target| target.others);
             let shared = others && process.open().is_ok_and(|file| is_lasting(&process, &file, of_an_image));
             // Before the kernel side is told of the target: what is attached still would count for it.
             wait_for_leaving(&process);
@@ -83,6 +83,7 @@ impl Agent {
                 target.stage = Stage::Unsupported(reason);
                 return;
             }
+            Err(reason) if !outcome.of_file => return target.failed(reason),
             Err(reason) => {
                 info!(pid, executable, reason, "not measured");
                 target.stage = Stage::Unsupported(reason);
@@ -102,8 +103,7 @@ impl Agent {
             Ok(())
         };
         if let Err(reason) = told.and_then(|()| self.watch(target, outcome.last_gc)) {
-            warn!(pid, executable, reason, "not measured");
-            target.stage = Stage::Failed(reason);
+            target.failed(reason);
             return;
         }
         let process = target.process.clone();
@@ -239,8 +239,7 @@ impl Agent {
                 let mut failed = Vec::new();
                 for id in users {
                     let Some(target) = state.targets.get_mut(&id) else { continue };
-                    warn!(pid = target.process.id.pid, executable = %target.process.executable.display(), %error, "not measured");
-                    target.stage = Stage::Failed(error.to_string());
+                    target.failed(error.to_string());
                     failed.push((target.process.id.pid, id));
                 }
                 drop(guard);
@@ -312,6 +311,7 @@ impl Agent {
 
     /// Gives a target an inspection and probes of its own.
     pub(super) fn regroup(&self, id: u32) {
+        // Its verdict is not that of the others.
         let (before, process) = {
             let mut state = self.state();
             let Some(target) = state.targets.get_mut(&id).filter(|it| matches!(it.stage, Stage::Measured)) else {
@@ -320,10 +320,11 @@ impl Agent {
             info!(pid = target.process.id.pid, "its file only looks like that of others: inspected by itself");
             let before = std::mem::replace(&mut target.group, GroupKey::alone(&target.process));
             target.stage = Stage::Preparing;
+            target.others = false;
             (before, target.process.clone())
         };
         self.release(before, id);
-        self.prepare(id, process, None, false);
+        self.prepare(id, process, None);
     }
 
     /// Lets a target's use of its group go; the last user detaches.
@@ -354,6 +355,7 @@ impl Agent {
 
 fn measured(target: &mut Target) {
     if matches!(target.stage, Stage::Preparing) {
+        target.failures = 0;
         let go = target.inspection.as_ref().map(|it| it.go_version.as_str());
         info!(pid = target.process.id.pid, executable = %target.process.executable.display(), go, "measured");
         target.stage = Stage::Measured;

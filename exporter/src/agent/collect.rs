@@ -146,7 +146,7 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
             runtime_reads,
             runtime_read_seconds,
             walk_seconds,
-            scrapes: count(&inner.scrapes),
+            scrapes: inner.scrapes.count(),
             collect_seconds: started.elapsed().as_secs_f64(),
             maps: usage
                 .into_iter()

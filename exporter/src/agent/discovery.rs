@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     path::Path,
     sync::{Arc, PoisonError},
-    time::{Duration, Instant, SystemTime},
+    time::{Instant, SystemTime},
 };
 
 use tracing::{debug, info, warn};
@@ -12,9 +12,10 @@ use tracing::{debug, info, warn};
 use super::{
     Agent, Message, PORT_LOOKS,
     blocked::Blocked,
+    gone::Gone,
     links::GroupKey,
     replaced::Code,
-    state::{Stage, State, Target},
+    state::{Stage, State, Target, Verdict},
 };
 use crate::{
     config::Selection,
@@ -22,9 +23,6 @@ use crate::{
     process::{self, Census, Process},
     target::{Features, Labels, Measure, Sites, inspect},
 };
-
-/// How long a target's series stay after its end, so that one more scrape sees its last figures.
-const LINGER: Duration = Duration::from_secs(5);
 
 impl Agent {
     /// The net beneath the events. A full scan looks at every process; one between full scans only at those not seen before,
@@ -67,6 +65,7 @@ impl Agent {
             self.forget_idle();
             self.forget_running();
             self.look_for_replaced();
+            self.try_failed_again();
         }
     }
 
@@ -92,6 +91,24 @@ impl Agent {
             in_flight.remove(key);
         }
         state.idle = idle;
+    }
+
+    /// Begins anew with targets that could not be attached to, ever less often: the limit that they ran into may be gone.
+    fn try_failed_again(&self) {
+        let due: Vec<(u32, Process, Option<Verdict>)> = {
+            let mut state = self.state();
+            let state = &mut *state;
+            let again = |target: &mut Target| {
+                target.is_due_again().then(|| {
+                    target.stage = Stage::Preparing;
+                    (target.id, target.process.clone(), state.verdicts.get(&target.process.file).cloned())
+                })
+            };
+            state.targets.values_mut().filter_map(again).collect()
+        };
+        for (id, process, known) in due {
+            self.prepare(id, process, known);
+        }
     }
 
     /// Looks at one process: new, changed, gone, or as before.
@@ -248,6 +265,9 @@ impl Agent {
             since: SystemTime::now(),
             group: GroupKey::alone(&process),
             code: Code::default(),
+            others: !one_by_one,
+            failures: 0,
+            since_failure: 0,
             wants_mux: false,
             blocked: Blocked::default(),
             blocked_functions: std::collections::BTreeMap::new(),
@@ -257,7 +277,7 @@ impl Agent {
         state.by_pid.insert(process.id.pid, id);
         drop(guard);
         debug!(pid = process.id.pid, executable = %process.executable.display(), "selected");
-        self.prepare(id, process, known, !one_by_one);
+        self.prepare(id, process, known);
     }
 
     /// A target's process is over.
@@ -268,8 +288,8 @@ impl Agent {
             if matches!(target.stage, Stage::Gone(_)) {
                 return;
             }
-            let linger = if at_once { Duration::ZERO } else { LINGER };
-            target.stage = Stage::Gone(Instant::now() + linger);
+            let gone = Gone::now(&self.inner.scrapes);
+            target.stage = Stage::Gone(if at_once { gone.replaced() } else { gone });
             let (pid, group) = (target.process.id.pid, target.group);
             info!(pid, executable = %target.process.executable.display(), "ended");
             state.by_pid.remove(&pid);
@@ -283,17 +303,11 @@ impl Agent {
         }
     }
 
-    /// Removes targets that have been gone for long enough, with everything that names them.
+    /// Removes targets whose last figures were shown, with everything that names them.
     pub(super) fn bury(&self) {
         let mut guard = self.state();
         let state = &mut *guard;
-        let now = Instant::now();
-        let dead: HashSet<u32> = state
-            .targets
-            .values()
-            .filter(|target| matches!(target.stage, Stage::Gone(until) if until <= now))
-            .map(|target| target.id)
-            .collect();
+        let dead = state.over(Instant::now(), &self.inner.scrapes);
         if dead.is_empty() {
             return;
         }
@@ -349,6 +363,11 @@ pub(crate) fn check_pids(select: &Selection, features: Features) -> Result<(), S
 fn measurable_process(pid: u32, features: Features) -> Result<(), String> {
     let process = Process::find(pid).map_err(|error| format!("its executable cannot be found: {error}"))?;
     let file = process.open().map_err(|error| format!("its executable cannot be read: {error}"))?;
-    let inspection = inspect(file, Sites::Chosen).map_err(|error| error.to_string())?;
+    let inspection = inspect(file, Sites::Chosen).map_err(|error| {
+        let linker = process.executable.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"ld-"));
+        let hint =
+            if linker { ". That is the dynamic linker: start the program itself and not through it" } else { "" };
+        format!("{:?}: {error}{hint}", process.executable)
+    })?;
     if inspection.measures_something(features) { Ok(()) } else { Err(inspection.why_nothing()) }
 }

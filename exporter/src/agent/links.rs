@@ -151,10 +151,12 @@ pub(super) fn on_inspected<T>(
     probe: Probe,
     attach: impl FnOnce(&Path) -> Result<T, AttachError>,
 ) -> Result<T, AttachError> {
-    let held = process.hold(code).map_err(|error| match error.kind() {
+    let unsure = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => AttachError::Gone { probe },
-        _ => AttachError::Swapped(error),
-    })?;
+        std::io::ErrorKind::InvalidData => AttachError::Swapped(error),
+        _ => AttachError::Refused { probe, reason: format!("the executable cannot be compared: {error}") },
+    };
+    let held = process.hold(code).map_err(unsure)?;
     let attached = attach(&held.path()).map_err(|error| match error {
         // The kernel says "no such process or file" of other things too.
         AttachError::Gone { .. } if process.is_there() => {
@@ -162,7 +164,7 @@ pub(super) fn on_inspected<T>(
         }
         error => error,
     })?;
-    held.still().map_err(AttachError::Swapped)?;
+    held.still().map_err(unsure)?;
     Ok(attached)
 }
 

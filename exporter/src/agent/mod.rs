@@ -5,6 +5,7 @@ mod blocked;
 mod blocking;
 mod collect;
 mod discovery;
+mod gone;
 mod leftovers;
 mod links;
 mod pods;
@@ -31,7 +32,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use exporter_ebpf::event;
@@ -116,7 +117,7 @@ struct Inner {
     /// Entries of the map of blocked goroutines, as of the last full scan.
     parked_entries: AtomicU64,
     scanned: AtomicBool,
-    scrapes: AtomicU64,
+    scrapes: gone::Scrapes,
     exec_events: AtomicU64,
     exit_events: AtomicU64,
     panic_events: AtomicU64,
@@ -146,7 +147,7 @@ impl Agent {
             quiet: quiet::Quiet::default(),
             parked_entries: AtomicU64::new(0),
             scanned: AtomicBool::new(false),
-            scrapes: AtomicU64::new(0),
+            scrapes: gone::Scrapes::default(),
             exec_events: AtomicU64::new(0),
             exit_events: AtomicU64::new(0),
             panic_events: AtomicU64::new(0),
@@ -197,13 +198,18 @@ impl Agent {
 
     /// The figures of now. Blocks for as long as reading the kernel's maps takes.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        self.inner.scrapes.fetch_add(1, Ordering::Relaxed);
-        collect::snapshot(self)
+        let number = self.inner.scrapes.begin();
+        let snapshot = collect::snapshot(self);
+        self.inner.scrapes.end(number);
+        snapshot
     }
 
     /// The figures of now for the HPA. Blocks as [`Agent::snapshot`] does.
     pub(crate) fn figures(&self) -> Figures {
-        Figures::of(&collect::snapshot(self))
+        let mut snapshot = collect::snapshot(self);
+        // What ended waits for a scrape; the HPA asks for what there is.
+        snapshot.leave_out(&self.state().stale(Instant::now()));
+        Figures::of(&snapshot)
     }
 
     /// Every target and what is known of it, and annotations that could not be used.

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tracing::debug;
@@ -193,9 +193,9 @@ impl State {
         let Some(uid) = new.placement.as_ref().map(|it| &it.uid) else { return };
         for target in self.targets.values_mut().filter(|target| target.labels == new.labels) {
             if target.placement.as_ref().is_some_and(|it| it.uid != *uid)
-                && let Stage::Gone(until) = &mut target.stage
+                && let Stage::Gone(gone) = &mut target.stage
             {
-                *until = Instant::now();
+                *gone = gone.replaced();
             }
         }
         if self.retired.get(&new.labels).is_some_and(|retired| retired.uid != *uid) {

@@ -2,7 +2,7 @@
 //! here blocks.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::{Instant, SystemTime},
 };
@@ -12,8 +12,11 @@ use exporter_ebpf::{
     target::MAX_TARGETS,
 };
 
+use tracing::warn;
+
 use super::{
     blocked::Blocked,
+    gone::{Gone, MOST_UNSEEN, Scrapes},
     links::{Group, GroupKey},
     pods::Contained,
     replaced::Code,
@@ -40,7 +43,7 @@ pub(super) enum Stage {
     /// Should be measurable, but attaching failed.
     Failed(String),
     /// Ended; its series stay for a moment.
-    Gone(Instant),
+    Gone(Gone),
 }
 
 impl Stage {
@@ -77,6 +80,11 @@ pub(super) struct Target {
     pub(super) since: SystemTime,
     pub(super) group: GroupKey,
     pub(super) code: Code,
+    /// Whether other processes of its file are wanted too.
+    pub(super) others: bool,
+    /// How often attaching failed, and full scans since.
+    pub(super) failures: u32,
+    pub(super) since_failure: u32,
     /// Requests were seen whose route was not in the request the handler was given.
     pub(super) wants_mux: bool,
     /// How long its goroutines were blocked.
@@ -117,6 +125,25 @@ pub(super) struct State {
 
 /// Verdicts kept; more executables than this are inspected again when they come back.
 const MAX_VERDICTS: usize = 4096;
+
+impl Target {
+    /// Attaching failed. It is tried again; the log is told once.
+    pub(super) fn failed(&mut self, reason: String) {
+        if self.failures == 0 {
+            let (pid, executable) = (self.process.id.pid, self.process.executable.display());
+            warn!(pid, %executable, reason, "not measured: it is tried again");
+        }
+        self.failures = self.failures.saturating_add(1);
+        self.since_failure = 0;
+        self.stage = Stage::Failed(reason);
+    }
+
+    /// Whether it is to be tried again, asked at each full scan: after the 1st, the 2nd, the 4th, ... the 16th.
+    pub(super) fn is_due_again(&mut self) -> bool {
+        self.since_failure += 1;
+        matches!(self.stage, Stage::Failed(_)) && self.since_failure >= 1 << (self.failures.clamp(1, 5) - 1)
+    }
+}
 
 impl State {
     pub(super) fn new(globs: Globs) -> Self {
@@ -167,6 +194,31 @@ impl State {
             self.verdicts.clear();
         }
         self.verdicts.insert(file, verdict);
+    }
+
+    /// Ended targets whose figures need not stay, and those that ended first of too many.
+    pub(super) fn over(&self, now: Instant, scrapes: &Scrapes) -> HashSet<u32> {
+        let mut over = HashSet::new();
+        let mut waiting = Vec::new();
+        for target in self.targets.values() {
+            match &target.stage {
+                Stage::Gone(gone) if gone.is_over(now, scrapes) => drop(over.insert(target.id)),
+                Stage::Gone(gone) => waiting.push((gone.at(), target.id)),
+                _ => {}
+            }
+        }
+        waiting.sort_unstable();
+        let too_many = waiting.len().saturating_sub(MOST_UNSEEN);
+        over.extend(waiting.into_iter().take(too_many).map(|(_, id)| id));
+        over
+    }
+
+    /// Labels of targets that ended a while ago and that no other target has.
+    pub(super) fn stale(&self, now: Instant) -> HashSet<Labels> {
+        let is_stale = |target: &&Target| matches!(&target.stage, Stage::Gone(gone) if gone.is_stale(now));
+        let live: HashSet<&Labels> = self.targets.values().filter(|it| !is_stale(it)).map(|it| &it.labels).collect();
+        let stale = self.targets.values().filter(is_stale).map(|it| &it.labels);
+        stale.filter(|labels| !live.contains(labels)).cloned().collect()
     }
 
     pub(super) fn take_groups(&mut self) -> Vec<Group> {

@@ -1,6 +1,6 @@
 //! Which processes are wanted, in standalone mode.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,17 @@ impl Selection {
     /// Whether it selects nothing.
     pub(crate) fn is_empty(&self) -> bool {
         self.pids.is_empty() && self.executables.is_empty() && self.listen_ports.is_empty() && !self.all
+    }
+
+    /// What is given as the plain path of a symbolic link, and what it leads to: the kernel knows a process by its executable's own
+    /// path, which no link ever is.
+    pub(crate) fn links(&self) -> Vec<(&str, PathBuf)> {
+        let link = |glob: &str| {
+            let path = Path::new(glob);
+            let is = path.canonicalize().ok()?;
+            (path.is_absolute() && is != path && !self.matcher().ok()?.matches(&is)).then_some(is)
+        };
+        self.executables.iter().filter_map(|glob| Some((glob.as_str(), link(glob)?))).collect()
     }
 
     /// The globs, compiled; the bad glob and why, if one is bad.

@@ -65,6 +65,28 @@ fn what_check_prints_is_a_valid_file() {
 }
 
 #[test]
+fn a_glob_that_is_a_symbolic_link_is_found_and_led_to_its_end() {
+    let directory = std::env::temp_dir().join(format!("gopulse-links-{}", std::process::id()));
+    std::fs::create_dir_all(directory.join("releases/5")).unwrap();
+    std::os::unix::fs::symlink("releases/5", directory.join("current")).unwrap();
+    std::fs::write(directory.join("releases/5/api"), "").unwrap();
+    let end = directory.join("releases/5/api").canonicalize().unwrap();
+    let given = |more: &[String]| {
+        let link = directory.join("current/api").display().to_string();
+        let selection = Selection {
+            executables: [&[link, end.display().to_string(), "/none/api".into()], more].concat(),
+            ..Selection::default()
+        };
+        selection.links().into_iter().map(|(_, is)| is).collect::<Vec<_>>()
+    };
+    assert_eq!(given(&[]), [] as [std::path::PathBuf; 0], "its end is named too");
+    let selection =
+        Selection { executables: vec![directory.join("current/api").display().to_string()], ..Selection::default() };
+    assert_eq!(selection.links(), [(selection.executables[0].as_str(), end.clone())]);
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
 fn globs_match_paths_or_names() {
     let globs = Selection { executables: vec!["shop*".into(), "/opt/**/api".into()], ..Selection::default() }
         .matcher()

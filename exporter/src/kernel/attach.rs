@@ -1,11 +1,12 @@
 //! Attaching programs to executables, and letting go.
 
-use std::{io, num::NonZeroU32, path::Path};
+use std::{fs::File, io, num::NonZeroU32, os::fd::AsRawFd as _, path::Path};
 
 use aya::programs::{
     ProgramError,
     uprobe::{UProbeLink, UProbeScope},
 };
+use nix::sys::resource::{Resource, getrlimit};
 use serde::Serialize;
 use thiserror::Error;
 
@@ -141,6 +142,12 @@ impl Kernel {
             Scope::File => UProbeScope::AllProcesses,
             Scope::Process(pid) => UProbeScope::OneProcess(NonZeroU32::new(pid).ok_or(AttachError::Gone { probe })?),
         };
+        if let Some(limit) = descriptors_run_out() {
+            let reason = format!(
+                "{limit} files may be open (RLIMIT_NOFILE), and the last of them are for scrapes: raise the limit"
+            );
+            return Err(AttachError::Refused { probe, reason });
+        }
         let Some(_underway) = Underway::begin() else {
             return Err(AttachError::Refused { probe, reason: "gopulse is about to end".into() });
         };
@@ -154,6 +161,16 @@ impl Kernel {
             None => Err(AttachError::Refused { probe, reason: "its program is not loaded".into() }),
         }
     }
+}
+
+/// Descriptors that links leave to scrapes, connections and looks at processes.
+const DESCRIPTORS_KEPT: u64 = 64;
+
+/// The limit of open files, if a link would take one of the last. The lowest free descriptor tells: it is the one that is given next.
+fn descriptors_run_out() -> Option<u64> {
+    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    let next = File::open("/dev/null").map_or(limit, |file| u64::from(file.as_raw_fd().unsigned_abs()));
+    (next + DESCRIPTORS_KEPT >= limit).then_some(limit)
 }
 
 fn why(probe: Probe, error: &ProgramError) -> AttachError {

@@ -69,6 +69,11 @@ pub(crate) enum LoadError {
          on (sysctl net.core.bpf_jit_enable=1)"
     )]
     NotCompiled,
+    #[error(
+        "no memory for the eBPF maps and programs ({0}): they take some 50 MiB by default; raise the memory limit of this process \
+         (its cgroup's, and before Linux 5.11 its locked memory's), or lower --max-series, --max-in-flight and --max-parked"
+    )]
+    Memory(io::Error),
     #[error("the kernel refused program {program}: {reason}")]
     Program { program: &'static str, reason: String },
     #[error("the kernel refused the eBPF object: {0}; gopulse needs Linux 5.10 or later with eBPF and uprobes")]
@@ -95,9 +100,7 @@ impl Kernel {
             .map_max_entries("INFLIGHT", options.max_in_flight)
             .map_max_entries("PARKED", options.max_parked)
             .load(OBJECT)
-            .map_err(|error| {
-                permission_in(&error).map_or_else(|| LoadError::Object(chain(&error)), LoadError::Permission)
-            })?;
+            .map_err(|error| known_cause(&error).unwrap_or_else(|| LoadError::Object(chain(&error))))?;
         let missing = |what: String| LoadError::Object(what);
         let log = KernelLog::take(&mut ebpf).map_err(missing)?;
         let mut lacks = lacks(method);
@@ -162,8 +165,8 @@ where
 
 /// Why the kernel refused a program.
 fn refused(program: &'static str, error: &(dyn std::error::Error + 'static)) -> LoadError {
-    if let Some(error) = permission_in(error) {
-        return LoadError::Permission(error);
+    if let Some(known) = known_cause(error) {
+        return known;
     }
     let reason = chain(error);
     // kernel/bpf/fixups.c: fixup_call_args. It is about the tail call that keeps programs on their threads' stacks.
@@ -219,14 +222,16 @@ fn is_permission(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EPERM)
 }
 
-/// The permission error at the root of an error, if that is what it is.
-fn permission_in(error: &(dyn std::error::Error + 'static)) -> Option<io::Error> {
+/// A lack of permission or of memory, if that is at the root of an error.
+fn known_cause(error: &(dyn std::error::Error + 'static)) -> Option<LoadError> {
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(io) = error.downcast_ref::<io::Error>().filter(|io| is_permission(io)) {
-            return io.raw_os_error().map(io::Error::from_raw_os_error);
+        let number = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+        match number {
+            Some(libc::EPERM) => return number.map(io::Error::from_raw_os_error).map(LoadError::Permission),
+            Some(libc::ENOMEM) => return number.map(io::Error::from_raw_os_error).map(LoadError::Memory),
+            _ => next = error.source(),
         }
-        next = error.source();
     }
     None
 }
@@ -270,6 +275,7 @@ mod tests {
         let interpreter = "tail_calls are not allowed in non-JITed programs with bpf-to-bpf calls\nprocessed 9 insns";
         assert!(message(interpreter, libc::EINVAL).contains("net.core.bpf_jit_enable=1"));
         assert!(message("", libc::EPERM).contains("CAP_BPF"));
+        assert!(message("", libc::ENOMEM).contains("--max-series"));
         let other = message("R1 invalid mem access 'scalar'", libc::EACCES);
         assert!(other.starts_with("the kernel refused program http1_end: ") && other.contains("invalid mem access"));
     }

@@ -1,6 +1,6 @@
 //! The figures of one moment, in no format.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use exporter_ebpf::{http::SeriesValue, wait::WaitValue};
 
@@ -179,4 +179,16 @@ pub(crate) struct Snapshot {
     pub(crate) lost: Vec<Lost>,
     /// The agent.
     pub(crate) agent: AgentFigures,
+}
+
+impl Snapshot {
+    /// Leaves out what is told of these targets.
+    pub(crate) fn leave_out(&mut self, targets: &HashSet<Labels>) {
+        if !targets.is_empty() {
+            self.http.retain(|it| !targets.contains(&it.target));
+            self.waits.retain(|it| !targets.contains(&it.target));
+            self.targets.retain(|it| !targets.contains(&it.target));
+            self.runtimes.retain(|it| !targets.contains(&it.target));
+        }
+    }
 }

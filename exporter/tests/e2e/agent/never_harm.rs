@@ -26,7 +26,7 @@ use crate::support::{
     http::free_port,
     kernel_complaints,
     mounts::{Mounted, run},
-    must_be_root, scratch, service, service_of, settles, start,
+    must_be_root, often, scratch, service, service_of, settles, start,
 };
 
 /// How a program's next version gets its place.
@@ -339,13 +339,6 @@ fn twins(scratch: &Path, contents: &[Vec<u8>; 2]) -> [PathBuf; 2] {
         fs::write(&path, bytes).expect("it is written");
         path
     })
-}
-
-/// A configuration by which the agent looks at every process each 1.5 s.
-fn often(name: &str) -> String {
-    let path = scratch(&format!("never-harm-often-{name}")).join("config.yaml");
-    fs::write(&path, "scan_interval_seconds: 0.1\n").expect("it is written");
-    path.display().to_string()
 }
 
 /// A file's names, mode and times are not the process's: what it has counted stays.

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{Agent, eventually, must_be_root, service_of, start, within};
+use crate::support::{Agent, eventually, must_be_root, one_of_three, service_of, start, within};
 use serde::Deserialize;
 use xtask::{
     go::Variant,
@@ -146,20 +146,6 @@ fn by_reason(counts: &[Counted], minor: u32) -> BTreeMap<&'static str, (u64, f64
         sum.1 += it.seconds;
     }
     sums
-}
-
-/// Whatever else the machine does comes between the program's reading of the clock and its blocking, and a sample is a sample: of
-/// three measurements one must be as it should.
-fn one_of_three(mut measure: impl FnMut() -> Result<(), String>) {
-    let mut wrong = String::new();
-    for _ in 0..3 {
-        match measure() {
-            Ok(()) => return,
-            Err(error) => wrong = error,
-        }
-        println!("retry: {wrong}");
-    }
-    panic!("three times in a row, the last: {wrong}");
 }
 
 fn compare(

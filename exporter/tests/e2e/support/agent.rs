@@ -44,9 +44,16 @@ pub(crate) struct Agent {
 impl Agent {
     /// Starts `gopulse run` with these flags on a free port, and waits until it is ready.
     pub(crate) fn start(flags: &[&str]) -> Self {
+        Self::start_after("true", flags)
+    }
+
+    /// The same in a shell that ran this first.
+    pub(crate) fn start_after(first: &str, flags: &[&str]) -> Self {
         must_be_root();
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let mut child = Command::new(binary())
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", &format!("{first}; exec \"$0\" \"$@\"")])
+            .arg(binary())
             .args(["run", "--metrics-address", &address.to_string()])
             .args(flags)
             .stdin(Stdio::null())

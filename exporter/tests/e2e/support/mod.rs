@@ -61,6 +61,20 @@ pub(crate) fn settles<T: PartialEq + Debug>(what: &str, wanted: &T, mut ask: imp
     }
 }
 
+/// Whatever else the machine does comes between the places where two observers take the time, and a sample is a sample: of three
+/// measurements one must be as it should.
+pub(crate) fn one_of_three(mut measure: impl FnMut() -> Result<(), String>) {
+    let mut wrong = String::new();
+    for _ in 0..3 {
+        match measure() {
+            Ok(()) => return,
+            Err(error) => wrong = error,
+        }
+        println!("retry: {wrong}");
+    }
+    panic!("three times in a row, the last: {wrong}");
+}
+
 /// The tests attach probes: without root there is nothing to test, and that is a failure.
 pub(crate) fn must_be_root() {
     assert!(xtask::util::is_root(), "the end-to-end tests need root: run them by `cargo xtask test --e2e`");
@@ -117,6 +131,13 @@ pub(crate) fn scratch(name: &str) -> PathBuf {
     let _ = std::fs::remove_dir_all(&directory);
     std::fs::create_dir_all(&directory).expect("cargo's directory for tests is writable");
     directory
+}
+
+/// A configuration by which the agent looks at every process each 1.5 s.
+pub(crate) fn often(name: &str) -> String {
+    let path = scratch(&format!("often-{name}")).join("config.yaml");
+    std::fs::write(&path, "scan_interval_seconds: 0.1\n").expect("it is written");
+    path.display().to_string()
 }
 
 /// What the edge service's `/deep` answers: the sum of squares up to `depth`, modulo 1000003.

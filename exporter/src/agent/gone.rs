@@ -1,0 +1,98 @@
+//! How long the figures of an ended process stay. Knows nothing of what they are.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+/// The least, so that of several servers that scrape at one time all see them.
+const LEAST: Duration = Duration::from_secs(5);
+/// The longest that they wait for a scrape.
+const UNSEEN: Duration = Duration::from_mins(5);
+/// Most ended processes that wait for one; of more, those that ended first go.
+pub(super) const MOST_UNSEEN: usize = 1024;
+
+/// An ended process.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gone {
+    at: Instant,
+    /// Scrapes that had begun by then.
+    begun: u64,
+    /// Whether another has its labels now.
+    replaced: bool,
+}
+
+impl Gone {
+    pub(super) fn now(scrapes: &Scrapes) -> Self {
+        Self { at: Instant::now(), begun: scrapes.begun.load(Ordering::Relaxed), replaced: false }
+    }
+
+    /// Its labels are another's now.
+    pub(super) fn replaced(self) -> Self {
+        Self { replaced: true, ..self }
+    }
+
+    /// When it ended.
+    pub(super) fn at(&self) -> Instant {
+        self.at
+    }
+
+    /// Whether a scrape has shown its last figures, or none will.
+    pub(super) fn is_over(&self, now: Instant, scrapes: &Scrapes) -> bool {
+        let age = now.saturating_duration_since(self.at);
+        let seen = scrapes.shown.load(Ordering::Relaxed) > self.begun;
+        self.replaced || age >= UNSEEN || (age >= LEAST && seen)
+    }
+
+    /// Whether it is no news any more to who counts what there is now, as the HPA does.
+    pub(super) fn is_stale(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.at) >= LEAST
+    }
+}
+
+/// Scrapes by number.
+#[derive(Debug, Default)]
+pub(super) struct Scrapes {
+    begun: AtomicU64,
+    shown: AtomicU64,
+}
+
+impl Scrapes {
+    /// The number of one that begins.
+    pub(super) fn begin(&self) -> u64 {
+        self.begun.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// It has its figures.
+    pub(super) fn end(&self, number: u64) {
+        self.shown.fetch_max(number, Ordering::Relaxed);
+    }
+
+    /// How many there were.
+    pub(super) fn count(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_figures_stay_until_a_scrape_that_began_after_the_end() {
+        let scrapes = Scrapes::default();
+        let under_way = scrapes.begin();
+        let gone = Gone::now(&scrapes);
+        let after = |seconds| gone.at + Duration::from_secs(seconds);
+        scrapes.end(under_way);
+        assert!(!gone.is_over(after(60), &scrapes), "that one may have read them before");
+        let next = scrapes.begin();
+        assert!(!gone.is_over(after(60), &scrapes), "it is being made");
+        scrapes.end(next);
+        assert!(gone.is_over(after(60), &scrapes));
+        assert!(!gone.is_over(after(4), &scrapes), "another server may scrape too");
+        assert!(gone.replaced().is_over(after(0), &Scrapes::default()));
+        assert!(gone.is_over(after(300), &Scrapes::default()), "nobody scrapes");
+        assert!(gone.is_stale(after(5)) && !gone.is_stale(after(4)));
+    }
+}

@@ -1,0 +1,144 @@
+//! What users of this kind of program do, and what they then expect: names, ends, limits and selections of the usual and the
+//! unusual sort. Each was reported of one program or another as wrong.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::ffi::OsStrExt as _,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use xtask::service::{Running, get};
+
+use crate::support::{Agent, agent::binary, eventually, glob, must_be_root, often, scratch, service, settles, start};
+
+fn ask(running: &Running, times: u64) {
+    for _ in 0..times {
+        get(running.address("http").expect("it listens"), "/hello").expect("it answers");
+    }
+}
+
+/// The kernel cuts a process's name at 15 bytes, which may be in the middle of a character, and a file's name may be any bytes.
+#[test]
+fn names_that_are_not_utf_8() {
+    must_be_root();
+    let scratch = scratch("names");
+    let names: [&[u8]; 3] = ["a订单服务网关".as_bytes(), b"caf\xe9", b"line\nend"];
+    for name in names {
+        let program: PathBuf = scratch.join(OsStr::from_bytes(name));
+        fs::copy(service("hello"), &program).expect("a copy");
+        let running = start(&program, &[]);
+        let pid = running.pid().to_string();
+        for flags in [["--executable", "*/names/*"], ["--pid", &pid]] {
+            let agent = Agent::start(&flags);
+            agent.wait_measured(running.pid());
+            ask(&running, 20);
+            settles("each is counted", &20, || agent.scrape().total(running.pid()));
+            agent.stop();
+        }
+    }
+}
+
+/// A process that ends between two scrapes is shown by the second.
+#[test]
+fn last_figures_stay_until_a_scrape_has_shown_them() {
+    must_be_root();
+    let mut running = start(&service("hello"), &[]);
+    let pid = running.pid();
+    let agent = Agent::start(&["--executable", &glob(&service("hello"))]);
+    agent.wait_measured(pid);
+    ask(&running, 50);
+    settles("the first are counted", &50, || agent.scrape().total(pid));
+    ask(&running, 500);
+    running.kill().expect("it runs");
+    eventually("its end is seen", || agent.target(pid).filter(|it| it["state"] == "gone"));
+    // Twice as long as figures stay that a scrape has shown.
+    thread::sleep(Duration::from_secs(10));
+    assert_eq!(agent.scrape().total(pid), 550);
+    settles("and then they go", &false, || agent.scrape().mentions(pid));
+    agent.stop();
+}
+
+/// Each link takes a file descriptor; systemd's soft limit is for programs that use select(2).
+#[test]
+fn a_soft_limit_of_open_files_is_raised() {
+    must_be_root();
+    let many = many("descriptors");
+    let agent = Agent::start_after("ulimit -Sn 128", &["--executable", "*/descriptors/program"]);
+    for running in &many {
+        agent.wait_measured(running.pid());
+    }
+    agent.stop();
+}
+
+/// What failed by a limit is measured once there is room, and scrapes are answered meanwhile.
+#[test]
+fn what_could_not_be_attached_is_tried_again() {
+    must_be_root();
+    let mut many = many("again");
+    let agent = Agent::start_after("ulimit -n 300", &["--executable", "*/again/program", "--config", &often("again")]);
+    let states = || agent.targets().iter().map(|it| it["state"].as_str().unwrap_or("").to_owned()).collect::<Vec<_>>();
+    eventually("each is measured or failed", || {
+        let states = states();
+        (states.len() == many.len() && states.iter().all(|it| it == "measured" || it == "failed")).then_some(())
+    });
+    assert!(states().contains(&"measured".to_owned()) && states().contains(&"failed".to_owned()), "{:?}", states());
+    many.retain_mut(|it| {
+        let failed = agent.target(it.pid()).is_some_and(|it| it["state"] == "failed");
+        failed || it.kill().is_err()
+    });
+    for running in &many {
+        agent.wait_measured(running.pid());
+        ask(running, 3);
+        settles("each is counted", &3, || agent.scrape().total(running.pid()));
+    }
+    agent.stop();
+}
+
+/// Thirty processes of one file, which take some 250 links.
+fn many(name: &str) -> Vec<Running> {
+    let program = scratch(name).join("program");
+    fs::copy(service("hello"), &program).expect("a copy");
+    (0..30).map(|_| start(&program, &[])).collect()
+}
+
+/// A program that was started through the dynamic linker runs that, as far as the kernel says.
+#[test]
+fn a_program_started_by_the_dynamic_linker_is_told_by_name() {
+    struct Ended(Child);
+    impl Drop for Ended {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+    must_be_root();
+    let linker =
+        if cfg!(target_arch = "x86_64") { "/lib64/ld-linux-x86-64.so.2" } else { "/lib/ld-linux-aarch64.so.1" };
+    let sleep = Ended(Command::new(linker).args(["/bin/sleep", "60"]).spawn().expect("the linker runs"));
+    let pid = sleep.0.id().to_string();
+    eventually("it runs", || {
+        fs::read_link(format!("/proc/{pid}/exe")).ok().filter(|it| it.to_string_lossy().contains("ld-"))
+    });
+    let output = Command::new(binary()).args(["run", "--pid", &pid]).stdin(Stdio::null()).output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("ld-linux") && said.contains("dynamic linker"), "{said}");
+}
+
+/// A symbolic link matches no process: the kernel names executables by their own paths.
+#[test]
+fn an_executable_that_is_a_symbolic_link_is_pointed_out() {
+    must_be_root();
+    let scratch = scratch("links");
+    fs::create_dir_all(scratch.join("releases/5")).expect("a directory");
+    fs::copy(service("hello"), scratch.join("releases/5/api")).expect("a copy");
+    std::os::unix::fs::symlink("releases/5", scratch.join("current")).expect("a link");
+    let link = scratch.join("current/api").display().to_string();
+    let agent = Agent::start(&["--executable", &link]);
+    let log = agent.log().join("\n");
+    assert!(log.contains("symbolic link") && log.contains("releases/5/api"), "{log}");
+    agent.stop();
+}
