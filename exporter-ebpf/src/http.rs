@@ -77,9 +77,9 @@ pub struct Panicked {
 pub mod route_kind {
     /// No route: not matched, or not known.
     pub const NONE: u8 = 0;
-    /// A ServeMux pattern; the route is the pattern string's address and length, mixed.
+    /// A ServeMux pattern that is a literal; the route is the string's address and length, mixed.
     pub const PATTERN: u8 = 1;
-    /// A pattern that a router wrote into `Request.Pattern`; the route is a hash of its text.
+    /// A pattern that a router wrote into `Request.Pattern`, or that was made at run time; the route is a hash of its text.
     pub const PATTERN_TEXT: u8 = 2;
     /// Folded from the URL's path; the route is [`crate::route::Folder`]'s hash.
     pub const PATH: u8 = 3;

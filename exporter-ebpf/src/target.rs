@@ -26,6 +26,10 @@ pub struct TargetConfig {
     pub id: u32,
     /// Most distinct routes; past it requests are counted under the overflow route.
     pub max_routes: u32,
+    /// Bytes of read-only memory from `literals_from` on.
+    pub literals_len: u32,
+    /// Where the executable's own read-only memory begins, in which string literals are: nothing else ever has an address in it.
+    pub literals_from: u64,
     /// `runtime.g.goid`.
     pub g_goid: u16,
     /// `net/http.response.req`.
@@ -118,4 +122,4 @@ impl Http2Offsets {
     };
 }
 
-const _: () = assert!(size_of::<TargetConfig>() == 12 + 9 * 2 + 2 * 12 + 3 * 2);
+const _: () = assert!(size_of::<TargetConfig>() == 24 + 9 * 2 + 2 * 12 + 3 * 2);

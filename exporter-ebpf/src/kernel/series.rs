@@ -94,8 +94,10 @@ pub(super) fn series(target: &TargetConfig, address: u64, method: u64, status: u
 /// Finds the route and where its text is.
 #[inline(always)]
 fn route(target: &TargetConfig, series: &mut SeriesKey, request: &Request) -> Route {
-    if request.pat != 0 && request.pattern.len != 0 {
-        // The text is the pattern's own: whether that holds is seen to where the series is new.
+    let literal = request.pattern.ptr.wrapping_sub(target.literals_from) < u64::from(target.literals_len);
+    if request.pat != 0 && request.pattern.len != 0 && literal {
+        // The text is the pattern's own: new_route() verifies this when the series is first seen. One that was made at run time
+        // is freed with its mux, and its address is given to another: it is known by its text.
         series.route = request.pattern.ptr ^ (request.pattern.len << 48);
         series.route_kind = route_kind::PATTERN;
         return Route { text: request.pattern, pat: request.pat };
@@ -110,6 +112,12 @@ fn route(target: &TargetConfig, series: &mut SeriesKey, request: &Request) -> Ro
         hashed(target, series, text, kind);
     }
     Route { text, pat: 0 }
+}
+
+/// By itself for its stack, see [`whole_request`].
+#[inline(never)]
+fn ends_in_slash(text: GoString) -> bool {
+    text.len != 0 && read::<u8>(text.ptr.wrapping_add(text.len - 1), 0) == Some(b'/')
 }
 
 #[inline(always)]
@@ -197,6 +205,19 @@ pub(super) fn new_route(ctx: &ProbeContext, target: &TargetConfig, series: &mut 
     insert_route(ctx, target, series, route.text);
 }
 
+/// Whether a route that is new is none: a path that nothing answers to, or not by this method, since scanners would fill the table
+/// with them; and one that ServeMux redirects to the same path with a slash, of which it does not tell the pattern. Up to Go 1.25
+/// it puts the path that it redirects to where the pattern belongs (net/http/server.go: ServeMux.findHandler).
+#[inline(always)]
+fn is_no_route(target: &TargetConfig, series: &SeriesKey, text: GoString) -> bool {
+    let redirected = series.status == 301 && target.request_pat != NONE;
+    match series.route_kind {
+        route_kind::PATH => redirected || series.status == 404 || series.status == 405,
+        route_kind::PATTERN_TEXT => redirected && ends_in_slash(text),
+        _ => false,
+    }
+}
+
 /// Makes sure that a new series' route is one of the target's; past the limit it becomes the overflow route.
 #[inline(never)]
 fn insert_route(ctx: &ProbeContext, target: &TargetConfig, series: &mut SeriesKey, text: GoString) {
@@ -207,8 +228,7 @@ fn insert_route(ctx: &ProbeContext, target: &TargetConfig, series: &mut SeriesKe
     if ROUTES.get_ptr(&key).is_some() {
         return;
     }
-    if series.route_kind == route_kind::PATH && (series.status == 404 || series.status == 405) {
-        // A path that nothing answers to, or not by this method, is no route: scanners would fill the table with them.
+    if is_no_route(target, series, text) {
         series.route = 0;
         series.route_kind = route_kind::NONE;
         return;

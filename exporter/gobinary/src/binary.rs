@@ -30,6 +30,8 @@ pub struct GoBinary {
     pub arch: Arch,
     /// Whether it is loaded at an address that is chosen at run time.
     pub pie: bool,
+    /// Link-time address and length of what it cannot write: its code and its constants, string literals among them.
+    pub constants: (u64, u64),
     /// What the linker recorded.
     pub build_info: BuildInfo,
     /// The GNU build id in hex, or Go's own.
@@ -145,6 +147,7 @@ impl GoBinary {
         let mut this = Self {
             arch: elf.arch,
             pie: elf.pie,
+            constants: elf.constants(),
             build_info,
             build_id: note::build_id(&elf)?,
             functions_from: found.from,

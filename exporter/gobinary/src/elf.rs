@@ -262,6 +262,18 @@ impl<S: Source> Elf<S> {
         self.segments.iter().filter(|s| s.is_load())
     }
 
+    /// The longest run of segments that the program cannot write: where it begins, and its length. Linkers put code and constants
+    /// side by side.
+    pub(crate) fn constants(&self) -> (u64, u64) {
+        let mut loads: Vec<&Segment> = self.loads().collect();
+        loads.sort_by_key(|s| s.vaddr);
+        let runs = loads.split(|s| s.writable()).filter_map(|run| {
+            let (first, last) = (run.first()?, run.last()?);
+            Some((first.vaddr, last.vaddr.checked_add(last.file_size)?.checked_sub(first.vaddr)?))
+        });
+        runs.max_by_key(|(_, length)| *length).unwrap_or((0, 0))
+    }
+
     /// The file offset of a link-time address, and how many file bytes follow it in its segment.
     pub(crate) fn file_offset(&self, vaddr: u64) -> Option<(u64, u64)> {
         self.loads().find_map(|s| {

@@ -26,6 +26,8 @@ pub(super) struct Inspected {
     shared: bool,
     /// See [`exporter_ebpf::wait::Watch::last_gc`].
     last_gc: u64,
+    /// See [`exporter_ebpf::target::TargetConfig::literals_from`].
+    literals: (u64, u32),
     /// Whether it holds for every process of the file, and not just for this attempt.
     of_file: bool,
 }
@@ -57,8 +59,9 @@ impl Agent {
             wait_for_leaving(&process);
             let runtime = verdict.as_ref().ok().and_then(|inspection| inspection.runtime.as_ref().ok());
             let last_gc = runtime.and_then(|plan| plan.last_gc_in(process.id.pid)).unwrap_or(0);
+            let literals = verdict.as_ref().map_or((0, 0), |inspection| inspection.literals.in_process(process.id.pid));
             let Process { id: process, file, .. } = process;
-            let outcome = Inspected { id, process, file, verdict, shared, last_gc, of_file };
+            let outcome = Inspected { id, process, file, verdict, shared, last_gc, literals, of_file };
             agent.send(Message::Inspected(Box::new(outcome)));
         });
     }
@@ -93,6 +96,7 @@ impl Agent {
         let mut config = inspection.config;
         config.pid = pid;
         config.id = outcome.id;
+        (config.literals_from, config.literals_len) = outcome.literals;
         config.max_routes = super::pods::max_routes(target, self.inner.config.max_routes);
         target.inspection = Some(inspection.clone());
         let told = if target.features.has(Measure::Http) {

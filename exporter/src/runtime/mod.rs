@@ -189,7 +189,7 @@ impl Plan {
 }
 
 /// How far from its link-time addresses a position-independent program is: by where the code at a file offset is mapped.
-fn load_bias(pid: u32, (address, offset): (u64, u64)) -> io::Result<u64> {
+pub(crate) fn load_bias(pid: u32, (address, offset): (u64, u64)) -> io::Result<u64> {
     // Thousands of mappings are no rarity; the program's own come first.
     let mut bytes = Vec::new();
     File::open(format!("/proc/{pid}/maps"))?.take(256 * 1024).read_to_end(&mut bytes)?;

@@ -110,6 +110,35 @@ impl Module {
     }
 }
 
+/// Where an executable has its read-only memory, in which string literals are.
+#[derive(Clone, Debug)]
+pub(crate) struct Literals {
+    /// Link-time address and length.
+    range: (u64, u64),
+    /// Where code is that tells how far from its link-time address the program is loaded: address and offset in the file.
+    anchor: Option<(u64, u64)>,
+    pie: bool,
+}
+
+impl Literals {
+    pub(super) fn of(binary: &gobinary::GoBinary) -> Self {
+        let function = binary.functions().first().map(|function| function.addr);
+        let anchor = function.and_then(|addr| Some((addr, binary.file_offset(addr)?)));
+        Self { range: binary.constants, anchor, pie: binary.pie }
+    }
+
+    /// Address and length in a process; of no length where that is not known.
+    pub(crate) fn in_process(&self, pid: u32) -> (u64, u32) {
+        let bias = match (self.pie, self.anchor) {
+            (false, _) => Some(0),
+            (true, Some(anchor)) => runtime::load_bias(pid, anchor).ok(),
+            (true, None) => None,
+        };
+        let length = bias.and_then(|_| u32::try_from(self.range.1).ok()).unwrap_or(0);
+        (self.range.0.wrapping_add(bias.unwrap_or(0)), length)
+    }
+}
+
 /// What inspecting an executable gave.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Inspection {
@@ -151,6 +180,9 @@ pub(crate) struct Inspection {
     /// The code that probes are to be put into, as it was when it was inspected.
     #[serde(skip)]
     pub(crate) code: Code,
+    /// Where its string literals are.
+    #[serde(skip)]
+    pub(crate) literals: Literals,
     /// What the kernel side is told; the target's id and limits are still to be set.
     #[serde(skip)]
     pub(crate) config: TargetConfig,

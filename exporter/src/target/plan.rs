@@ -9,7 +9,7 @@ use gobinary::{Cost, Function, Global, GoBinary, Instruction, Site, SiteError, S
 
 use super::{
     features::Measure,
-    inspection::{Disabled, Feature, Inspection, Module, PlannedProbe},
+    inspection::{Disabled, Feature, Inspection, Literals, Module, PlannedProbe},
 };
 use crate::{kernel::Probe, process::Code, runtime};
 
@@ -129,6 +129,7 @@ pub(crate) fn inspect<S: Source>(source: S, sites: Sites) -> Result<Inspection, 
         probes,
         disabled,
         code: Code::default(),
+        literals: Literals::of(&binary),
         seconds: started.elapsed().as_secs_f64(),
         config,
         runtime,
@@ -220,6 +221,8 @@ impl Plan<'_> {
             pid: 0,
             id: 0,
             max_routes: 0,
+            literals_len: 0,
+            literals_from: 0,
             g_goid: self.offset("runtime.g", "goid"),
             response_req: self.offset("net/http.response", "req"),
             response_status: self.offset("net/http.response", "status"),

@@ -2,6 +2,7 @@
 //! unusual sort. Each was reported of one program or another as wrong.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsStr,
     fs,
     os::unix::ffi::OsStrExt as _,
@@ -11,9 +12,14 @@ use std::{
     time::Duration,
 };
 
-use xtask::service::{Running, get};
+use xtask::{
+    go::Variant,
+    service::{Running, get},
+};
 
-use crate::support::{Agent, agent::binary, eventually, glob, must_be_root, often, scratch, service, settles, start};
+use crate::support::{
+    Agent, agent::binary, eventually, glob, load, must_be_root, often, scratch, service, service_of, settles, start,
+};
 
 fn ask(running: &Running, times: u64) {
     for _ in 0..times {
@@ -140,5 +146,52 @@ fn an_executable_that_is_a_symbolic_link_is_pointed_out() {
     let agent = Agent::start(&["--executable", &link]);
     let log = agent.log().join("\n");
     assert!(log.contains("symbolic link") && log.contains("releases/5/api"), "{log}");
+    agent.stop();
+}
+
+/// Requests by route, whatever their method and status.
+fn routes(agent: &Agent, pid: u32) -> BTreeMap<String, u64> {
+    let mut routes = BTreeMap::new();
+    for ((_, _, route), count) in agent.scrape().counts(pid) {
+        *routes.entry(route).or_default() += count;
+    }
+    routes
+}
+
+/// A mux that is made anew, with patterns that are made at run time: an address of one is another's once it is freed.
+#[test]
+fn muxes_that_are_made_anew() {
+    must_be_root();
+    let names = ["from-aaaa", "from-bbbb", "from-cccc", "from-dddd", "from-eeee", "from-ffff"];
+    for binary in [service("idioms"), service_of("idioms", "1.22", Variant::Strip)] {
+        let running = start(&binary, &[]);
+        let agent = Agent::measuring(running.pid(), &[]);
+        let address = running.address("http").expect("it listens");
+        let mut wanted = BTreeMap::from([("/reload".to_owned(), 40)]);
+        for name in names.iter().cycle().take(40) {
+            get(address, &format!("/reload?name={name}")).expect("it answers");
+            for id in 0..10 {
+                get(address, &format!("/{name}/{id}")).expect("it answers");
+            }
+            *wanted.entry(format!("/{name}/{{id}}")).or_default() += 10;
+        }
+        settles("requests of each route", &wanted, || routes(&agent, running.pid()));
+        agent.stop();
+    }
+}
+
+/// Up to Go 1.25 a ServeMux that redirects to a path with a slash gives the request that path for a pattern: no route, or any
+/// client could use up all that a service may have.
+#[test]
+fn redirects_to_a_slash() {
+    must_be_root();
+    let running = start(&service_of("idioms", "1.22", Variant::Strip), &[]);
+    let agent = Agent::measuring(running.pid(), &[]);
+    let address = running.address("http").expect("it listens").to_string();
+    load(&["-address", &address, "-n", "300"], &["GET /users/u{n} 301 - 1"]);
+    load(&["-address", &address, "-n", "40"], &["GET /users/7/ 200 /users/{id}/ 1", "GET /about 200 /about 1"]);
+    let wanted = BTreeMap::from([(String::new(), 300), ("/users/{id}/".to_owned(), 20), ("/about".to_owned(), 20)]);
+    settles("requests of each route", &wanted, || routes(&agent, running.pid()));
+    assert_eq!(agent.scrape().lost(), Vec::<String>::new());
     agent.stop();
 }

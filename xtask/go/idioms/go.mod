@@ -1,0 +1,3 @@
+module sample/idioms
+
+go 1.17

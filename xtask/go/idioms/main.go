@@ -1,0 +1,56 @@
+// Command idioms routes requests as real services do: by muxes that are made anew while it runs, and by patterns that redirect.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"sync/atomic"
+)
+
+// current is the *http.ServeMux that requests go to; none has a literal for a pattern.
+var current atomic.Value
+
+func ok(w http.ResponseWriter, _ *http.Request) {
+	_, _ = w.Write([]byte("ok\n"))
+}
+
+// reload makes a mux with one pattern of this name, as a service does whose configuration has changed, and frees the last one.
+func reload(name string) {
+	mux := http.NewServeMux()
+	mux.HandleFunc(fmt.Sprintf("/%s/{id}", name), ok)
+	current.Store(mux)
+	runtime.GC()
+	runtime.GC()
+}
+
+func main() {
+	address := flag.String("listen", "127.0.0.1:0", "address to listen at")
+	flag.Parse()
+	reload("first")
+
+	mux := http.NewServeMux()
+	mux.HandleFunc("/users/{id}/", ok)
+	mux.HandleFunc("/about", ok)
+	mux.HandleFunc("/reload", func(w http.ResponseWriter, r *http.Request) {
+		reload(r.URL.Query().Get("name"))
+		ok(w, r)
+	})
+	handler := func(w http.ResponseWriter, r *http.Request) {
+		if len(r.URL.Path) > 6 && r.URL.Path[:6] == "/from-" {
+			current.Load().(*http.ServeMux).ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	}
+	l, err := net.Listen("tcp", *address)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("{\"pid\":%d,\"http\":%q}\n", os.Getpid(), l.Addr().String())
+	log.Fatal(http.Serve(l, http.HandlerFunc(handler)))
+}
