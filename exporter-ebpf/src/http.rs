@@ -43,9 +43,15 @@ pub struct InFlight {
     pub request: u64,
     /// Address of the copy of it that a ServeMux was given, where middleware made one; otherwise 0.
     pub routed: u64,
-    /// 1 from x/net's `runHandler` until `serverHandler.ServeHTTP` is called within it, otherwise 0: two starts, one request.
+    /// [`XNET`] from x/net's `runHandler` on, [`XNET_CALLED`] once `serverHandler.ServeHTTP` was called within it (two starts, one
+    /// request), 0 for requests of net/http.
     pub outer: u64,
 }
+
+/// A request of golang.org/x/net/http2.
+pub const XNET: u64 = 1;
+/// The same, of which the inner start was seen too.
+pub const XNET_CALLED: u64 = 2;
 
 /// Key of `PANICS`: one request of a goroutine. With the start in it, whoever removes an entry removes no later one.
 #[repr(C)]

@@ -28,11 +28,13 @@ pub enum Reason {
     StackLost = 10,
     /// More threads than can be kept. Their waits for a CPU are not counted.
     TasksFull = 11,
+    /// A request of a server whose struct layouts are not known. Not counted.
+    LayoutUnknown = 12,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::NoStart,
         Self::InFlightFull,
         Self::SeriesFull,
@@ -45,6 +47,7 @@ impl Reason {
         Self::WaitsFull,
         Self::StackLost,
         Self::TasksFull,
+        Self::LayoutUnknown,
     ];
 
     /// The `reason` label's value.
@@ -62,6 +65,7 @@ impl Reason {
             Self::WaitsFull => "waits_map_full",
             Self::StackLost => "stack_not_kept",
             Self::TasksFull => "tasks_map_full",
+            Self::LayoutUnknown => "layout_unknown",
         }
     }
 }

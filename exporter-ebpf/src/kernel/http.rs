@@ -10,7 +10,7 @@ use aya_ebpf::{
 use exporter_ebpf::{
     event,
     histogram::bucket,
-    http::{InFlight, PanicKey, Panicked, SeriesKey, SeriesValue, goroutine_key, route_kind},
+    http::{InFlight, PanicKey, Panicked, SeriesKey, SeriesValue, XNET, XNET_CALLED, goroutine_key, route_kind},
     loss::Reason,
     method,
     target::{Http2Offsets, NONE, TargetConfig, at_check, target_slot},
@@ -27,7 +27,7 @@ super::programs! {
     /// `net/http.serverHandler.ServeHTTP(rw ResponseWriter, req *Request)`: rw's data word is RCX, req RDI.
     http_start, http_start_multi => start(at_check::HTTP_START, 2, 3, 0);
     /// `golang.org/x/net/http2.(*serverConn).runHandler(rw *responseWriter, req *http.Request, ...)`.
-    xnet_start, xnet_start_multi => start(at_check::XNET_START, 1, 2, 1);
+    xnet_start, xnet_start_multi => start(at_check::XNET_START, 1, 2, XNET);
     /// `net/http.(*response).finishRequest()`.
     http1_end, http1_end_multi => http1_end_at();
     /// `net/http.(*http2responseWriter).handlerDone()`; `net/http/internal/http2.(*responseWriter).handlerDone()` from 1.27.
@@ -110,10 +110,10 @@ fn start(ctx: &ProbeContext, probe: u16, writer: usize, request: usize, outer: u
 /// The goroutine has not ended its earlier request.
 #[inline(never)]
 fn start_again(key: u64, old: &mut InFlight, entry: &InFlight) {
-    if old.outer > entry.outer && old.writer == entry.writer {
+    if old.outer == XNET && entry.outer == 0 && old.writer == entry.writer {
         // x/net's runHandler, then serverHandler.ServeHTTP for the same request. The outer start stands.
         old.request = entry.request;
-        old.outer = 0;
+        old.outer = XNET_CALLED;
         return;
     }
     // The goroutine's address was reused, perhaps the writer's too: the earlier request ended in a panic. User space may have
@@ -182,6 +182,9 @@ fn http2_end_at(ctx: &ProbeContext, probe: u16, server: impl Fn(&TargetConfig) -
     let Some((target, regs)) = called(ctx, probe) else { return };
     let writer = regs.arg(0);
     let Some(entry) = take(target, regs.g(), writer) else { return lost(target.id, Reason::NoStart) };
+    if server(target).writer_rws == NONE {
+        return lost(target.id, Reason::LayoutUnknown);
+    }
     let (status, subject) = http2_state(target, server(target), &entry);
     end(ctx, target, &entry, subject, status, 200);
 }
@@ -266,12 +269,14 @@ fn panic_at(ctx: &ProbeContext) {
     // HTTP/1 if the writer holds this very request where http.response does.
     let (status, subject) = if read::<u64>(entry.writer, target.response_req) == Some(entry.request) {
         (word(entry.writer, target.response_status), http1_request(target, &entry))
-    } else if target.h2.writer_rws != NONE {
-        http2_state(target, &target.h2, &entry)
-    } else if target.xnet.writer_rws != NONE {
-        http2_state(target, &target.xnet, &entry)
     } else {
-        (UNREADABLE, Subject { address: entry.request, method: 0 })
+        // Every program has the server of net/http, so that only the start tells whose request it is.
+        let server = if entry.outer == 0 { &target.h2 } else { &target.xnet };
+        if server.writer_rws == NONE {
+            (UNREADABLE, Subject { address: entry.request, method: 0 })
+        } else {
+            http2_state(target, server, &entry)
+        }
     };
     // Nothing was written yet: the client gets no answer at all, which is the server's failure.
     let (mut series, route) = series(target, subject.address, subject.method, status_code(status, 500));

@@ -60,6 +60,9 @@ fn meaning(reason: Reason) -> &'static str {
         Reason::ParkedFull => "more goroutines have waited than `max_parked`; their waits are not counted.",
         Reason::WaitsFull => "more label sets of waits than can be kept; not counted.",
         Reason::StackLost => "a stack could not be taken or kept; the wait is counted, but is in no profile.",
+        Reason::LayoutUnknown => {
+            "a request of a server whose struct layouts are not known, see `/targets`. Not counted."
+        }
         Reason::TasksFull => "more threads than can be kept; their waits for a CPU are not counted.",
     }
 }

@@ -100,7 +100,9 @@ fn row(agent: &Agent, version: &str, variant: Variant) -> String {
 /// Measures the service built by each of these releases in each of these ways; prints the table.
 pub(crate) fn exact(releases: &[(&str, &[Variant])]) {
     must_be_root();
-    let agent = Agent::start(&["--executable", "matrix-go*"]);
+    // By the whole path: another checkout's tests may run on this machine.
+    let ours = xtask::util::target().join("go/bin/matrix-go*");
+    let agent = Agent::start(&["--executable", &ours.display().to_string()]);
     let mut table = vec![
         "| Go        | variant  | functions    | layouts  | probes | protocols              | requests | count |"
             .to_owned(),

@@ -1,7 +1,12 @@
 //! A service that brings its own HTTP/2, golang.org/x/net/http2: over TLS by ConfigureServer, in the clear by h2c.NewHandler.
 
-use crate::support::{Agent, agent::counted_by_service, load, must_be_root, service_of, settles, start};
-use xtask::go::Variant;
+use std::{collections::BTreeMap, path::PathBuf, process::Command};
+
+use crate::support::{Agent, agent::counted_by_service, load, must_be_root, scratch, service_of, settles, start};
+use xtask::{
+    go::{self, Variant},
+    util,
+};
 
 const MIX: [&str; 6] = [
     "GET /hello 200 /hello 5",
@@ -28,4 +33,73 @@ fn http2_of_golang_org_x_net() {
         agent.stop();
         println!("x/net/http2, {}: 9000 requests equal", variant.name());
     }
+}
+
+/// A panicked request is read by its own server's layout: that of net/http in the same program is another in Go 1.27.
+#[test]
+fn panics_in_golang_org_x_net() {
+    must_be_root();
+    let running = start(&service_of("xnet", "1.27", Variant::Strip), &[]);
+    let agent = Agent::measuring(running.pid(), &[]);
+    for kind in ["https", "h2c"] {
+        let mode = if kind == "https" { "h2" } else { "h2c" };
+        let address = running.address(kind).expect("it listens").to_string();
+        load(
+            &["-mode", mode, "-address", &address, "-n", "200"],
+            &["GET /panic 0 /panic 1", "GET /hello 200 /hello 1"],
+        );
+    }
+    let key = |status, route: &str| ("GET".to_owned(), status, route.to_owned());
+    let wanted = BTreeMap::from([(key(500, "/panic"), 200), (key(200, "/hello"), 200)]);
+    settles("requests that panicked and others", &wanted, || agent.scrape().counts(running.pid()));
+    settles("none is under way", &Some(0), || agent.scrape().active(running.pid()));
+    assert_eq!(agent.scrape().lost(), Vec::<String>::new());
+    agent.stop();
+}
+
+/// A copy of golang.org/x/net whose version says nothing, stripped: its requests cannot be read. None is in flight for ever, and
+/// each is told as lost.
+#[test]
+fn an_unknown_version_of_golang_org_x_net() {
+    must_be_root();
+    let running = start(&replaced(), &[]);
+    let agent = Agent::measuring(running.pid(), &[]);
+    let disabled = agent.target(running.pid()).expect("a target")["disabled"].to_string();
+    assert!(disabled.contains("layout_unknown"), "{disabled}");
+    for (mode, kind) in [("h1", "http"), ("h2", "https")] {
+        let address = running.address(kind).expect("it listens").to_string();
+        load(&["-mode", mode, "-address", &address, "-n", "300", "-c", "8"], &["GET /hello 200 /hello 1"]);
+    }
+    settles("those over HTTP/1 are counted", &300, || agent.scrape().total(running.pid()));
+    settles("those over HTTP/2 are lost", &vec!["layout_unknown: 300".to_owned()], || agent.scrape().lost());
+    settles("none is under way", &Some(0), || agent.scrape().active(running.pid()));
+    agent.stop();
+}
+
+/// The service with a copy of golang.org/x/net in place of the module.
+fn replaced() -> PathBuf {
+    let folder = scratch("xnet-replaced");
+    let toolchain = go::toolchain("local").expect("there is a Go");
+    let run = |mut command: Command| util::output(&mut command).unwrap_or_else(|error| panic!("{error:#}"));
+    let copy = |from: &str| {
+        let mut command = Command::new("cp");
+        command.args(["-r", "--no-preserve=mode", from]).arg(&folder);
+        run(command);
+    };
+    for module in ["xnet", "self"] {
+        copy(&util::root().join("xtask/go").join(module).display().to_string());
+    }
+    let go = |arguments: &[&str]| {
+        let mut command = toolchain.command(&folder.join("xnet"));
+        command.args(arguments).env("GOFLAGS", "-mod=mod");
+        run(command)
+    };
+    let module = go(&["list", "-m", "-f", "{{.Dir}}", "golang.org/x/net"]);
+    copy(module.trim());
+    let name = PathBuf::from(module.trim());
+    let name = name.file_name().expect("a module's directory").to_string_lossy();
+    std::fs::rename(folder.join(&*name), folder.join("fork")).expect("it is copied");
+    go(&["mod", "edit", "-replace", "golang.org/x/net=../fork"]);
+    go(&["build", "-ldflags", "-s -w", "-o", "../service", "."]);
+    folder.join("service")
 }
