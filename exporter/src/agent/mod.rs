@@ -195,9 +195,13 @@ impl Agent {
         self.send(Message::Containers(containers));
     }
 
+    /// Counts a scrape; several may share one snapshot.
+    pub(crate) fn scraped(&self) {
+        self.inner.scrapes.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// The figures of now. Blocks for as long as reading the kernel's maps takes.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        self.inner.scrapes.fetch_add(1, Ordering::Relaxed);
         collect::snapshot(self)
     }
 
