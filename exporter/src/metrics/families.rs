@@ -166,6 +166,7 @@ fn samples<'a>(desc: &'static Desc, snapshot: &'a Snapshot) -> Vec<Sample<'a>> {
         name if name == contract::WALK_SECONDS.name => number(agent.walk_seconds),
         name if name == contract::SCRAPES.name => number(agent.scrapes as f64),
         name if name == contract::COLLECT_DURATION.name => number(agent.collect_seconds),
+        name if name == contract::LOG_DROPPED.name => number(agent.log_lines_dropped as f64),
         name if name == contract::CPU.name => agent.cpu_seconds.map(number).unwrap_or_default(),
         name if name == contract::RESIDENT.name => {
             agent.resident_bytes.map(|bytes| number(bytes as f64)).unwrap_or_default()

@@ -1,16 +1,31 @@
 //! Clients of the agent's own port at their worst: they take places and say nothing, begin and do not end, ask and do not read.
+//! And nobody reads the agent's log.
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
+    os::fd::AsFd as _,
+    process::{Child, Command, Stdio},
 };
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use xtask::service::get;
+use nix::{
+    fcntl::{FcntlArg, fcntl},
+    sys::{
+        resource::{Resource, getrlimit, setrlimit},
+        signal::{Signal, kill},
+    },
+    unistd::Pid,
+};
+use xtask::{exposition, service::get};
 
 use super::Ring;
-use crate::support::{eventually, http::connect};
+use crate::support::{
+    agent::binary,
+    eventually,
+    http::{connect, free_port, request},
+    must_be_root,
+};
 
 /// Idle connections, far more than the agent has places.
 const IDLE: usize = 600;
@@ -71,4 +86,61 @@ fn readers_that_stall_hold_up_no_scrape() {
         let _ = stream.read_to_end(&mut read);
         assert!(read.len() < length && !read.ends_with(b"0\r\n\r\n"), "it does not end as if it were whole");
     }
+}
+
+/// Starts the agent with a standard error that nobody reads, of one page.
+fn start_unread(address: SocketAddr) -> Child {
+    must_be_root();
+    let child = Command::new(binary())
+        .args(["run", "--executable", "nothing-is-called-so", "--log-level", "debug"])
+        .args(["--metrics-address", &address.to_string()])
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the agent starts");
+    let stderr = child.stderr.as_ref().expect("it is piped");
+    fcntl(stderr.as_fd(), FcntlArg::F_SETPIPE_SZ(4096)).expect("a pipe can be small");
+    eventually("the agent gets ready", || get(address, "/readyz").ok());
+    child
+}
+
+/// What the agent says of lines that it could not log.
+fn dropped(address: SocketAddr) -> u64 {
+    let samples = exposition::parse(&get(address, "/metrics").expect("/metrics answers"));
+    let found = samples.iter().find(|it| it.name == "exporter_log_lines_dropped_total").expect("it is told");
+    found.value as u64
+}
+
+#[test]
+fn nobody_reads_the_log() {
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let mut agent = start_unread(address);
+    // Each is a line of the log.
+    eventually("more is logged than is kept", || {
+        for _ in 0..500 {
+            assert!(request(address, "GET", "no path").starts_with("HTTP/1.1 400"));
+        }
+        (dropped(address) > 0).then_some(())
+    });
+    get(address, "/healthz").expect("/healthz answers");
+    // Somebody reads at last, and learns what is missing.
+    let mut lines = BufReader::new(agent.stderr.take().expect("it is piped")).lines();
+    let told = lines.by_ref().map_while(Result::ok).find(|line| line.contains("lines of the log were dropped"));
+    println!("    {}", told.expect("it is told"));
+    kill(Pid::from_raw(agent.id() as i32), Signal::SIGTERM).expect("it runs");
+    let rest: Vec<_> = lines.map_while(Result::ok).collect();
+    assert!(rest.iter().any(|line| line.contains("detaching")), "what was logged at the end is written: {rest:?}");
+    assert!(agent.wait().expect("it is a child").success());
+}
+
+#[test]
+fn a_log_that_nobody_reads_does_not_keep_the_agent_from_ending() {
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let mut agent = start_unread(address);
+    for _ in 0..500 {
+        request(address, "GET", "no path");
+    }
+    kill(Pid::from_raw(agent.id() as i32), Signal::SIGTERM).expect("it runs");
+    let ended = eventually("it ends", || agent.try_wait().expect("it is a child"));
+    assert!(ended.success());
 }
