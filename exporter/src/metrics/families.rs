@@ -13,6 +13,7 @@ use crate::{
     kubernetes::WatchFigures,
     runtime::{Buckets, GcSummary},
     target::Labels,
+    visible,
 };
 
 /// Upper bounds of the duration histograms in seconds, without `+Inf`.
@@ -65,12 +66,13 @@ impl<'a> Sample<'a> {
         Self { target: None, own, value: Value::Number(value) }
     }
 
-    /// All labels, the target's first.
-    pub(super) fn labels(&self) -> impl Iterator<Item = (&'static str, &str)> {
+    /// All labels, the target's first, fit to be shown.
+    pub(super) fn labels(&self) -> impl Iterator<Item = (&'static str, Cow<'_, str>)> {
         self.target
             .into_iter()
             .flat_map(Labels::iter)
             .chain(self.own.iter().map(|(name, value)| (*name, value.as_ref())))
+            .map(|(name, value)| (name, visible::lines(value)))
     }
 }
 

@@ -3,6 +3,7 @@
 //! `xtask/go/hostile`.
 
 mod clients;
+mod names;
 
 use std::time::{Duration, Instant};
 
