@@ -1,6 +1,7 @@
 //! gopulse: parses, builds and runs one of the roles.
 
 mod agent;
+mod allowance;
 mod budget;
 mod config;
 mod heap;

@@ -43,6 +43,7 @@ use tracing::{debug, warn};
 
 use self::state::State;
 use crate::{
+    allowance::Allowance,
     budget::{Costs, calibrate},
     config::Config,
     hpa::feed::Figures,
@@ -107,6 +108,8 @@ struct Inner {
     turns: Arc<Semaphore>,
     /// One profile is taken at a time: the maps of stacks are small.
     profiling: Semaphore,
+    /// How many more may be taken now.
+    profiles: Mutex<Allowance>,
     /// What probes cost on this machine, once it is known.
     costs: OnceCell<Costs>,
     /// Asked by the event loop alone.
@@ -142,6 +145,7 @@ impl Agent {
             scheduler: Mutex::default(),
             turns: Arc::new(Semaphore::new(TURNS)),
             profiling: Semaphore::new(1),
+            profiles: Mutex::new(profile::PROFILES),
             costs: OnceCell::new(),
             quiet: quiet::Quiet::default(),
             parked_entries: AtomicU64::new(0),

@@ -13,7 +13,7 @@ pub(crate) use self::tls::acceptor;
 use std::{
     convert::Infallible,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -23,7 +23,7 @@ use http_body_util::{BodyExt as _, Full, combinators::BoxBody};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
-    header::{ALLOW, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY, WWW_AUTHENTICATE},
+    header::{ALLOW, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER, VARY, WWW_AUTHENTICATE},
     server::conn::http1,
     service::service_fn,
 };
@@ -38,7 +38,7 @@ use tracing::debug;
 
 use self::{
     connection::{Answer, Watched},
-    places::{Activity, Places},
+    places::{Place, Places},
     render::Renderings,
 };
 use crate::{
@@ -50,6 +50,8 @@ use crate::{
 
 /// Request line and headers together, bytes.
 const MAX_HEAD: usize = 16 * 1024;
+/// Paths that are asked for with a token where tokens are needed.
+const GUARDED: [&str; 4] = ["/metrics", "/targets", "/debug/blocked", wire::PATH];
 /// Between looks for clients that keep the agent waiting.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -125,9 +127,9 @@ pub(crate) async fn serve(listener: std::net::TcpListener, agent: Agent, protect
             let connection = async move {
                 let stream = Watched::new(stream, Arc::clone(&place.activity));
                 match tls {
-                    None => connection(stream, server, &place.activity).await,
+                    None => connection(stream, server, &place).await,
                     Some(tls) => match tls.accept(stream).await {
-                        Ok(stream) => connection(stream, server, &place.activity).await,
+                        Ok(stream) => connection(stream, server, &place).await,
                         Err(error) => debug!(%error, "TLS"),
                     },
                 }
@@ -138,12 +140,12 @@ pub(crate) async fn serve(listener: std::net::TcpListener, agent: Agent, protect
     }
 }
 
-async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, server: Arc<Server>, activity: &Arc<Activity>) {
+async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, server: Arc<Server>, place: &Place) {
     let service = service_fn(move |request| {
-        let (server, activity) = (Arc::clone(&server), Arc::clone(activity));
+        let (server, activity) = (Arc::clone(&server), Arc::clone(&place.activity));
         async move {
             activity.asked();
-            Ok::<_, Infallible>(server.answer(request).await.map(|body| Answer::new(body, activity)))
+            Ok::<_, Infallible>(server.answer(request, place.client).await.map(|body| Answer::new(body, activity)))
         }
     });
     let served = http1::Builder::new().max_buf_size(MAX_HEAD).serve_connection(TokioIo::new(stream), service).await;
@@ -179,13 +181,13 @@ struct Server {
 }
 
 impl Server {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(&self, request: Request<Incoming>, client: IpAddr) -> Response<Body> {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are served here\n");
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
         }
-        if let Some(refusal) = self.refusal(&request).await {
+        if let Some(refusal) = self.refusal(&request, client).await {
             return refusal;
         }
         match request.uri().path() {
@@ -196,6 +198,11 @@ impl Server {
                 "the HPA's stream is served to owners of a bearer token alone: see --hpa-stream-address\n",
             ),
             wire::PATH if request.method() == Method::GET => self.stream(),
+            "/debug/blocked" if request.method() != Method::GET => {
+                let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "a profile is taken for GET alone\n");
+                response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+                response
+            }
             "/debug/blocked" => debug::blocked(&self.agent, request.uri().query().unwrap_or_default()).await,
             "/healthz" => plain(StatusCode::OK, "ok\n"),
             "/readyz" => match self.agent.readiness() {
@@ -209,17 +216,14 @@ impl Server {
     }
 
     /// The answer to someone who may not have one.
-    async fn refusal(&self, request: &Request<Incoming>) -> Option<Response<Body>> {
+    async fn refusal(&self, request: &Request<Incoming>, client: IpAddr) -> Option<Response<Body>> {
         let reviewer = self.reviewer.as_ref()?;
-        let path = request.uri().path();
-        if matches!(path, "/" | "/healthz" | "/readyz") {
-            return None;
-        }
+        let path = GUARDED.into_iter().find(|it| *it == request.uri().path())?;
         let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token =
             header.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
         let access = match token {
-            Some((_, token)) => reviewer.review(token.trim(), path).await,
+            Some((_, token)) => reviewer.review(token.trim(), path, client).await,
             None => Access::Unknown,
         };
         match access {
@@ -233,6 +237,7 @@ impl Server {
                 StatusCode::FORBIDDEN,
                 "the token's owner may not get this path (ClusterRole with nonResourceURLs, verb get)\n",
             )),
+            Access::TooMany => Some(later("too many tokens that were not good\n", Duration::from_secs(1))),
             Access::NotAsked => Some(plain(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the token could not be checked: the API server does not answer\n",
@@ -273,6 +278,14 @@ impl Server {
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(wire::CONTENT_TYPE));
         response
     }
+}
+
+/// The answer to who has asked too often.
+fn later(why: &'static str, wait: Duration) -> Response<Body> {
+    let mut response = plain(StatusCode::TOO_MANY_REQUESTS, why);
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    response
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response<Body> {

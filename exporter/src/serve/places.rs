@@ -177,6 +177,8 @@ pub(super) struct Places(Arc<Mutex<Table>>);
 pub(super) struct Place {
     number: u64,
     table: Arc<Mutex<Table>>,
+    /// Whose it is.
+    pub(super) client: IpAddr,
     /// What its connection is at.
     pub(super) activity: Arc<Activity>,
 }
@@ -214,7 +216,7 @@ impl Places {
         let activity = Arc::new(Activity::begun());
         table.held.insert(number, Held { client, activity: activity.clone(), noted: false, task: None });
         drop(table);
-        Some(Place { number, table: self.0.clone(), activity })
+        Some(Place { number, table: self.0.clone(), client, activity })
     }
 
     /// Names the task that serves the connection, to be ended when another takes its place.

@@ -2,6 +2,7 @@
 //! And nobody reads the agent's log.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
@@ -143,4 +144,22 @@ fn a_log_that_nobody_reads_does_not_keep_the_agent_from_ending() {
     kill(Pid::from_raw(agent.id() as i32), Signal::SIGTERM).expect("it runs");
     let ended = eventually("it ends", || agent.try_wait().expect("it is a child"));
     assert!(ended.success());
+}
+
+#[test]
+fn head_starts_no_profile() {
+    let ring = Ring::start(&[]);
+    let profile = |method: &str| {
+        let path = format!("/debug/blocked?pid={}&seconds=1", ring.neighbour.pid());
+        request(ring.agent.address, method, &path).split(' ').nth(1).unwrap_or_default().to_owned()
+    };
+    assert_eq!(profile("HEAD"), "405");
+    // More than a minute has, one after another: all are answered, and those past the limit are told to wait.
+    let answers: Vec<String> = (0..12).map(|_| profile("GET")).collect();
+    assert_eq!(
+        answers.iter().map(String::as_str).collect::<BTreeSet<_>>(),
+        BTreeSet::from(["200", "429"]),
+        "{answers:?}"
+    );
+    ring.is_unharmed();
 }
