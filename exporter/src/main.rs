@@ -1,18 +1,21 @@
 //! gopulse: parses, builds and runs one of the roles.
 
 mod agent;
+mod allowance;
 mod budget;
 mod config;
 mod heap;
 mod hpa;
 mod kernel;
 mod kubernetes;
+mod logging;
 mod metrics;
 mod process;
 mod profile;
 mod runtime;
 mod serve;
 mod target;
+mod visible;
 
 use std::{io::Write as _, net::TcpListener, process::ExitCode, time::Duration};
 
@@ -62,13 +65,15 @@ fn main() -> ExitCode {
         Command::MetricsApi(args) => metrics_api(&args),
         Command::MetricReference => print(&metrics::reference()),
     };
-    match result {
+    let code = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("gopulse: {}", failure.message);
+            logging::say(&failure.message);
             ExitCode::from(failure.status)
         }
-    }
+    };
+    logging::end();
+    code
 }
 
 fn run(args: &RunArgs) -> Result<(), Failure> {
@@ -77,7 +82,7 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
     if args.check {
         return print(&serde_norway::to_string(&config).map_err(Failure::error)?);
     }
-    log_to_stderr(&config).map_err(Failure::usage)?;
+    logging::start(&config.log_level, config.log_format).map_err(Failure::usage)?;
     raise_descriptor_limit();
     for (glob, is) in config.select.links() {
         warn!(
@@ -188,7 +193,7 @@ fn metrics_api(args: &hpa::api::MetricsApiArgs) -> Result<(), Failure> {
     if args.table {
         return print(&config.table().map_err(Failure::usage)?.markdown());
     }
-    start_log(&config.log_level, if config.log_json { LogFormat::Json } else { LogFormat::Human })
+    logging::start(&config.log_level, if config.log_json { LogFormat::Json } else { LogFormat::Human })
         .map_err(Failure::usage)?;
     until_ended(|| hpa::api::run(config)).map_err(Failure::error)
 }
@@ -236,18 +241,4 @@ fn print(text: &str) -> Result<(), Failure> {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::error(error)),
         _ => Ok(()),
     }
-}
-
-fn log_to_stderr(config: &Config) -> Result<(), tracing_subscriber::filter::ParseError> {
-    start_log(&config.log_level, config.log_format)
-}
-
-fn start_log(level: &str, format: LogFormat) -> Result<(), tracing_subscriber::filter::ParseError> {
-    let filter = tracing_subscriber::EnvFilter::try_new(level)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match format {
-        LogFormat::Human => builder.with_target(false).init(),
-        LogFormat::Json => builder.json().init(),
-    }
-    Ok(())
 }

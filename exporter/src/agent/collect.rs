@@ -157,6 +157,7 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
                     bytes: it.bytes,
                 })
                 .collect(),
+            log_lines_dropped: crate::logging::dropped(),
             cpu_seconds,
             resident_bytes,
             kubernetes: inner.pods.as_ref().map(crate::kubernetes::Pods::figures),

@@ -16,7 +16,7 @@ pub(super) const MOST_UNSEEN: usize = 1024;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Gone {
     at: Instant,
-    /// Scrapes that had begun by then.
+    /// Snapshots that had begun by then.
     begun: u64,
     /// Whether another has its labels now.
     replaced: bool,
@@ -50,15 +50,21 @@ impl Gone {
     }
 }
 
-/// Scrapes by number.
+/// Scrapes, and the snapshots that are made for them by number: one may serve several.
 #[derive(Debug, Default)]
 pub(super) struct Scrapes {
+    asked: AtomicU64,
     begun: AtomicU64,
     shown: AtomicU64,
 }
 
 impl Scrapes {
-    /// The number of one that begins.
+    /// Somebody scrapes.
+    pub(super) fn ask(&self) {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The number of a snapshot that begins.
     pub(super) fn begin(&self) -> u64 {
         self.begun.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -70,7 +76,7 @@ impl Scrapes {
 
     /// How many there were.
     pub(super) fn count(&self) -> u64 {
-        self.begun.load(Ordering::Relaxed)
+        self.asked.load(Ordering::Relaxed)
     }
 }
 

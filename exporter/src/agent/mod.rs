@@ -44,6 +44,7 @@ use tracing::{debug, warn};
 
 use self::state::State;
 use crate::{
+    allowance::Allowance,
     budget::{Costs, calibrate},
     config::Config,
     hpa::feed::Figures,
@@ -108,6 +109,8 @@ struct Inner {
     turns: Arc<Semaphore>,
     /// One profile is taken at a time: the maps of stacks are small.
     profiling: Semaphore,
+    /// How many more may be taken now.
+    profiles: Mutex<Allowance>,
     /// What probes cost on this machine, once it is known.
     costs: OnceCell<Costs>,
     /// Asked by the event loop alone.
@@ -143,6 +146,7 @@ impl Agent {
             scheduler: Mutex::default(),
             turns: Arc::new(Semaphore::new(TURNS)),
             profiling: Semaphore::new(1),
+            profiles: Mutex::new(profile::PROFILES),
             costs: OnceCell::new(),
             quiet: quiet::Quiet::default(),
             parked_entries: AtomicU64::new(0),
@@ -194,6 +198,11 @@ impl Agent {
     /// Tells the agent that something else is known of these containers.
     pub(crate) fn pods_changed(&self, containers: Change) {
         self.send(Message::Containers(containers));
+    }
+
+    /// Counts a scrape; several may share one snapshot.
+    pub(crate) fn scraped(&self) {
+        self.inner.scrapes.ask();
     }
 
     /// The figures of now. Blocks for as long as reading the kernel's maps takes.

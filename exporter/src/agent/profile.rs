@@ -5,6 +5,7 @@ use std::{
     fs,
     os::unix::fs::MetadataExt as _,
     path::PathBuf,
+    sync::PoisonError,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -20,6 +21,7 @@ use super::{
     state::{Stage, State, Target},
 };
 use crate::{
+    allowance::Allowance,
     profile::{Place, Profile, Stack},
     runtime::reasons::reason,
     target::{Measure, UNKNOWN},
@@ -27,6 +29,8 @@ use crate::{
 
 /// The longest that a profile may take.
 const LONGEST: Duration = Duration::from_mins(5);
+/// Profiles at once, one after another, and one more each time that this has passed: taking stacks is not within the budget.
+pub(super) const PROFILES: Allowance = Allowance::new(6, Duration::from_secs(10));
 /// Functions of one target in the metric; more share one value.
 const TOP: usize = 20;
 /// What functions past [`TOP`] are called.
@@ -56,6 +60,8 @@ pub(crate) enum NoProfile {
     Unknown(String),
     /// Not now.
     Busy,
+    /// There have been enough for now; how long to wait.
+    TooMany(Duration),
     /// It could not be made.
     Failed(String),
 }
@@ -78,6 +84,8 @@ impl Agent {
     pub(crate) async fn profile(&self, ask: Ask) -> Result<Profile, NoProfile> {
         let subject = self.subject(&ask)?;
         let Ok(_one_at_a_time) = self.inner.profiling.try_acquire() else { return Err(NoProfile::Busy) };
+        let taken = self.inner.profiles.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
+        taken.map_err(NoProfile::TooMany)?;
         let (began, since) = (Instant::now(), SystemTime::now());
         if !self.set_stacks(&subject, true) {
             return Err(NoProfile::Unknown("the process ended".into()));

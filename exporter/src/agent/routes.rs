@@ -10,7 +10,7 @@ use exporter_ebpf::{
     route,
 };
 
-use crate::kernel::Maps;
+use crate::{kernel::Maps, visible};
 
 /// The label value of requests past a target's limit of routes.
 pub(super) const OVERFLOW: &str = "_overflow";
@@ -93,6 +93,7 @@ fn matches(template: &str, path: &str) -> bool {
     segments.next().is_none()
 }
 
+/// As it is shown, so that routes that look the same are one.
 fn label_of(kind: u8, text: &RouteText) -> Option<String> {
     let read = (text.read as usize).min(ROUTE_TEXT);
     if read == 0 {
@@ -102,14 +103,14 @@ fn label_of(kind: u8, text: &RouteText) -> Option<String> {
     let whole = text.len as usize <= read;
     if kind == route_kind::PATH {
         let mut out = [0; 2 * ROUTE_TEXT];
-        return Some(String::from_utf8_lossy(route::template(bytes, whole, &mut out)).into_owned());
+        return Some(visible::lines(&String::from_utf8_lossy(route::template(bytes, whole, &mut out))).into_owned());
     }
     let pattern = String::from_utf8_lossy(bytes);
     let mut pattern = without_method(&pattern).to_owned();
     if !whole {
         pattern.push('…');
     }
-    Some(pattern)
+    Some(visible::lines(&pattern).into_owned())
 }
 
 /// A pattern is `[METHOD ][HOST]/[PATH]` (net/http/pattern.go, Go 1.22); the method is a label of its own.

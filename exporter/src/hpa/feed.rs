@@ -77,14 +77,14 @@ impl Figures {
             |name| FED.iter().any(|(fed, _, _)| *fed == name),
             |family, labels, figure| {
                 let label =
-                    |name: &str| labels.iter().find(|(label, _)| *label == name).map(|(_, value)| (*value).to_owned());
+                    |name: &str| labels.iter().find(|(label, _)| *label == name).map(|(_, value)| value.to_string());
                 let (Some(namespace), Some(pod), Some(container)) =
                     (label("namespace"), label("pod"), label("container"))
                 else {
                     return;
                 };
                 let own = labels.iter().filter(|(name, _)| !matches!(*name, "namespace" | "pod" | "container"));
-                let own = own.flat_map(|(name, value)| [(*name).to_owned(), (*value).to_owned()]).collect();
+                let own = own.flat_map(|(name, value)| [(*name).to_owned(), value.to_string()]).collect();
                 let amount = match figure {
                     Figure::Gauge(number) => Amount::Gauge(number),
                     Figure::Counter(number) => Amount::Counter(number),

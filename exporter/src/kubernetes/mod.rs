@@ -3,6 +3,7 @@
 //! cannot be reached, what is known stands.
 
 mod annotations;
+mod answers;
 mod client;
 mod events;
 mod object;

@@ -1,8 +1,8 @@
 //! Who may read the metrics: bearer tokens, which the API server knows (TokenReview) and allows (SubjectAccessReview).
 
 use std::{
-    collections::HashMap,
     hash::{BuildHasher as _, RandomState},
+    net::IpAddr,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -12,12 +12,17 @@ use k8s_openapi::api::{
     authorization::v1::{NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
 };
 use kube::{Api, Client, api::PostParams};
+use tokio::{sync::Semaphore, time::timeout};
 use tracing::warn;
 
-/// How long an answer holds: kube-rbac-proxy and kubelets keep theirs for 10 s to 2 min.
-const KEPT: Duration = Duration::from_mins(1);
-/// Answers kept; more tokens than this at one time are asked for again.
-const MOST: usize = 256;
+use super::answers::{Answers, Asking};
+
+/// Questions to the API server at one time about tokens that are not known; those about known ones do not wait behind them.
+const STRANGERS: usize = 4;
+/// About tokens that were good before.
+const FAMILIARS: usize = 2;
+/// For an answer, waiting included.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a token is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,45 +35,64 @@ pub(crate) enum Access {
     Denied,
     /// The API server could not be asked.
     NotAsked,
+    /// The client has tried too many tokens that were not good.
+    TooMany,
 }
 
 /// Asks the API server, and remembers what it said.
 pub(crate) struct Reviewer {
     client: Client,
     hasher: (RandomState, RandomState),
-    answers: Mutex<HashMap<(u64, u64), (Instant, Access)>>,
+    answers: Mutex<Answers>,
+    strangers: Semaphore,
+    familiars: Semaphore,
 }
 
 impl Reviewer {
     /// Nothing is known yet.
     pub(crate) fn new(client: Client) -> Self {
-        Self { client, hasher: (RandomState::new(), RandomState::new()), answers: Mutex::default() }
+        Self {
+            client,
+            hasher: (RandomState::new(), RandomState::new()),
+            answers: Mutex::default(),
+            strangers: Semaphore::new(STRANGERS),
+            familiars: Semaphore::new(FAMILIARS),
+        }
     }
 
-    /// Whether the owner of this token may `GET` this path.
-    pub(crate) async fn review(&self, token: &str, path: &str) -> Access {
+    /// Whether the owner of this token may `GET` this path; who asks with it.
+    pub(crate) async fn review(&self, token: &str, path: &'static str, client: IpAddr) -> Access {
         // By keyed hashes, so that tokens are not kept in memory.
         let key = (self.hasher.0.hash_one((token, path)), self.hasher.1.hash_one((token, path)));
-        if let Some((at, access)) = self.lock().get(&key)
-            && at.elapsed() < KEPT
-        {
-            return *access;
-        }
-        let access = match self.ask(token, path).await {
-            Ok(access) => access,
-            Err(error) => {
+        let now = Instant::now();
+        let asking = {
+            let mut answers = self.lock();
+            if let Some(access) = answers.known(key, now) {
+                return access;
+            }
+            answers.ask(key, client, now)
+        };
+        let turns = match asking {
+            Asking::Again => &self.familiars,
+            Asking::Anew => &self.strangers,
+            Asking::TooMany => return Access::TooMany,
+        };
+        let answer = timeout(PATIENCE, async {
+            let _turn = turns.acquire().await;
+            self.ask(token, path).await
+        });
+        let access = match answer.await {
+            Ok(Ok(access)) => access,
+            Ok(Err(error)) => {
                 warn!(%error, "a bearer token could not be checked");
                 return Access::NotAsked;
             }
-        };
-        let mut answers = self.lock();
-        if answers.len() >= MOST {
-            answers.retain(|_, (at, _)| at.elapsed() < KEPT);
-            if answers.len() >= MOST {
-                answers.clear();
+            Err(_) => {
+                warn!("a bearer token could not be checked: the API server takes too long");
+                return Access::NotAsked;
             }
-        }
-        answers.insert(key, (Instant::now(), access));
+        };
+        self.lock().keep(key, client, asking, access, Instant::now());
         access
     }
 
@@ -99,7 +123,7 @@ impl Reviewer {
         Ok(if allowed { Access::Granted } else { Access::Denied })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(u64, u64), (Instant, Access)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Answers> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

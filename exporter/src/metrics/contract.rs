@@ -195,6 +195,9 @@ contract! {
     COLLECT_DURATION: "exporter_collect_duration_seconds", Gauge, false, [], Development,
         "Time that reading the kernel's maps took for this scrape.",
         "the agent";
+    LOG_DROPPED: "exporter_log_lines_dropped_total", Counter, false, [], Development,
+        "Lines of the agent's log that were dropped because nobody took them from standard error in time.",
+        "the agent";
     CPU: "exporter_cpu_seconds_total", Counter, false, [], Development,
         "CPU time the agent has used, user and system.",
         "/proc/self/stat";

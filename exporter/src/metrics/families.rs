@@ -13,6 +13,7 @@ use crate::{
     kubernetes::WatchFigures,
     runtime::{Buckets, GcSummary},
     target::Labels,
+    visible,
 };
 
 /// Upper bounds of the duration histograms in seconds, without `+Inf`.
@@ -65,12 +66,13 @@ impl<'a> Sample<'a> {
         Self { target: None, own, value: Value::Number(value) }
     }
 
-    /// All labels, the target's first.
-    pub(super) fn labels(&self) -> impl Iterator<Item = (&'static str, &str)> {
+    /// All labels, the target's first, fit to be shown.
+    pub(super) fn labels(&self) -> impl Iterator<Item = (&'static str, Cow<'_, str>)> {
         self.target
             .into_iter()
             .flat_map(Labels::iter)
             .chain(self.own.iter().map(|(name, value)| (*name, value.as_ref())))
+            .map(|(name, value)| (name, visible::lines(value)))
     }
 }
 
@@ -166,6 +168,7 @@ fn samples<'a>(desc: &'static Desc, snapshot: &'a Snapshot) -> Vec<Sample<'a>> {
         name if name == contract::WALK_SECONDS.name => number(agent.walk_seconds),
         name if name == contract::SCRAPES.name => number(agent.scrapes as f64),
         name if name == contract::COLLECT_DURATION.name => number(agent.collect_seconds),
+        name if name == contract::LOG_DROPPED.name => number(agent.log_lines_dropped as f64),
         name if name == contract::CPU.name => agent.cpu_seconds.map(number).unwrap_or_default(),
         name if name == contract::RESIDENT.name => {
             agent.resident_bytes.map(|bytes| number(bytes as f64)).unwrap_or_default()

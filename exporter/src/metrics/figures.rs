@@ -1,5 +1,7 @@
 //! Chosen families of a snapshot, one sample at a time, for who serves them in another way than as text.
 
+use std::borrow::Cow;
+
 use super::{
     contract,
     families::{Value, families},
@@ -21,7 +23,7 @@ pub(crate) enum Figure<'a> {
 pub(crate) fn visit(
     snapshot: &Snapshot,
     wanted: impl Fn(&str) -> bool,
-    mut each: impl FnMut(&'static str, &[(&'static str, &str)], Figure<'_>),
+    mut each: impl FnMut(&'static str, &[(&'static str, Cow<'_, str>)], Figure<'_>),
 ) {
     for family in families(snapshot).filter(|it| wanted(it.desc.name)) {
         let mut labels = Vec::new();

@@ -25,7 +25,7 @@ use std::{
 };
 
 /// The formats that can be asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Format {
     /// Prometheus text 0.0.4.
     Text,

@@ -156,6 +156,8 @@ pub(crate) struct AgentFigures {
     pub(crate) collect_seconds: f64,
     /// Maps.
     pub(crate) maps: Vec<MapFigures>,
+    /// Lines of the log that were dropped.
+    pub(crate) log_lines_dropped: u64,
     /// CPU seconds, where it could be read.
     pub(crate) cpu_seconds: Option<f64>,
     /// Resident bytes, where it could be read.

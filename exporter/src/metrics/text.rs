@@ -61,7 +61,7 @@ fn metric(kind: Kind, sample: &Sample<'_>) -> Metric {
     let labels = sample.labels().map(|(name, value)| {
         let mut pair = LabelPair::default();
         pair.set_name(name.to_owned());
-        pair.set_value(value.to_owned());
+        pair.set_value(value.into_owned());
         pair
     });
     metric.set_label(labels.collect());

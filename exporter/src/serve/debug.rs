@@ -8,7 +8,7 @@ use hyper::{
     header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue},
 };
 
-use super::{Body, text, whole};
+use super::{Body, later, text, whole};
 use crate::{
     agent::{Agent, Ask, NoProfile},
     profile,
@@ -36,6 +36,9 @@ pub(super) async fn blocked(agent: &Agent, query: &str) -> Response<Body> {
         Err(NoProfile::Unknown(why)) => return text(StatusCode::NOT_FOUND, format!("{why}\n")),
         Err(NoProfile::Busy) => {
             return text(StatusCode::TOO_MANY_REQUESTS, "another profile is being taken: try again when it is done\n");
+        }
+        Err(NoProfile::TooMany(wait)) => {
+            return later("profiles cost what is measured: so many in a minute and no more, try again later\n", wait);
         }
         Err(NoProfile::Failed(why)) => return text(StatusCode::INTERNAL_SERVER_ERROR, format!("{why}\n")),
     };

@@ -1,33 +1,46 @@
 //! HTTP: /metrics, /healthz, /readyz, /targets. Knows how to answer, not what: the agent is asked for figures. Slow, large and
-//! many clients are bounded here.
+//! many clients are bounded here: no client stands in another's way.
 
 mod accept;
-mod body;
+mod connection;
 mod debug;
+mod places;
+mod render;
 mod tls;
 
 pub(crate) use self::tls::acceptor;
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, combinators::BoxBody};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
-    header::{ALLOW, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY, WWW_AUTHENTICATE},
+    header::{ALLOW, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER, VARY, WWW_AUTHENTICATE},
     server::conn::http1,
     service::service_fn,
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
-    sync::Semaphore,
+    time::MissedTickBehavior,
 };
 use tokio_rustls::TlsAcceptor;
 use tracing::debug;
 
+use self::{
+    connection::{Answer, Watched},
+    places::{Place, Places},
+    render::Renderings,
+};
 use crate::{
     agent::Agent,
     hpa::{feed::Feed, wire},
@@ -35,17 +48,12 @@ use crate::{
     metrics,
 };
 
-/// Connections served at one time; more wait in the kernel's queue.
-const CONNECTIONS: usize = 64;
 /// Request line and headers together, bytes.
 const MAX_HEAD: usize = 16 * 1024;
-/// How long a client may take to send its request's head, also on a connection kept alive.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long one request may take in all, a slow reader included.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// Scrapes rendered at one time. Each holds a snapshot (1 MB for 5,000 series) and some chunks; a client that stalls takes one
-/// place for as long as a request may take.
-const SCRAPES: usize = 4;
+/// Paths that are asked for with a token where tokens are needed.
+const GUARDED: [&str; 4] = ["/metrics", "/targets", "/debug/blocked", wire::PATH];
+/// Between looks for clients that keep the agent waiting.
+const SWEEP: Duration = Duration::from_secs(1);
 
 type Body = BoxBody<Bytes, io::Error>;
 
@@ -89,13 +97,20 @@ pub(crate) struct Protection {
 pub(crate) async fn serve(listener: std::net::TcpListener, agent: Agent, protection: Protection) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     let Protection { tls, reviewer } = protection;
-    let rendering = Arc::new(Semaphore::new(SCRAPES));
-    let server = Arc::new(Server { agent, reviewer, rendering, feed: Feed::default() });
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let server = Arc::new(Server { rendered: renderings(&agent), agent, reviewer, feed: Feed::default() });
+    let places = Places::default();
+    let mut sweeps = tokio::time::interval(SWEEP);
+    sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = sweeps.tick(), if !places.is_empty() => {
+                places.sweep(Instant::now());
+                continue;
+            }
+        };
+        let (stream, client) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, or the client is gone already: neither ends the server.
                 debug!(%error, "accept");
@@ -103,68 +118,91 @@ pub(crate) async fn serve(listener: std::net::TcpListener, agent: Agent, protect
                 continue;
             }
         };
-        let server = Arc::clone(&server);
-        let tls = tls.clone();
-        tokio::spawn(async move {
-            let result = match tls {
-                None => connection(stream, server).await,
-                Some(tls) => match tokio::time::timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => connection(stream, server).await,
-                    Ok(Err(error)) => {
-                        debug!(%error, "TLS");
-                        Ok(())
-                    }
-                    Err(_) => Ok(()),
-                },
+        let Some(place) = places.take(client.ip()) else {
+            debug!(%client, "turned away: too many requests are being answered");
+            continue;
+        };
+        let (server, tls) = (Arc::clone(&server), tls.clone());
+        places.serve(place, |place| {
+            let connection = async move {
+                let stream = Watched::new(stream, Arc::clone(&place.activity));
+                match tls {
+                    None => connection(stream, server, &place).await,
+                    Some(tls) => match tls.accept(stream).await {
+                        Ok(stream) => connection(stream, server, &place).await,
+                        Err(error) => debug!(%error, "TLS"),
+                    },
+                }
+                drop(place);
             };
-            if let Err(error) = result {
-                debug!(%error, "connection");
-            }
-            drop(place);
+            tokio::spawn(connection).abort_handle()
         });
     }
 }
 
-async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, server: Arc<Server>) -> hyper::Result<()> {
+async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, server: Arc<Server>, place: &Place) {
     let service = service_fn(move |request| {
-        let server = Arc::clone(&server);
-        async move { Ok::<_, Infallible>(server.answer(request).await) }
+        let (server, activity) = (Arc::clone(&server), Arc::clone(&place.activity));
+        async move {
+            activity.asked();
+            Ok::<_, Infallible>(server.answer(request, place.client).await.map(|body| Answer::new(body, activity)))
+        }
     });
-    http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), service)
-        .await
+    let served = http1::Builder::new().max_buf_size(MAX_HEAD).serve_connection(TokioIo::new(stream), service).await;
+    if let Err(error) = served {
+        debug!(%error, "connection");
+    }
+}
+
+/// What is rendered for all who ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Rendered {
+    Metrics(metrics::Format),
+    Targets,
+}
+
+fn renderings(agent: &Agent) -> Renderings<Rendered> {
+    let agent = agent.clone();
+    Renderings::new(move |what, mut out| match what {
+        Rendered::Metrics(format) => metrics::write(&Arc::new(agent.snapshot()), format, out),
+        Rendered::Targets => {
+            serde_json::to_writer_pretty(&mut out, &agent.targets())?;
+            out.write_all(b"\n")
+        }
+    })
 }
 
 struct Server {
     agent: Agent,
     reviewer: Option<Reviewer>,
-    /// A few scrapes are rendered at a time, so that many do not multiply their memory.
-    rendering: Arc<Semaphore>,
+    rendered: Renderings<Rendered>,
     /// The stream that the metrics-api listens to.
     feed: Feed,
 }
 
 impl Server {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(&self, request: Request<Incoming>, client: IpAddr) -> Response<Body> {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are served here\n");
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
         }
-        if let Some(refusal) = self.refusal(&request).await {
+        if let Some(refusal) = self.refusal(&request, client).await {
             return refusal;
         }
         match request.uri().path() {
             "/metrics" => self.metrics(&request).await,
-            "/targets" => self.targets().await,
+            "/targets" => self.rendered(&request, Rendered::Targets, "application/json", "Accept-Encoding").await,
             wire::PATH if self.reviewer.is_none() => plain(
                 StatusCode::FORBIDDEN,
                 "the HPA's stream is served to owners of a bearer token alone: see --hpa-stream-address\n",
             ),
             wire::PATH if request.method() == Method::GET => self.stream(),
+            "/debug/blocked" if request.method() != Method::GET => {
+                let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "a profile is taken for GET alone\n");
+                response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+                response
+            }
             "/debug/blocked" => debug::blocked(&self.agent, request.uri().query().unwrap_or_default()).await,
             "/healthz" => plain(StatusCode::OK, "ok\n"),
             "/readyz" => match self.agent.readiness() {
@@ -178,17 +216,14 @@ impl Server {
     }
 
     /// The answer to someone who may not have one.
-    async fn refusal(&self, request: &Request<Incoming>) -> Option<Response<Body>> {
+    async fn refusal(&self, request: &Request<Incoming>, client: IpAddr) -> Option<Response<Body>> {
         let reviewer = self.reviewer.as_ref()?;
-        let path = request.uri().path();
-        if matches!(path, "/" | "/healthz" | "/readyz") {
-            return None;
-        }
+        let path = GUARDED.into_iter().find(|it| *it == request.uri().path())?;
         let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token =
             header.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
         let access = match token {
-            Some((_, token)) => reviewer.review(token.trim(), path).await,
+            Some((_, token)) => reviewer.review(token.trim(), path, client).await,
             None => Access::Unknown,
         };
         match access {
@@ -202,6 +237,7 @@ impl Server {
                 StatusCode::FORBIDDEN,
                 "the token's owner may not get this path (ClusterRole with nonResourceURLs, verb get)\n",
             )),
+            Access::TooMany => Some(later("too many tokens that were not good\n", Duration::from_secs(1))),
             Access::NotAsked => Some(plain(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the token could not be checked: the API server does not answer\n",
@@ -210,24 +246,26 @@ impl Server {
     }
 
     async fn metrics(&self, request: &Request<Incoming>) -> Response<Body> {
+        self.agent.scraped();
         let format = accept::format(request.headers());
-        let gzip = accept::gzip(request.headers());
-        let Ok(permit) = Arc::clone(&self.rendering).acquire_owned().await else {
-            return plain(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n");
+        self.rendered(request, Rendered::Metrics(format), format.content_type(), "Accept, Accept-Encoding").await
+    }
+
+    async fn rendered(
+        &self,
+        request: &Request<Incoming>,
+        what: Rendered,
+        content_type: &'static str,
+        vary: &'static str,
+    ) -> Response<Body> {
+        let Some(rendering) = self.rendered.get(what).await else {
+            return plain(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be made: see the log\n");
         };
-        let agent = self.agent.clone();
-        let (sink, body) = body::channel(REQUEST_TIMEOUT);
-        tokio::task::spawn_blocking(move || {
-            let snapshot = Arc::new(agent.snapshot());
-            if let Err(error) = body::write(sink, gzip, |out| metrics::write(&snapshot, format, out)) {
-                debug!(%error, "a scrape was not read to its end");
-            }
-            drop(permit);
-        });
-        let mut response = Response::new(body.boxed());
+        let gzip = accept::gzip(request.headers());
+        let mut response = Response::new(rendering.body(gzip).boxed());
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
-        headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        headers.insert(VARY, HeaderValue::from_static(vary));
         if gzip {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
@@ -240,20 +278,14 @@ impl Server {
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(wire::CONTENT_TYPE));
         response
     }
+}
 
-    async fn targets(&self) -> Response<Body> {
-        let agent = self.agent.clone();
-        let json = tokio::task::spawn_blocking(move || serde_json::to_vec_pretty(&agent.targets())).await;
-        match json {
-            Ok(Ok(mut json)) => {
-                json.push(b'\n');
-                let mut response = whole(StatusCode::OK, json.into());
-                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-                response
-            }
-            _ => plain(StatusCode::INTERNAL_SERVER_ERROR, "the list of targets could not be made\n"),
-        }
-    }
+/// The answer to who has asked too often.
+fn later(why: &'static str, wait: Duration) -> Response<Body> {
+    let mut response = plain(StatusCode::TOO_MANY_REQUESTS, why);
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    response
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response<Body> {

@@ -3,13 +3,18 @@
 
 use std::{
     fs,
+    io::Write as _,
+    net::TcpStream,
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
 use crate::support::{agent::binary, http::free_port, must_be_root, within};
-use xtask::cluster::{Authority, ControlPlane, Options, Subject};
+use xtask::{
+    cluster::{Authority, ControlPlane, Options, Subject},
+    util,
+};
 
 const READERS: &str = "
 apiVersion: v1
@@ -105,6 +110,42 @@ fn start(plane: &ControlPlane, files: &Path, port: u16, log: &Path) -> Killed {
     agent
 }
 
+/// Tokens of nobody, each another one, and the reader's in between.
+fn strangers_tokens_are_limited(plane: &ControlPlane, port: u16, reader: &str) {
+    let status = |token: &str| {
+        util::output(
+            Command::new("curl").args(["-sk", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "20"]).args([
+                "-H",
+                &format!("Authorization: Bearer {token}"),
+                &format!("https://127.0.0.1:{port}/metrics"),
+            ]),
+        )
+        .expect("curl runs")
+    };
+    let refused = within(PATIENCE, "there are too many tokens of nobody", || {
+        let refused: Vec<_> = (0..40).map(|i| status(&format!("nobodys-{i}"))).collect();
+        assert!(refused.iter().all(|it| it == "401" || it == "429"), "{refused:?}");
+        refused.iter().any(|it| it == "429").then_some(refused)
+    });
+    println!("    of 40 tokens of nobody {} were asked about", refused.iter().filter(|it| *it == "401").count());
+    assert_eq!(status(reader), "200");
+    get(plane, port, plane.authority(), Some(reader), "/targets").expect("the reader may");
+}
+
+/// More connections than there are places, none of which gets to a request.
+fn handshakes_that_do_not_end_lock_nobody_out(plane: &ControlPlane, port: u16) {
+    let begun: Vec<_> = (0..400)
+        .map(|i| {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the agent listens");
+            // The head of a TLS record, of which nothing comes.
+            let _ = stream.write_all(if i % 2 == 0 { b"\x16\x03\x01\x02\x00" } else { b"" });
+            stream
+        })
+        .collect();
+    get(plane, port, plane.authority(), None, "/healthz").expect("others are served");
+    drop(begun);
+}
+
 #[test]
 fn metrics_are_for_those_whom_the_api_server_allows_and_certificates_are_read_again() {
     must_be_root();
@@ -129,6 +170,9 @@ fn metrics_are_for_those_whom_the_api_server_allows_and_certificates_are_read_ag
     }
     let metrics = get(&plane, port, plane.authority(), Some(&reader), "/metrics").expect("the reader may");
     assert!(metrics.contains("exporter_build_info"), "{metrics}");
+
+    strangers_tokens_are_limited(&plane, port, &reader);
+    handshakes_that_do_not_end_lock_nobody_out(&plane, port);
 
     // A key that is not the certificate's: the pair of before is kept. It looks when somebody connects.
     let key = fs::read(files.join("tls.key")).expect("it is there");

@@ -2,6 +2,9 @@
 //! stay exact, `/metrics` and `/healthz` answer, and the agent stays small; afterwards all is as before. The programs are
 //! `xtask/go/hostile`.
 
+mod clients;
+mod names;
+
 use std::time::{Duration, Instant};
 
 use xtask::service::{Running, get};

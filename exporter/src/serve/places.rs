@@ -1,0 +1,384 @@
+//! Who has a place: which connection gives way where all places are taken, and which has let the agent wait for too long. Knows
+//! connections by number, client and for how long they have been waited for; nothing of HTTP or TLS.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::task::AbortHandle;
+
+/// Connections served at one time.
+const PLACES: usize = 256;
+/// Those of one client address, where others want in.
+const SHARE: usize = PLACES / 4;
+/// For TLS's handshake and the head of a request, together, from the first byte or from the connection on.
+const HEAD: Duration = Duration::from_secs(5);
+/// For the next request on a connection that is kept: longer than most scrape intervals.
+const KEPT: Duration = Duration::from_mins(2);
+/// For a client to take some more of its answer.
+const STALL: Duration = Duration::from_secs(5);
+
+/// What a connection is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing of the next request has come since then.
+    Kept(Instant),
+    /// No whole head has come since then.
+    Head(Instant),
+    /// A request has come, and its answer is not at its end.
+    Answer,
+}
+
+/// For whom a connection waits: its client, or the agent.
+#[derive(Clone, Copy, Debug)]
+struct State {
+    phase: Phase,
+    /// Since when the client has taken nothing of what was written.
+    stalled: Option<Instant>,
+}
+
+impl State {
+    /// Since when the client has been waited for.
+    fn waits_since(self) -> Option<Instant> {
+        match self.phase {
+            Phase::Kept(since) | Phase::Head(since) => Some(since),
+            Phase::Answer => self.stalled,
+        }
+    }
+
+    fn overdue(self, now: Instant) -> bool {
+        let longer = |since: Instant, limit| now.saturating_duration_since(since) > limit;
+        self.stalled.is_some_and(|since| longer(since, STALL))
+            || match self.phase {
+                Phase::Kept(since) => longer(since, KEPT),
+                Phase::Head(since) => longer(since, HEAD),
+                Phase::Answer => false,
+            }
+    }
+}
+
+/// What a connection is at, told by those who serve it.
+#[derive(Debug)]
+pub(super) struct Activity(Mutex<State>);
+
+impl Activity {
+    fn begun() -> Self {
+        Self(Mutex::new(State { phase: Phase::Head(Instant::now()), stalled: None }))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn state(&self) -> State {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes have come.
+    pub(super) fn received(&self) {
+        self.change(|it| {
+            if matches!(it.phase, Phase::Kept(_)) {
+                it.phase = Phase::Head(Instant::now());
+            }
+        });
+    }
+
+    /// A request's head is whole.
+    pub(super) fn asked(&self) {
+        self.change(|it| it.phase = Phase::Answer);
+    }
+
+    /// The last byte of the answer is made.
+    pub(super) fn answered(&self) {
+        self.change(|it| it.phase = Phase::Kept(Instant::now()));
+    }
+
+    /// The client's end takes no more for now.
+    pub(super) fn stalled(&self) {
+        self.change(|it| _ = it.stalled.get_or_insert_with(Instant::now));
+    }
+
+    /// It has taken some.
+    pub(super) fn took(&self) {
+        self.change(|it| it.stalled = None);
+    }
+}
+
+/// A connection as the decision sees it.
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    number: u64,
+    client: IpAddr,
+    waits_since: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Welcome,
+    InsteadOf(u64),
+    Full,
+}
+
+/// Who gives way to a newcomer. Those that wait for their client go first, and of them who has been waited for longest; clients
+/// with more than their share go before others, in the end with answers that are being made. Who has a share takes from itself.
+fn verdict(newcomer: IpAddr, taken: &[Taken], places: usize, share: usize) -> Verdict {
+    if taken.len() < places {
+        return Verdict::Welcome;
+    }
+    let held = |client: IpAddr| taken.iter().filter(|it| it.client == client).count();
+    let longest = |among: &dyn Fn(&Taken) -> bool| {
+        let waiting = taken.iter().filter(|it| among(it)).filter_map(|it| Some((it.waits_since?, it.number)));
+        waiting.min().map(|(_, number)| number)
+    };
+    let found = if held(newcomer) >= share {
+        longest(&|it| it.client == newcomer)
+    } else {
+        let greedy = |it: &Taken| held(it.client) > share;
+        longest(&greedy)
+            .or_else(|| longest(&|_| true))
+            .or_else(|| taken.iter().filter(|it| greedy(it)).map(|it| it.number).max())
+    };
+    found.map_or(Verdict::Full, Verdict::InsteadOf)
+}
+
+#[derive(Debug)]
+struct Held {
+    client: IpAddr,
+    activity: Arc<Activity>,
+    /// The last sweep found it overdue. If so does the next it is ended: an agent that was kept from its work has not seen yet what
+    /// its clients have sent meanwhile.
+    noted: bool,
+    task: Option<AbortHandle>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    next: u64,
+    held: BTreeMap<u64, Held>,
+}
+
+impl Table {
+    fn end(&mut self, number: u64) {
+        if let Some(task) = self.held.remove(&number).and_then(|held| held.task) {
+            task.abort();
+        }
+    }
+}
+
+/// All places.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Places(Arc<Mutex<Table>>);
+
+/// One connection's place, free again when this is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    number: u64,
+    table: Arc<Mutex<Table>>,
+    /// Whose it is.
+    pub(super) client: IpAddr,
+    /// What its connection is at.
+    pub(super) activity: Arc<Activity>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner).held.remove(&self.number);
+    }
+}
+
+impl Places {
+    fn table(&self) -> std::sync::MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a newcomer, if need be that of another. None where all answers are being made.
+    pub(super) fn take(&self, client: IpAddr) -> Option<Place> {
+        let client = client.to_canonical();
+        let mut table = self.table();
+        let taken: Vec<Taken> = table
+            .held
+            .iter()
+            .map(|(number, held)| {
+                let waits_since = held.activity.state().waits_since();
+                Taken { number: *number, client: held.client, waits_since }
+            })
+            .collect();
+        match verdict(client, &taken, PLACES, SHARE) {
+            Verdict::Welcome => {}
+            Verdict::InsteadOf(number) => table.end(number),
+            Verdict::Full => return None,
+        }
+        let number = table.next;
+        table.next += 1;
+        let activity = Arc::new(Activity::begun());
+        table.held.insert(number, Held { client, activity: activity.clone(), noted: false, task: None });
+        drop(table);
+        Some(Place { number, table: self.0.clone(), client, activity })
+    }
+
+    /// Names the task that serves the connection, to be ended when another takes its place.
+    pub(super) fn serve(&self, place: Place, serve: impl FnOnce(Place) -> AbortHandle) {
+        let number = place.number;
+        let task = serve(place);
+        if let Some(held) = self.table().held.get_mut(&number) {
+            held.task = Some(task);
+        }
+    }
+
+    /// Whether nobody is there.
+    pub(super) fn is_empty(&self) -> bool {
+        self.table().held.is_empty()
+    }
+
+    /// Ends connections whose clients have let the agent wait for too long.
+    pub(super) fn sweep(&self, now: Instant) {
+        let mut table = self.table();
+        let mut ended = Vec::new();
+        for (number, held) in &mut table.held {
+            let overdue = held.activity.state().overdue(now);
+            if overdue && held.noted {
+                ended.push(*number);
+            }
+            held.noted = overdue;
+        }
+        for number in ended {
+            table.end(number);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, last])
+    }
+
+    /// Client and seconds for which it has been waited for, in the order in which they came.
+    fn taken(of: &[(u8, Option<u64>)]) -> Vec<Taken> {
+        let now = Instant::now() + Duration::from_hours(1);
+        let held = |(number, (client, waited)): (usize, &(u8, Option<u64>))| Taken {
+            number: number as u64,
+            client: address(*client),
+            waits_since: waited.map(|seconds| now - Duration::from_secs(seconds)),
+        };
+        of.iter().enumerate().map(held).collect()
+    }
+
+    fn decide(newcomer: u8, of: &[(u8, Option<u64>)]) -> Verdict {
+        verdict(address(newcomer), &taken(of), 4, 2)
+    }
+
+    #[test]
+    fn while_there_is_room_nobody_gives_way() {
+        assert_eq!(decide(1, &[(1, Some(9)), (1, Some(9)), (1, Some(9))]), Verdict::Welcome);
+    }
+
+    #[test]
+    fn who_has_been_waited_for_longest_gives_way() {
+        let of = [(1, Some(3)), (2, Some(7)), (3, None), (4, Some(5))];
+        assert_eq!(decide(9, &of), Verdict::InsteadOf(1));
+    }
+
+    #[test]
+    fn clients_with_more_than_their_share_go_first() {
+        let of = [(2, Some(100)), (1, Some(1)), (1, Some(2)), (1, None)];
+        assert_eq!(decide(9, &of), Verdict::InsteadOf(2));
+        // All of them are being answered: the one who came last makes room, and not the neighbour who is waited for.
+        let of = [(2, None), (1, None), (1, None), (1, None)];
+        assert_eq!(decide(9, &of), Verdict::InsteadOf(3));
+    }
+
+    #[test]
+    fn who_has_its_share_takes_from_itself() {
+        let of = [(2, Some(100)), (1, Some(1)), (1, Some(2)), (3, Some(9))];
+        assert_eq!(decide(1, &of), Verdict::InsteadOf(2));
+        assert_eq!(decide(1, &[(2, Some(100)), (1, None), (1, None), (3, Some(9))]), Verdict::Full);
+    }
+
+    #[test]
+    fn where_all_are_being_answered_and_nobody_has_too_many_there_is_no_place() {
+        assert_eq!(decide(9, &[(1, None), (1, None), (2, None), (2, None)]), Verdict::Full);
+    }
+
+    #[test]
+    fn half_a_head_sent_byte_by_byte_does_not_gain_time() {
+        let activity = Activity::begun();
+        let since = activity.state().waits_since().expect("its first head is waited for");
+        activity.received();
+        assert_eq!(activity.state().waits_since(), Some(since));
+        assert!(!activity.state().overdue(since + HEAD) && activity.state().overdue(since + HEAD * 2));
+    }
+
+    #[test]
+    fn a_connection_that_is_kept_has_long_for_its_next_request_and_short_for_the_rest_of_it() {
+        let activity = Activity::begun();
+        activity.asked();
+        assert_eq!(activity.state().waits_since(), None);
+        assert!(!activity.state().overdue(Instant::now() + Duration::from_hours(1)));
+        activity.answered();
+        let since = activity.state().waits_since().expect("the next request is waited for");
+        assert!(!activity.state().overdue(since + KEPT) && activity.state().overdue(since + KEPT * 2));
+        activity.received();
+        let since = activity.state().waits_since().expect("the rest of the head is waited for");
+        assert!(activity.state().overdue(since + HEAD * 2));
+    }
+
+    #[test]
+    fn a_reader_has_time_for_as_long_as_it_goes_on() {
+        let activity = Activity::begun();
+        activity.asked();
+        activity.stalled();
+        let since = activity.state().waits_since().expect("the client is waited for");
+        activity.stalled();
+        assert_eq!(activity.state().waits_since(), Some(since), "the same stall goes on");
+        assert!(!activity.state().overdue(since + STALL) && activity.state().overdue(since + STALL * 2));
+        activity.took();
+        assert!(!activity.state().overdue(since + STALL * 2));
+        // The answer is made, but its last bytes are not taken.
+        activity.stalled();
+        activity.answered();
+        assert!(activity.state().overdue(Instant::now() + STALL * 2));
+    }
+
+    #[tokio::test]
+    async fn newcomers_are_served_while_others_say_nothing() {
+        let places = Places::default();
+        for _ in 0..10 * PLACES {
+            let place = places.take(address(1)).expect("an idle one gives way");
+            places.serve(place, |place| {
+                tokio::spawn(async move {
+                    std::future::pending::<()>().await;
+                    drop(place);
+                })
+                .abort_handle()
+            });
+        }
+        assert_eq!(places.table().held.len(), PLACES);
+        assert!(places.take(address(2)).is_some(), "and so is somebody else");
+    }
+
+    #[tokio::test]
+    async fn who_is_overdue_twice_is_ended() {
+        let places = Places::default();
+        let place = places.take(address(1)).expect("there is room");
+        let late = Instant::now() + HEAD * 2;
+        let (ended, end) = tokio::sync::oneshot::channel::<()>();
+        places.serve(place, |place| {
+            tokio::spawn(async move {
+                std::future::pending::<()>().await;
+                drop((place, ended));
+            })
+            .abort_handle()
+        });
+        places.sweep(late);
+        assert!(!places.is_empty());
+        places.sweep(late);
+        assert!(places.is_empty());
+        assert!(end.await.is_err(), "its task is dropped");
+    }
+}

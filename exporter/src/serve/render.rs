@@ -1,0 +1,304 @@
+//! Answers of some size that many may ask for at once. Each is rendered whole, compressed, and by one thread at a time; who asks
+//! while it waits to begin shares it. Readers hold up no rendering, and the bytes that they hold are bounded. Knows nothing of
+//! what is rendered.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::Hash,
+    io::{self, Read, Write},
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use flate2::{Compression, read::GzDecoder, write::GzEncoder};
+use hyper::body::{Body, Frame};
+use tokio::sync::oneshot;
+use tracing::warn;
+
+/// Bytes that a client is given at once.
+const CHUNK: usize = 32 * 1024;
+/// Bytes of all renderings that are being read, compressed. Past it the oldest are given up.
+const KEPT: usize = 32 << 20;
+
+/// An answer, compressed; gone where it was given up.
+#[derive(Debug)]
+pub(super) struct Rendering(Mutex<Option<Bytes>>);
+
+impl Rendering {
+    fn bytes(&self) -> MutexGuard<'_, Option<Bytes>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn size(&self) -> usize {
+        self.bytes().as_ref().map_or(0, Bytes::len)
+    }
+
+    /// A body that sends it, as it is or decompressed on the way.
+    pub(super) fn body(self: Arc<Self>, gzip: bool) -> Chunks {
+        let source = Source { rendering: self, at: 0 };
+        Chunks { from: if gzip { Box::new(source) } else { Box::new(GzDecoder::new(source)) } }
+    }
+}
+
+/// Reads a rendering without keeping it from being given up.
+#[derive(Debug)]
+struct Source {
+    rendering: Arc<Rendering>,
+    at: usize,
+}
+
+impl Read for Source {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.rendering.bytes();
+        let Some(bytes) = bytes.as_ref() else { return Err(io::ErrorKind::TimedOut.into()) };
+        let read = (&bytes[self.at..]).read(into)?;
+        self.at += read;
+        Ok(read)
+    }
+}
+
+/// A body that is read while it is sent. If its rendering is given up it ends in an error and not as if it were whole.
+pub(super) struct Chunks {
+    from: Box<dyn Read + Send + Sync>,
+}
+
+impl Body for Chunks {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        // A copy: a part of the rendering would keep all of it.
+        let mut chunk = Vec::with_capacity(CHUNK);
+        Poll::Ready(match self.from.by_ref().take(CHUNK as u64).read_to_end(&mut chunk) {
+            Ok(0) => None,
+            Ok(_) => Some(Ok(Frame::data(chunk.into()))),
+            Err(error) => Some(Err(error)),
+        })
+    }
+}
+
+type Render<K> = dyn Fn(K, &mut dyn Write) -> io::Result<()> + Send + Sync;
+
+/// Who waits for a rendering of a kind that has not begun, and whether there is a task that makes them.
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Vec<oneshot::Sender<Arc<Rendering>>>,
+    running: bool,
+}
+
+struct Shared<K> {
+    render: Box<Render<K>>,
+    queues: Mutex<HashMap<K, Queue>>,
+    /// In the order in which they were made.
+    kept: Mutex<VecDeque<Weak<Rendering>>>,
+}
+
+/// Makes renderings of kinds.
+pub(super) struct Renderings<K>(Arc<Shared<K>>);
+
+impl<K: Copy + Eq + Hash + Send + Sync + 'static> Renderings<K> {
+    /// `render` writes one of a kind; it may block.
+    pub(super) fn new(render: impl Fn(K, &mut dyn Write) -> io::Result<()> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(Shared { render: Box::new(render), queues: Mutex::default(), kept: Mutex::default() }))
+    }
+
+    /// One that is begun after this is called; none if it cannot be made.
+    pub(super) async fn get(&self, kind: K) -> Option<Arc<Rendering>> {
+        let (sender, receiver) = oneshot::channel();
+        {
+            let mut queues = self.0.queues();
+            let queue = queues.entry(kind).or_default();
+            queue.waiting.push(sender);
+            // Apart from who asks, who may leave before others have what they wait for.
+            if !std::mem::replace(&mut queue.running, true) {
+                tokio::spawn(Arc::clone(&self.0).run(kind));
+            }
+        }
+        receiver.await.ok()
+    }
+}
+
+impl<K: Copy + Eq + Hash + Send + Sync + 'static> Shared<K> {
+    fn queues(&self) -> MutexGuard<'_, HashMap<K, Queue>> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who is next, until nobody is left.
+    fn next(&self, kind: K) -> Option<Vec<oneshot::Sender<Arc<Rendering>>>> {
+        let mut queues = self.queues();
+        let queue = queues.entry(kind).or_default();
+        queue.waiting.retain(|it| !it.is_closed());
+        queue.running = !queue.waiting.is_empty();
+        queue.running.then(|| std::mem::take(&mut queue.waiting))
+    }
+
+    async fn run(self: Arc<Self>, kind: K) {
+        while let Some(waiting) = self.next(kind) {
+            let this = Arc::clone(&self);
+            match tokio::task::spawn_blocking(move || this.make(kind)).await {
+                Ok(Ok(rendering)) => {
+                    for it in waiting {
+                        let _ = it.send(Arc::clone(&rendering));
+                    }
+                }
+                Ok(Err(error)) => warn!(%error, "an answer could not be made"),
+                Err(error) => warn!(%error, "an answer could not be made"),
+            }
+        }
+    }
+
+    fn make(&self, kind: K) -> io::Result<Arc<Rendering>> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        (self.render)(kind, &mut encoder)?;
+        let rendering = Arc::new(Rendering(Mutex::new(Some(encoder.finish()?.into()))));
+        keep(&mut self.kept.lock().unwrap_or_else(PoisonError::into_inner), &rendering, KEPT);
+        Ok(rendering)
+    }
+}
+
+/// Notes a new rendering, and gives up the oldest for as long as there are more than `most` bytes; never the new one.
+fn keep(kept: &mut VecDeque<Weak<Rendering>>, new: &Arc<Rendering>, most: usize) {
+    kept.retain(|it| it.strong_count() > 0);
+    let sizes = kept.iter().filter_map(Weak::upgrade).map(|it| it.size());
+    let mut sum = new.size() + sizes.sum::<usize>();
+    while sum > most
+        && let Some(oldest) = kept.pop_front()
+    {
+        let gone = oldest.upgrade().and_then(|it| it.bytes().take());
+        sum -= gone.map_or(0, |it| it.len()).min(sum);
+    }
+    kept.push_back(Arc::downgrade(new));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    };
+
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    fn rendering(size: usize) -> Arc<Rendering> {
+        Arc::new(Rendering(Mutex::new(Some(vec![7; size].into()))))
+    }
+
+    #[test]
+    fn the_oldest_are_given_up() {
+        let mut kept = VecDeque::new();
+        let all = [rendering(4), rendering(3), rendering(3), rendering(100)];
+        for it in &all[..2] {
+            keep(&mut kept, it, 9);
+        }
+        assert!(all[..2].iter().all(|it| it.size() > 0));
+        keep(&mut kept, &all[2], 9);
+        assert_eq!([0, 1, 2].map(|i| all[i].size()), [0, 3, 3]);
+        // One that is larger than all may be is kept, alone.
+        keep(&mut kept, &all[3], 9);
+        assert_eq!([1, 2, 3].map(|i| all[i].size()), [0, 0, 100]);
+    }
+
+    #[test]
+    fn what_nobody_reads_takes_no_room() {
+        let mut kept = VecDeque::new();
+        keep(&mut kept, &rendering(8), 9);
+        let read = rendering(8);
+        keep(&mut kept, &read, 9);
+        keep(&mut kept, &rendering(1), 9);
+        assert_eq!((read.size(), kept.len()), (8, 2));
+    }
+
+    fn text() -> String {
+        (0..20_000).map(|i| format!("line {i}\n")).collect()
+    }
+
+    #[tokio::test]
+    async fn readers_get_the_same_text_compressed_or_not() {
+        let renderings = Renderings::new(|(), out| out.write_all(text().as_bytes()));
+        let made = renderings.get(()).await.expect("it is made");
+        let plain = made.clone().body(false).collect().await.expect("it is whole").to_bytes();
+        assert_eq!(plain, text().as_bytes());
+        let compressed = made.body(true).collect().await.expect("it is whole").to_bytes();
+        let mut decoded = String::new();
+        GzDecoder::new(&compressed[..]).read_to_string(&mut decoded).expect("it is gzip");
+        assert_eq!(decoded, text());
+    }
+
+    #[tokio::test]
+    async fn a_body_whose_rendering_is_given_up_ends_in_an_error() {
+        for gzip in [false, true] {
+            // Random enough to be several chunks when compressed (xorshift).
+            let noise: Vec<u8> = std::iter::successors(Some(1_u32), |it| {
+                let it = it ^ (it << 13);
+                let it = it ^ (it >> 17);
+                Some(it ^ (it << 5))
+            })
+            .take(500_000)
+            .map(|it| it as u8)
+            .collect();
+            let renderings = Renderings::new(move |(), out| out.write_all(&noise));
+            let made = renderings.get(()).await.expect("it is made");
+            let mut body = made.clone().body(gzip);
+            assert!(body.frame().await.expect("a frame").is_ok());
+            *made.bytes() = None;
+            let mut rest = Vec::new();
+            while let Some(frame) = body.frame().await {
+                rest.push(frame.is_ok());
+                if rest.last() == Some(&false) {
+                    break;
+                }
+            }
+            assert_eq!(rest.last(), Some(&false), "gzip: {gzip}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_asks_while_one_is_made_shares_the_next_and_a_reader_holds_up_nobody() {
+        let made = Arc::new(AtomicUsize::new(0));
+        let (count, (go, wait)) = (Arc::clone(&made), mpsc::channel::<()>());
+        let wait = Mutex::new(wait);
+        let renderings = Arc::new(Renderings::new(move |(), out| {
+            let number = count.fetch_add(1, Ordering::SeqCst);
+            wait.lock().unwrap().recv().map_err(io::Error::other)?;
+            write!(out, "{number}")
+        }));
+        let ask = || {
+            let renderings = Arc::clone(&renderings);
+            tokio::spawn(async move { renderings.get(()).await.expect("it is made") })
+        };
+        let first = ask();
+        while made.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let others: Vec<_> = (0..50).map(|_| ask()).collect();
+        // One of them leaves.
+        others[0].abort();
+        tokio::task::yield_now().await;
+        go.send(()).unwrap();
+        go.send(()).unwrap();
+        let (first, mut texts) = (first.await.unwrap(), Vec::new());
+        for other in others.into_iter().skip(1) {
+            texts.push(other.await.unwrap().body(false).collect().await.unwrap().to_bytes());
+        }
+        assert!(texts.len() == 49 && texts.iter().all(|it| it == "1"), "{texts:?}");
+        assert_eq!(first.body(false).collect().await.unwrap().to_bytes(), "0");
+        assert_eq!(made.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn what_fails_or_panics_is_told_and_the_next_is_made() {
+        let renderings = Renderings::new(|what: u8, out| match what {
+            0 => Err(io::ErrorKind::Other.into()),
+            1 => panic!("meant"),
+            _ => out.write_all(b"well"),
+        });
+        assert!(renderings.get(0).await.is_none());
+        assert!(renderings.get(1).await.is_none());
+        assert!(renderings.get(0).await.is_none());
+        assert!(renderings.get(2).await.is_some());
+    }
+}

@@ -1,0 +1,165 @@
+//! Clients of the agent's own port at their worst: they take places and say nothing, begin and do not end, ask and do not read.
+//! And nobody reads the agent's log.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    os::fd::AsFd as _,
+    process::{Child, Command, Stdio},
+};
+
+use nix::{
+    fcntl::{FcntlArg, fcntl},
+    sys::{
+        resource::{Resource, getrlimit, setrlimit},
+        signal::{Signal, kill},
+    },
+    unistd::Pid,
+};
+use xtask::{exposition, service::get};
+
+use super::Ring;
+use crate::support::{
+    agent::binary,
+    eventually,
+    http::{connect, free_port, request},
+    must_be_root,
+};
+
+/// Idle connections, far more than the agent has places.
+const IDLE: usize = 600;
+/// Readers that stall, more than are rendered for at one time.
+const STALLED: usize = 16;
+
+/// Sockets that a process has open.
+fn sockets(pid: u32) -> usize {
+    let open: Vec<_> = fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").flatten().collect();
+    let links = open.iter().filter_map(|it| fs::read_link(it.path()).ok());
+    links.filter(|it| it.to_string_lossy().starts_with("socket:")).count()
+}
+
+fn allow_many_files() {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit can be read");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("up to the hard limit it can be set");
+}
+
+fn begin(address: SocketAddr, bytes: &str) -> TcpStream {
+    let mut stream = connect(address);
+    // It may have been closed by now.
+    let _ = stream.write_all(bytes.as_bytes());
+    stream
+}
+
+#[test]
+fn idle_connections_and_half_heads_lock_nobody_out() {
+    allow_many_files();
+    let ring = Ring::start(&[]);
+    let (address, before) = (ring.agent.address, sockets(ring.agent.pid()));
+    let mut idle = Vec::new();
+    for round in 0..3 {
+        idle.extend((0..IDLE).map(|i| begin(address, ["", "GET /me", "\x16\x03\x01"][(round + i) % 3])));
+        ring.is_unharmed();
+    }
+    // Byte by byte is no reason to wait for longer either.
+    let mut slow = begin(address, "GET /healthz HTTP/1.1\r\nHost: test\r\nX: ");
+    eventually("half a head is given up", || slow.write_all(b"x").is_err().then_some(()));
+    eventually("all of them are given up", || (sockets(ring.agent.pid()) <= before + 1).then_some(()));
+    ring.is_unharmed();
+}
+
+#[test]
+fn readers_that_stall_hold_up_no_scrape() {
+    let ring = Ring::start(&[]);
+    assert_eq!(ring.ask("/widen?statuses=60").trim(), "1200");
+    let (address, before) = (ring.agent.address, sockets(ring.agent.pid()));
+    let length = get(address, "/metrics").expect("it answers").len();
+    println!("    /metrics is {:.1} MB long", length as f64 / 1e6);
+    // Else all of it fits between the two ends.
+    assert!(length > 4 << 20);
+    let stalled: Vec<_> = (0..STALLED).map(|_| begin(address, "GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n")).collect();
+    ring.is_unharmed();
+    eventually("they are given up", || (sockets(ring.agent.pid()) <= before + 1).then_some(()));
+    ring.is_unharmed();
+    for mut stream in stalled {
+        let mut read = Vec::new();
+        let _ = stream.read_to_end(&mut read);
+        assert!(read.len() < length && !read.ends_with(b"0\r\n\r\n"), "it does not end as if it were whole");
+    }
+}
+
+/// Starts the agent with a standard error that nobody reads, of one page.
+fn start_unread(address: SocketAddr) -> Child {
+    must_be_root();
+    let child = Command::new(binary())
+        .args(["run", "--executable", "nothing-is-called-so", "--log-level", "debug"])
+        .args(["--metrics-address", &address.to_string()])
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the agent starts");
+    let stderr = child.stderr.as_ref().expect("it is piped");
+    fcntl(stderr.as_fd(), FcntlArg::F_SETPIPE_SZ(4096)).expect("a pipe can be small");
+    eventually("the agent gets ready", || get(address, "/readyz").ok());
+    child
+}
+
+/// What the agent says of lines that it could not log.
+fn dropped(address: SocketAddr) -> u64 {
+    let samples = exposition::parse(&get(address, "/metrics").expect("/metrics answers"));
+    let found = samples.iter().find(|it| it.name == "exporter_log_lines_dropped_total").expect("it is told");
+    found.value as u64
+}
+
+#[test]
+fn nobody_reads_the_log() {
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let mut agent = start_unread(address);
+    // Each is a line of the log.
+    eventually("more is logged than is kept", || {
+        for _ in 0..500 {
+            assert!(request(address, "GET", "no path").starts_with("HTTP/1.1 400"));
+        }
+        (dropped(address) > 0).then_some(())
+    });
+    get(address, "/healthz").expect("/healthz answers");
+    // Somebody reads at last, and learns what is missing.
+    let mut lines = BufReader::new(agent.stderr.take().expect("it is piped")).lines();
+    let told = lines.by_ref().map_while(Result::ok).find(|line| line.contains("lines of the log were dropped"));
+    println!("    {}", told.expect("it is told"));
+    kill(Pid::from_raw(agent.id() as i32), Signal::SIGTERM).expect("it runs");
+    let rest: Vec<_> = lines.map_while(Result::ok).collect();
+    assert!(rest.iter().any(|line| line.contains("detaching")), "what was logged at the end is written: {rest:?}");
+    assert!(agent.wait().expect("it is a child").success());
+}
+
+#[test]
+fn a_log_that_nobody_reads_does_not_keep_the_agent_from_ending() {
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let mut agent = start_unread(address);
+    for _ in 0..500 {
+        request(address, "GET", "no path");
+    }
+    kill(Pid::from_raw(agent.id() as i32), Signal::SIGTERM).expect("it runs");
+    let ended = eventually("it ends", || agent.try_wait().expect("it is a child"));
+    assert!(ended.success());
+}
+
+#[test]
+fn head_starts_no_profile() {
+    let ring = Ring::start(&[]);
+    let profile = |method: &str| {
+        let path = format!("/debug/blocked?pid={}&seconds=1", ring.neighbour.pid());
+        request(ring.agent.address, method, &path).split(' ').nth(1).unwrap_or_default().to_owned()
+    };
+    assert_eq!(profile("HEAD"), "405");
+    // More than a minute has, one after another: all are answered, and those past the limit are told to wait.
+    let answers: Vec<String> = (0..12).map(|_| profile("GET")).collect();
+    assert_eq!(
+        answers.iter().map(String::as_str).collect::<BTreeSet<_>>(),
+        BTreeSet::from(["200", "429"]),
+        "{answers:?}"
+    );
+    ring.is_unharmed();
+}
