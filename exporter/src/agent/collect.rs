@@ -117,10 +117,7 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
     for id in wants_mux {
         agent.attach_mux(id);
     }
-    let (runtimes, (runtime_reads, runtime_read_seconds, walk_seconds)) = {
-        let mut known = inner.runtimes.lock().unwrap_or_else(PoisonError::into_inner);
-        (known.read(wanted), known.account())
-    };
+    let (runtimes, (runtime_reads, runtime_read_seconds, walk_seconds)) = inner.runtimes.read(wanted);
 
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let (cpu_seconds, resident_bytes) = own_usage();

@@ -7,6 +7,8 @@ mod collect;
 mod discovery;
 mod leftovers;
 mod links;
+
+mod patience;
 mod pods;
 mod profile;
 mod quiet;
@@ -98,8 +100,8 @@ struct Inner {
     /// The pods of this node, in Kubernetes mode.
     pods: Option<Pods>,
     state: Mutex<State>,
-    /// Never taken while the state is.
-    runtimes: Mutex<runtime::Runtimes>,
+    /// Never read while the state is locked.
+    runtimes: runtime::Runtimes,
     messages: mpsc::UnboundedSender<Message>,
     /// The scheduler's tracepoints, while somebody asks for them. Never taken while the state is.
     scheduler: Mutex<Option<SchedulerLinks>>,
@@ -133,7 +135,7 @@ impl Agent {
         let (messages, inbox) = mpsc::unbounded_channel();
         let inner = Inner {
             state: Mutex::new(State::new(globs)),
-            runtimes: Mutex::default(),
+            runtimes: runtime::Runtimes::default(),
             ports: Mutex::new(Ports::new(&config.select.listen_ports)),
             config,
             kernel,

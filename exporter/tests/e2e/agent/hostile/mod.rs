@@ -2,6 +2,8 @@
 //! stay exact, `/metrics` and `/healthz` answer, and the agent stays small; afterwards all is as before. The programs are
 //! `xtask/go/hostile`.
 
+mod memory;
+
 use std::time::{Duration, Instant};
 
 use xtask::service::{Running, get};
