@@ -28,11 +28,17 @@ pub enum Reason {
     StackLost = 10,
     /// More threads than can be kept. Their waits for a CPU are not counted.
     TasksFull = 11,
+    /// A wait outlasted the time for which the probes were attached, and the process's memory could not be read to see it end.
+    /// Not counted.
+    WaitUnreadable = 12,
+    /// A wait outlasted the time for which the probes were attached, and went on for so long that it is followed no more. Not
+    /// counted.
+    WaitTooLong = 13,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::NoStart,
         Self::InFlightFull,
         Self::SeriesFull,
@@ -45,6 +51,8 @@ impl Reason {
         Self::WaitsFull,
         Self::StackLost,
         Self::TasksFull,
+        Self::WaitUnreadable,
+        Self::WaitTooLong,
     ];
 
     /// The `reason` label's value.
@@ -62,6 +70,8 @@ impl Reason {
             Self::WaitsFull => "waits_map_full",
             Self::StackLost => "stack_not_kept",
             Self::TasksFull => "tasks_map_full",
+            Self::WaitUnreadable => "wait_unreadable",
+            Self::WaitTooLong => "wait_too_long",
         }
     }
 }

@@ -5,6 +5,7 @@ mod blocked;
 mod blocking;
 mod collect;
 mod discovery;
+mod entries;
 mod leftovers;
 mod links;
 
@@ -17,6 +18,7 @@ mod retired;
 mod routes;
 mod runtime;
 mod scheduler;
+mod series;
 mod state;
 mod view;
 mod waits;
@@ -108,7 +110,7 @@ struct Inner {
     /// Executables read, and probes attached, at one time.
     turns: Arc<Semaphore>,
     /// One profile is taken at a time: the maps of stacks are small.
-    profiling: Semaphore,
+    profiling: Arc<Semaphore>,
     /// What probes cost on this machine, once it is known.
     costs: OnceCell<Costs>,
     /// Asked by the event loop alone.
@@ -143,7 +145,7 @@ impl Agent {
             messages,
             scheduler: Mutex::default(),
             turns: Arc::new(Semaphore::new(TURNS)),
-            profiling: Semaphore::new(1),
+            profiling: Arc::new(Semaphore::new(1)),
             costs: OnceCell::new(),
             quiet: quiet::Quiet::default(),
             parked_entries: AtomicU64::new(0),

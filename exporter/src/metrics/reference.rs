@@ -61,5 +61,13 @@ fn meaning(reason: Reason) -> &'static str {
         Reason::WaitsFull => "more label sets of waits than can be kept; not counted.",
         Reason::StackLost => "a stack could not be taken or kept; the wait is counted, but is in no profile.",
         Reason::TasksFull => "more threads than can be kept; their waits for a CPU are not counted.",
+        Reason::WaitUnreadable => {
+            "a wait outlasted the time for which the probes on blocking were attached, and the target's memory could not be \
+             read to see it end; not counted."
+        }
+        Reason::WaitTooLong => {
+            "a wait outlasted the time for which the probes on blocking were attached, and went on for over ten minutes; not \
+             counted."
+        }
     }
 }

@@ -35,7 +35,7 @@ fn snapshot(series: usize) -> Arc<Snapshot> {
     let info = contract::GO_TARGET_INFO.labels.iter().map(|name| (*name, "x".to_owned())).collect();
     let figures = TargetFigures {
         target: target.clone(),
-        active_requests: 3,
+        active_requests: Some(3),
         probes: 5,
         probe_figures: vec![ProbeFigures { probes: "blocking", hits: 2, cpu_seconds: 0.5, sampled_ratio: 1.0 }],
         blocked_functions: vec![("main.main".to_owned(), 0.5)],
@@ -52,7 +52,7 @@ fn snapshot(series: usize) -> Arc<Snapshot> {
         attach_method: "uprobe-multi",
         targets: vec![("measured", 1)],
         events: vec![("exec", 4)],
-        maps: vec![MapFigures { name: "series".into(), entries: 1, capacity: 2, bytes: 3 }],
+        maps: vec![MapFigures { name: "series".into(), entries: Some(1), capacity: 2, bytes: 3, failed_reads: 0 }],
         cpu_seconds: Some(0.5),
         resident_bytes: Some(1),
         kubernetes: Some(WatchFigures { pods: 1, watches: vec![("pods", true, 0)], events: vec![("written", 1)] }),
