@@ -30,11 +30,17 @@ pub enum Reason {
     TasksFull = 11,
     /// A request of a server whose struct layouts are not known. Not counted.
     LayoutUnknown = 12,
+    /// A wait outlasted the time for which the probes were attached, and the process's memory could not be read to see it end.
+    /// Not counted.
+    WaitUnreadable = 13,
+    /// A wait outlasted the time for which the probes were attached, and went on for so long that it is followed no more. Not
+    /// counted.
+    WaitTooLong = 14,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::NoStart,
         Self::InFlightFull,
         Self::SeriesFull,
@@ -48,6 +54,8 @@ impl Reason {
         Self::StackLost,
         Self::TasksFull,
         Self::LayoutUnknown,
+        Self::WaitUnreadable,
+        Self::WaitTooLong,
     ];
 
     /// The `reason` label's value.
@@ -66,6 +74,8 @@ impl Reason {
             Self::StackLost => "stack_not_kept",
             Self::TasksFull => "tasks_map_full",
             Self::LayoutUnknown => "layout_unknown",
+            Self::WaitUnreadable => "wait_unreadable",
+            Self::WaitTooLong => "wait_too_long",
         }
     }
 }

@@ -4,6 +4,11 @@
 pub const NAMES: [&str; 11] =
     ["_OTHER", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"];
 
+/// The label value of an id: also of those that are no method of the known set.
+pub fn label(id: u8) -> &'static str {
+    NAMES.get(usize::from(id)).copied().unwrap_or(NAMES[0])
+}
+
 /// The id of `CONNECT`, whose hijacked answer is 200 where an upgrade's is 101 (RFC 9110, 9.3.6 and 15.2.2).
 pub const CONNECT: u8 = 6;
 

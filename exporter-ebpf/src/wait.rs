@@ -110,8 +110,6 @@ pub mod flag {
     pub const GC: u32 = 2;
     /// Threads that wait for a CPU.
     pub const SCHEDULER: u32 = 4;
-    /// The stacks of goroutines that block.
-    pub const STACKS: u32 = 8;
 }
 
 /// Value of the `WATCHED` map, keyed by process id (`u32`). Written by user space alone.
@@ -126,6 +124,8 @@ pub struct Watch {
     pub park_from_ns: u64,
     /// Those that park from here on are not.
     pub park_until_ns: u64,
+    /// Of those that park from here on stacks are taken, and counted when the wait ends; `u64::MAX`: of none.
+    pub stacks_from_ns: u64,
     /// Address in the process of `runtime.memstats.last_gc_nanotime`, where the runtime ends its account of a garbage
     /// collection's second pause before it starts the world (Go until 1.21: runtime/mgc.go, `gcMarkTermination`); 0 elsewhere.
     pub last_gc: u64,
@@ -232,7 +232,7 @@ pub struct BlockedAt {
 
 const _: () = assert!(
     size_of::<WaitKey>() == 8
-        && size_of::<Watch>() == 32
+        && size_of::<Watch>() == 40
         && size_of::<Parked>() == 16
         && size_of::<Task>() == 16
         && size_of::<WatchState>() == 64

@@ -36,7 +36,7 @@ fn park(ctx: &ProbeContext) {
     }
     let regs = Regs::of(ctx);
     let mut parked = Parked { start_ns: now, reason: u32::from(regs.arg(2) as u8), stack: -1 };
-    if watch.flags & flag::STACKS != 0 {
+    if now >= watch.stacks_from_ns {
         parked.stack = stack(&regs, watch.target);
     }
     let key = goroutine_key(watch.target, regs.g());
@@ -69,7 +69,8 @@ fn run(ctx: &ProbeContext) {
     // SAFETY: no preconditions.
     let duration_ns = unsafe { bpf_ktime_get_ns() }.saturating_sub(parked.start_ns);
     waited(watch.target, kind::BLOCKED, parked.reason as u16, duration_ns);
-    if parked.stack >= 0 {
+    // A stack of an earlier profile's has been forgotten, and its id may be another's.
+    if parked.stack >= 0 && parked.start_ns >= watch.stacks_from_ns {
         blocked_at(watch.target, &parked, duration_ns);
     }
 }

@@ -1,7 +1,10 @@
 //! Accounts of how long a target's goroutines were blocked: what the kernel side counted while the probes were attached,
 //! scaled up to the time that it stands for.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use exporter_ebpf::wait::{BUCKETS, WaitValue, bucket};
 
@@ -34,9 +37,19 @@ pub(super) struct Blocked {
     live: bool,
     /// What the last window saw, and for how long it was open: it stands for the time until the next begins, too.
     last: Option<(Raw, Duration)>,
-    /// Share of the time in which blocking was seen, of the last period.
-    pub(super) ratio: f64,
+    seen: Option<Seen>,
 }
+
+/// How much was seen of the last period that is over.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    open: Duration,
+    period: Duration,
+    until: Instant,
+}
+
+/// Of a time in which all was seen this much says something of what comes after it.
+const RECENT: Duration = Duration::from_secs(10);
 
 fn since(now: &WaitValue, base: &WaitValue) -> WaitValue {
     let mut value = WaitValue { sum_ns: now.sum_ns.saturating_sub(base.sum_ns), ..*now };
@@ -74,22 +87,39 @@ impl Blocked {
             }
         }
         self.live = true;
-        self.ratio = 1.0;
+        self.seen = None;
     }
 
-    /// The time in which the kernel counted everything is over.
-    pub(super) fn closed_for_good(&mut self, raw: Raw) {
+    /// The time in which the kernel counted everything is over: it was so long.
+    pub(super) fn closed_for_good(&mut self, raw: Raw, open: Duration, until: Instant) {
         self.settle(raw, 1.0);
         self.live = false;
         self.last = None;
+        self.seen = Some(Seen { open: open.min(RECENT), period: open.min(RECENT), until });
     }
 
     /// A window is over: it was open for `open`, and stands for `period`.
-    pub(super) fn closed(&mut self, raw: Raw, open: Duration, period: Duration) {
-        let scale = scale(open, period);
-        let news = self.settle(raw, scale);
+    pub(super) fn closed(&mut self, raw: Raw, open: Duration, period: Duration, until: Instant) {
+        let news = self.settle(raw, scale(open, period));
         self.last = Some((news, open));
-        self.ratio = 1.0 / scale;
+        self.seen = Some(Seen { open: open.min(period), period, until });
+    }
+
+    /// By how much what is counted now is to be multiplied, as the last window was.
+    pub(super) fn scale(&self) -> f64 {
+        self.seen.map_or(1.0, |seen| scale(seen.open, seen.period))
+    }
+
+    /// Share of the time in which blocking was seen, of the last period that is over and the time since. It falls while nothing is
+    /// seen; 0 where nothing was yet.
+    pub(super) fn ratio(&self, now: Instant) -> f64 {
+        if self.live {
+            return 1.0;
+        }
+        self.seen.map_or(0.0, |seen| {
+            let whole = (seen.period + now.saturating_duration_since(seen.until)).as_secs_f64();
+            if whole > 0.0 { seen.open.as_secs_f64() / whole } else { 0.0 }
+        })
     }
 
     /// A wait that a window saw begin has ended at last.
@@ -143,12 +173,12 @@ mod tests {
     #[test]
     fn a_window_stands_for_its_period() {
         let mut blocked = Blocked::default();
-        blocked.closed(raw(&[1000, 2000]), Duration::from_secs(1), Duration::from_secs(10));
+        blocked.closed(raw(&[1000, 2000]), Duration::from_secs(1), Duration::from_secs(10), Instant::now());
         // The next window is not shown before it is over.
         let shown = blocked.shown(&raw(&[1000, 2000, 5000]));
         assert_eq!((shown[&3].count(), shown[&3].sum_ns), (20, 30_000));
-        assert!((blocked.ratio - 0.1).abs() < 1e-9);
-        blocked.closed(raw(&[1000, 2000, 5000]), Duration::from_secs(1), Duration::from_secs(10));
+        assert!((blocked.scale() - 10.0).abs() < 1e-9);
+        blocked.closed(raw(&[1000, 2000, 5000]), Duration::from_secs(1), Duration::from_secs(10), Instant::now());
         let shown = blocked.shown(&raw(&[1000, 2000, 5000]));
         assert_eq!((shown[&3].count(), shown[&3].sum_ns), (30, 80_000));
         blocked.ended(3, 2_000_000_000, 10.0);
@@ -160,12 +190,34 @@ mod tests {
         let mut blocked = Blocked::default();
         blocked.opened_for_good(Duration::ZERO);
         assert_eq!(blocked.shown(&raw(&[5; 7]))[&3].count(), 7);
-        blocked.closed_for_good(raw(&[5; 8]));
+        blocked.closed_for_good(raw(&[5; 8]), Duration::from_secs(1), Instant::now());
         assert_eq!(blocked.shown(&raw(&[5; 9]))[&3].count(), 8);
-        blocked.closed(raw(&[5; 9]), Duration::from_secs(1), Duration::from_secs(2));
+        blocked.closed(raw(&[5; 9]), Duration::from_secs(1), Duration::from_secs(2), Instant::now());
         assert_eq!(blocked.shown(&raw(&[5; 9]))[&3].count(), 10);
         // One more second passes unseen: it was like the window.
         blocked.opened_for_good(Duration::from_secs(1));
         assert_eq!(blocked.shown(&raw(&[5; 10]))[&3].count(), 12);
+    }
+    #[test]
+    fn the_share_that_is_seen_falls_while_nothing_is() {
+        let is = |blocked: &Blocked, at, share: f64| assert!((blocked.ratio(at) - share).abs() < 1e-9, "{blocked:?}");
+        let (second, start) = (Duration::from_secs(1), Instant::now());
+        let mut blocked = Blocked::default();
+        is(&blocked, start, 0.0);
+        blocked.opened_for_good(Duration::ZERO);
+        is(&blocked, start + second, 1.0);
+        // After an hour in full nothing is seen for ten seconds.
+        blocked.closed_for_good(Raw::new(), 3600 * second, start);
+        is(&blocked, start, 1.0);
+        is(&blocked, start + 10 * second, 0.5);
+        is(&blocked, start + 90 * second, 0.1);
+        assert!((blocked.scale() - 1.0).abs() < 1e-9);
+        // A window of a second stands for these 91.
+        blocked.closed(Raw::new(), second, 91 * second, start + 91 * second);
+        is(&blocked, start + 91 * second, 1.0 / 91.0);
+        is(&blocked, start + 100 * second, 0.01);
+        blocked.opened_for_good(9 * second);
+        is(&blocked, start + 100 * second, 1.0);
+        assert!((blocked.scale() - 1.0).abs() < 1e-9);
     }
 }

@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    io,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -297,9 +298,7 @@ impl Driver {
         began: Instant,
         window: bool,
     ) {
-        let agent = self.agent.clone();
-        let ids: Vec<(u32, u32)> = users.to_vec();
-        let left = spawn_blocking(move || leftovers::take(&agent, &ids, from, until)).await.unwrap_or_default();
+        let left = leftovers::take(&self.agent, users, from, until).await;
         self.detach().await;
         let attached = began.elapsed();
         let spent = self.spent();
@@ -311,8 +310,15 @@ impl Driver {
         let now = Instant::now();
         let period = now.saturating_duration_since(self.covered_until);
         let scale = if window { super::blocked::scale(open, period) } else { 1.0 };
+        // A part would be taken for less than before, and the rest be counted again. Nothing is counted until it can be read.
+        let raw = loop {
+            match raw_of(&self.agent.inner.kernel, users) {
+                Ok(raw) => break raw,
+                Err(_) if self.group_is_there() => sleep(Duration::from_secs(1)).await,
+                Err(_) => return,
+            }
+        };
         {
-            let raw = raw_of(&self.agent.inner.kernel, users);
             let mut state = self.agent.state();
             for (id, pid) in users {
                 let Some(target) = state.targets.get_mut(id).filter(|target| target.process.id.pid == *pid) else {
@@ -320,15 +326,15 @@ impl Driver {
                 };
                 let raw = raw.get(id).cloned().unwrap_or_default();
                 if window {
-                    target.blocked.closed(raw, open, period);
+                    target.blocked.closed(raw, open, period, now);
                 } else {
-                    target.blocked.closed_for_good(raw);
+                    target.blocked.closed_for_good(raw, open, began + open);
                 }
             }
         }
         self.covered_until = if window { now } else { began + open };
         debug!(?open, ?period, left = left.len(), spent, "blocking was measured");
-        leftovers::follow(&self.agent, left, scale);
+        leftovers::follow(&self.agent, &left, scale);
     }
 
     /// What the probes have cost since this was last asked, of the user who is nearest to the limit, in seconds of the limit.
@@ -376,14 +382,10 @@ impl Agent {
 }
 
 /// What the kernel has counted of these targets' goroutines.
-pub(super) fn raw_of(kernel: &Kernel, users: &[(u32, u32)]) -> HashMap<u32, Raw> {
-    let mut all: HashMap<u32, Raw> = users.iter().map(|(id, _)| (*id, Raw::new())).collect();
-    kernel.maps().waits.for_each(|key, value| {
-        if key.kind == kind::BLOCKED
-            && let Some(raw) = all.get_mut(&key.target)
-        {
-            raw.insert(key.reason, *value);
+fn raw_of(kernel: &Kernel, users: &[(u32, u32)]) -> io::Result<HashMap<u32, Raw>> {
+    kernel.maps().waits.read(|all: &mut HashMap<u32, Raw>, key, value| {
+        if key.kind == kind::BLOCKED && users.iter().any(|(id, _)| *id == key.target) {
+            all.entry(key.target).or_default().insert(key.reason, *value);
         }
-    });
-    all
+    })
 }

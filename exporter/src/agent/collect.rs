@@ -1,18 +1,17 @@
 //! From the kernel's maps to a snapshot.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs,
-    io::IoSliceMut,
-    sync::{Arc, PoisonError, atomic::Ordering},
+    io::{self, IoSliceMut},
+    sync::{PoisonError, atomic::Ordering},
     time::Instant,
 };
 
 use exporter_ebpf::{
     histogram::bucket,
-    http::{Panicked, SeriesValue, goroutine_key_g, goroutine_key_target, route_kind},
+    http::{Panicked, SeriesValue, goroutine_key_g, goroutine_key_target},
     loss::Reason,
-    method,
 };
 use nix::{
     sys::uio::{RemoteIoVec, process_vm_readv},
@@ -25,12 +24,9 @@ use super::{
 };
 use crate::{
     kernel::{Kernel, Maps, Usage},
-    metrics::{AgentFigures, HttpSeries, Lost, MapFigures, Snapshot, TargetFigures},
+    metrics::{AgentFigures, Lost, MapFigures, Snapshot, TargetFigures},
     target::Inspection,
 };
-
-/// Series that show the same labels are one: two patterns may differ in their method alone.
-type Merged = BTreeMap<(u32, Option<Arc<str>>, u8, u16), SeriesValue>;
 
 pub(super) fn snapshot(agent: &Agent) -> Snapshot {
     let started = Instant::now();
@@ -46,65 +42,17 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
     let state = &mut *guard;
     settle(&inner.kernel, state);
 
-    let mut raw = Vec::new();
-    maps.series.for_each(|key, value| raw.push((*key, *value)));
-    usage.push(maps.series.usage(raw.len() as u64));
-    raw.extend(state.settled.iter().map(|(key, value)| (*key, *value)));
     let leaders = state.leaders();
-    let mut merged = Merged::new();
-    let mut wants_mux = Vec::new();
-    for (key, value) in &raw {
-        let Some(target) = state.targets.get_mut(&key.target) else { continue };
-        if key.route_kind == route_kind::PATH && !target.wants_mux {
-            target.wants_mux = true;
-            wants_mux.push(key.target);
-        }
-        let route = state.route_label(key, maps, inner.config.max_routes);
-        let leader = leaders.get(&key.target).copied().unwrap_or(key.target);
-        match merged.entry((leader, route, key.method, key.status)) {
-            Entry::Vacant(slot) => {
-                slot.insert(*value);
-            }
-            Entry::Occupied(mut slot) => slot.get_mut().add(value),
-        }
-    }
-    drop(raw);
-    for leader in leaders.values().collect::<BTreeSet<_>>() {
-        let Some(retired) = state.targets.get(leader).and_then(|target| state.retired.get(&target.labels)) else {
-            continue;
-        };
-        for ((route, method, status), value) in &retired.http {
-            merged.entry((*leader, route.clone(), *method, *status)).or_insert(SeriesValue::ZERO).add(value);
-        }
-    }
+    let (http, wants_mux) = super::series::collect(maps, state, inner.config.max_routes, &leaders, &mut usage);
+    let in_flight = in_flight(&inner.kernel, state).ok();
+    usage.push(maps.in_flight.usage(in_flight.as_ref().map(|(_, entries)| *entries)));
+    usage.push(maps.panics.usage(maps.panics.read(|count, _, _| *count += 1).ok()));
+    usage.push(maps.routes.usage(maps.routes.read(|count, _, _| *count += 1).ok()));
 
-    let (active, in_flight) = active_requests(&inner.kernel, state);
-    let mut panicked = 0;
-    maps.panics.for_each(|_, _| panicked += 1);
-    usage.push(maps.in_flight.usage(in_flight));
-    usage.push(maps.panics.usage(panicked));
-    let mut routes = 0;
-    maps.routes.for_each(|_, _| routes += 1);
-    usage.push(maps.routes.usage(routes));
-
-    usage.push(maps.parked.usage(inner.parked_entries.load(Ordering::Relaxed)));
+    usage.push(maps.parked.usage(Some(inner.parked_entries.load(Ordering::Relaxed))));
     let waits = super::waits::collect(&inner.kernel, state, &leaders, &mut usage);
-
     let lost = lost(maps, state, &leaders);
-
-    let http = merged
-        .into_iter()
-        .filter_map(|((id, route, method, status), value)| {
-            Some(HttpSeries {
-                target: state.targets.get(&id)?.labels.clone(),
-                method: method::NAMES.get(usize::from(method)).copied().unwrap_or(method::NAMES[0]),
-                status,
-                route,
-                value,
-            })
-        })
-        .collect();
-    let targets = target_figures(inner, state, &active, &leaders, involuntary);
+    let targets = target_figures(inner, state, in_flight.as_ref().map(|(active, _)| active), &leaders, involuntary);
     let wanted = super::runtime::wanted(state, &leaders);
     let mut by_stage: BTreeMap<&'static str, u64> =
         ["preparing", "measured", "unsupported", "failed", "gone"].into_iter().map(|name| (name, 0)).collect();
@@ -117,10 +65,7 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
     for id in wants_mux {
         agent.attach_mux(id);
     }
-    let (runtimes, (runtime_reads, runtime_read_seconds, walk_seconds)) = {
-        let mut known = inner.runtimes.lock().unwrap_or_else(PoisonError::into_inner);
-        (known.read(wanted), known.account())
-    };
+    let (runtimes, (runtime_reads, runtime_read_seconds, walk_seconds)) = inner.runtimes.read(wanted);
 
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let (cpu_seconds, resident_bytes) = own_usage();
@@ -155,6 +100,7 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
                     entries: it.entries,
                     capacity: it.capacity,
                     bytes: it.bytes,
+                    failed_reads: it.failed_reads,
                 })
                 .collect(),
             log_lines_dropped: crate::logging::dropped(),
@@ -165,15 +111,15 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
     }
 }
 
-/// What was lost, by target and reason, with what ended targets of the same labels lost.
+/// What was lost, by target and reason, with what ended targets of the same labels lost. Nothing where the map cannot be read.
 fn lost(maps: &Maps, state: &State, leaders: &HashMap<u32, u32>) -> Vec<Lost> {
-    let mut counts: BTreeMap<(u32, u32), u64> = BTreeMap::new();
-    maps.lost.for_each(|key, count| {
+    let counts = maps.lost.read(|counts: &mut BTreeMap<(u32, u32), u64>, key, count| {
         let leader = leaders.get(&key.target).copied();
         if let Some(target) = leader.or((key.target == 0).then_some(0)) {
             *counts.entry((target, key.reason)).or_default() += count;
         }
     });
+    let Ok(mut counts) = counts else { return Vec::new() };
     for leader in leaders.values().collect::<BTreeSet<_>>() {
         let Some(retired) = state.targets.get(leader).and_then(|target| state.retired.get(&target.labels)) else {
             continue;
@@ -195,28 +141,31 @@ fn lost(maps: &Maps, state: &State, leaders: &HashMap<u32, u32>) -> Vec<Lost> {
 fn target_figures(
     inner: &Inner,
     state: &State,
-    active: &HashMap<u32, u64>,
+    active: Option<&HashMap<u32, u64>>,
     leaders: &HashMap<u32, u32>,
     involuntary: bool,
 ) -> Vec<TargetFigures> {
-    let mut active_of: HashMap<u32, u64> = HashMap::new();
-    for (id, count) in active {
-        *active_of.entry(leaders.get(id).copied().unwrap_or(*id)).or_default() += count;
-    }
+    let active_of = active.map(|active| {
+        let mut of: HashMap<u32, u64> = HashMap::new();
+        for (id, count) in active {
+            *of.entry(leaders.get(id).copied().unwrap_or(*id)).or_default() += count;
+        }
+        of
+    });
     let kept = super::waits::kept(&inner.kernel, state, leaders);
     let leading = state.targets.values().filter(|target| leaders.get(&target.id) == Some(&target.id));
     let measured = leading.filter_map(|target| Some((target, target.inspection.as_deref()?)));
     measured
         .map(|(target, inspection)| {
-            let kept = kept.get(&target.id).copied().unwrap_or_default();
+            let kept = kept.get(&target.id);
             TargetFigures {
                 target: target.labels.clone(),
-                active_requests: active_of.get(&target.id).copied().unwrap_or(0),
+                active_requests: active_of.as_ref().map(|of| of.get(&target.id).copied().unwrap_or(0)),
                 probes: state.groups.get(&target.group).map_or(0, super::links::Group::sites),
                 info: info(inner, target, inspection),
-                probe_figures: super::waits::probe_figures(inner, target, &kept),
+                probe_figures: kept.map(|kept| super::waits::probe_figures(inner, target, kept)).unwrap_or_default(),
                 blocked_functions: super::profile::blocked_functions(state, target, leaders),
-                scheduler: super::waits::scheduler_figures(target, &kept, involuntary),
+                scheduler: kept.and_then(|kept| super::waits::scheduler_figures(target, kept, involuntary)),
             }
         })
         .collect()
@@ -246,32 +195,32 @@ fn info(inner: &Inner, target: &Target, inspection: &Inspection) -> Vec<(&'stati
 }
 
 /// Requests in flight by target, and entries in the map. A settled request's entry stays until its goroutine is used again.
-fn active_requests(kernel: &Kernel, state: &mut State) -> (HashMap<u32, u64>, u64) {
-    let mut active: HashMap<u32, u64> = HashMap::new();
-    let mut entries = 0;
-    let mut still_settled = HashMap::new();
-    kernel.maps().in_flight.for_each(|key, entry| {
-        entries += 1;
+fn in_flight(kernel: &Kernel, state: &mut State) -> io::Result<(HashMap<u32, u64>, u64)> {
+    type Seen = (HashMap<u32, u64>, u64, HashMap<u64, u64>);
+    let settled = &state.settled_requests;
+    let (active, entries, still_settled) = kernel.maps().in_flight.read(|seen: &mut Seen, key, entry| {
+        let (active, entries, still_settled) = seen;
+        *entries += 1;
         if entry.writer == 0 {
             return;
         }
-        if state.settled_requests.get(key) == Some(&entry.start_ns) {
+        if settled.get(key) == Some(&entry.start_ns) {
             still_settled.insert(*key, entry.start_ns);
         } else {
             *active.entry(goroutine_key_target(*key)).or_default() += 1;
         }
-    });
+    })?;
     state.settled_requests = still_settled;
-    (active, entries)
+    Ok((active, entries))
 }
 
 /// Counts panicked requests whose goroutine is gone: it will not come to a normal end any more. Of this and the kernel's own
 /// settling, whoever removes the entry counts it.
 pub(super) fn settle(kernel: &Kernel, state: &mut State) {
     let maps = kernel.maps();
-    let mut waiting = Vec::new();
-    maps.panics.for_each(|key, panicked| waiting.push((*key, *panicked)));
-    for (key, panicked) in waiting {
+    // Where it cannot be read, they wait for the next time.
+    let waiting = maps.panics.read(|all: &mut Vec<_>, key, panicked| all.push((*key, *panicked)));
+    for (key, panicked) in waiting.unwrap_or_default() {
         if maps.in_flight.get(&key.goroutine).is_none_or(|entry| entry.writer == 0 || entry.start_ns != key.start_ns) {
             // Recovered by middleware: the request ended normally and was counted.
             maps.panics.remove(&key);

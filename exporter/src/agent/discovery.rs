@@ -73,14 +73,13 @@ impl Agent {
     /// scan. Should it start a request in that very moment, the request is not counted, and is told as lost at its end.
     fn forget_idle(&self) {
         let in_flight = &self.inner.kernel.maps().in_flight;
-        let mut idle = HashMap::new();
-        let mut entries = 0;
-        in_flight.for_each(|key, entry| {
-            entries += 1;
+        let seen = in_flight.read(|(entries, idle): &mut (u64, HashMap<u64, u64>), key, entry| {
+            *entries += 1;
             if entry.writer == 0 {
                 idle.insert(*key, entry.start_ns);
             }
         });
+        let Ok((entries, idle)) = seen else { return };
         let mut state = self.state();
         if entries * 2 < in_flight.capacity() {
             state.idle = HashMap::new();
@@ -311,9 +310,14 @@ impl Agent {
         if dead.is_empty() {
             return;
         }
+        // All is read before anything is changed: what could not be read now is buried later, and its id is not given away.
+        let maps = self.inner.kernel.maps();
+        let Ok(entries) = super::entries::Entries::of(maps, &dead) else { return };
         // Outside pods labels are never used again.
-        if let Some(pods) = &self.inner.pods {
-            state.retire(&dead, &self.inner.kernel, self.inner.config.max_routes, pods);
+        if let Some(pods) = &self.inner.pods
+            && state.retire(&dead, &self.inner.kernel, self.inner.config.max_routes, pods).is_err()
+        {
+            return;
         }
         state.targets.retain(|id, _| !dead.contains(id));
         if let Some(pods) = &self.inner.pods {
@@ -321,16 +325,7 @@ impl Agent {
         }
         state.settled.retain(|key, _| !dead.contains(&key.target));
         state.routes.forget(&dead);
-        let maps = self.inner.kernel.maps();
-        maps.in_flight.retain(|key| !dead.contains(&exporter_ebpf::http::goroutine_key_target(*key)));
-        maps.panics.retain(|key| !dead.contains(&exporter_ebpf::http::goroutine_key_target(key.goroutine)));
-        maps.series.retain(|key| !dead.contains(&key.target));
-        maps.routes.retain(|key| !dead.contains(&key.target));
-        super::waits::forget(&self.inner.kernel, &dead);
-        maps.lost.retain(|key| !dead.contains(&key.target));
-        for id in &dead {
-            maps.route_count.remove(id);
-        }
+        entries.remove(maps);
         drop(guard);
         // What they took, and what the answers that told of them did.
         crate::heap::give_back();

@@ -7,18 +7,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-use exporter_ebpf::http::{goroutine_key, goroutine_key_g, goroutine_key_target};
+use exporter_ebpf::{
+    http::{goroutine_key_g, goroutine_key_target},
+    loss::Reason,
+    target::NONE,
+    wait::Parked,
+};
 use nix::{
     sys::uio::{RemoteIoVec, process_vm_readv},
     unistd::Pid,
 };
+use tokio::task::spawn_blocking;
 
 use super::Agent;
 
 /// Most waits that are followed of one window of one target; of more, every so-many-th is, and counts for the others.
 const MOST: usize = 512;
-/// Waits longer than this are followed no more, and not counted: they are what never ends.
+/// Waits longer than this are followed no more, and told as lost: most of them never end.
 const LONGEST: Duration = Duration::from_mins(10);
+
+/// How long one target's memory is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// One wait.
 #[derive(Clone, Copy, Debug)]
@@ -37,88 +46,153 @@ pub(super) struct Leftover {
 
 /// Takes the waits of these targets that began within the window and go on, out of the kernel's map. The probes must still be
 /// attached: that a wait is in the map after its goroutine was read shows that both are of the same wait.
-pub(super) fn take(agent: &Agent, users: &[(u32, u32)], from: u64, until: u64) -> Vec<Leftover> {
-    let parked = &agent.inner.kernel.maps().parked;
-    let mut entries = Vec::new();
-    parked.for_each(|key, entry| {
-        let id = goroutine_key_target(*key);
-        if users.iter().any(|(user, _)| *user == id) && entry.start_ns != 0 {
-            entries.push((*key, *entry));
-        }
+pub(super) async fn take(agent: &Agent, users: &[(u32, u32)], from: u64, until: u64) -> Vec<Leftover> {
+    let (of, ids) = (agent.clone(), users.iter().map(|(id, _)| *id).collect::<Vec<_>>());
+    let entries = spawn_blocking(move || {
+        of.inner.kernel.maps().parked.read(|entries: &mut Vec<(u64, Parked)>, key, entry| {
+            if ids.contains(&goroutine_key_target(*key)) && entry.start_ns != 0 {
+                entries.push((*key, *entry));
+            }
+        })
     });
+    let Ok(Ok(entries)) = entries.await else { return Vec::new() };
     let mut left = Vec::new();
     for &(id, pid) in users {
-        let Some((seq, status)) = ({
-            let state = agent.state();
-            state
-                .targets
-                .get(&id)
-                .and_then(|target| target.inspection.as_deref())
-                .map(|it| (it.g_tracking_seq, it.g_status))
-        }) else {
-            continue;
+        let within = |start: u64| (from..until).contains(&start);
+        let mine: Vec<_> = entries
+            .iter()
+            .filter(|(key, entry)| goroutine_key_target(*key) == id && within(entry.start_ns))
+            .copied()
+            .collect();
+        let all = mine.len() as u64;
+        let of = agent.clone();
+        let looked = spawn_blocking(move || of.look_at(id, pid, &mine));
+        // Its memory may never answer; the others' probes are to be detached.
+        let (seen, lost) = match tokio::time::timeout(PATIENCE, looked).await {
+            Ok(Ok(looked)) => looked,
+            Ok(Err(_)) | Err(_) => (Vec::new(), all),
         };
-        let mine: Vec<_> = entries.iter().filter(|(key, _)| goroutine_key_target(*key) == id).collect();
-        let step = mine.len().div_ceil(MOST).max(1);
-        let known = seq != exporter_ebpf::target::NONE && status != exporter_ebpf::target::NONE;
-        for (i, (key, entry)) in mine.into_iter().enumerate() {
-            let within = (from..until).contains(&entry.start_ns);
-            if known && within && i % step == 0 {
-                let g = goroutine_key_g(*key);
-                let at = (g + u64::from(seq), g + u64::from(status));
-                let seen = read(pid, &[at]).and_then(|seen| seen.first().copied());
-                let same = parked.get(key).is_some_and(|now| now.start_ns == entry.start_ns);
-                if let Some((seq, _)) = seen.filter(|_| same) {
-                    let (reason, start_ns) = (entry.reason as u16, entry.start_ns);
-                    left.push(Leftover { id, pid, at, seq, reason, start_ns, weight: step as f64 });
-                }
-            }
+        left.extend(seen);
+        if lost > 0 && agent.state().targets.get(&id).is_some_and(|target| target.process.is_there()) {
+            agent.inner.kernel.maps().lose(id, Reason::WaitUnreadable, lost);
         }
     }
     // No probe will see these end; with their starts in the map, a later window would.
     for (key, _) in entries {
-        parked.remove(&goroutine_key(goroutine_key_target(key), goroutine_key_g(key)));
+        agent.inner.kernel.maps().parked.remove(&key);
     }
     left
 }
 
-/// Follows waits until they end; each then counts `scale` times its weight.
-pub(super) fn follow(agent: &Agent, mut left: Vec<Leftover>, scale: f64) {
-    if left.is_empty() {
-        return;
-    }
-    let agent = agent.clone();
-    tokio::spawn(async move {
-        let mut looked = monotonic();
-        while !left.is_empty() {
-            let youngest = left.iter().map(|it| looked.saturating_sub(it.start_ns)).min().unwrap_or(0);
-            let wait = Duration::from_nanos(youngest / 10).clamp(Duration::from_millis(5), Duration::from_secs(30));
-            tokio::time::sleep(wait).await;
-            let now = monotonic();
-            let mut still = Vec::with_capacity(left.len());
-            for of_one in left.chunk_by(|a, b| a.pid == b.pid) {
-                let places: Vec<_> = of_one.iter().map(|it| it.at).collect();
-                let Some(seen) = read(of_one[0].pid, &places) else { continue };
-                let mut state = agent.state();
-                let target = state.targets.get_mut(&of_one[0].id);
-                let Some(target) = target.filter(|target| target.process.id.pid == of_one[0].pid) else { continue };
-                for (it, (seq, status)) in of_one.iter().zip(seen) {
-                    // Waiting, or made runnable and not run yet (runtime/runtime2.go; 0x1000 is the collector's bit).
-                    if seq == it.seq && matches!(status & !0x1000, 1 | 4) {
-                        if Duration::from_nanos(now.saturating_sub(it.start_ns)) < LONGEST {
-                            still.push(*it);
-                        }
-                        continue;
-                    }
-                    let middle = looked + (now - looked) / 2;
-                    let duration_ns = middle.saturating_sub(it.start_ns);
-                    target.blocked.ended(it.reason, duration_ns, it.weight * scale);
-                }
+impl Agent {
+    /// Looks at goroutines that wait: what is to be followed of them, and how many cannot be.
+    fn look_at(&self, id: u32, pid: u32, waits: &[(u64, Parked)]) -> (Vec<Leftover>, u64) {
+        let parked = &self.inner.kernel.maps().parked;
+        let offsets = {
+            let state = self.state();
+            let inspection = state.targets.get(&id).and_then(|target| target.inspection.as_deref());
+            inspection
+                .map(|it| (it.g_tracking_seq, it.g_status))
+                .filter(|(seq, status)| *seq != NONE && *status != NONE)
+        };
+        let Some((seq, status)) = offsets else { return (Vec::new(), waits.len() as u64) };
+        let step = waits.len().div_ceil(MOST).max(1);
+        let (mut left, mut lost) = (Vec::new(), 0);
+        for (key, entry) in waits.iter().step_by(step) {
+            let g = goroutine_key_g(*key);
+            let at = (g + u64::from(seq), g + u64::from(status));
+            let seen = read(pid, &[at]).and_then(|seen| seen.first().copied());
+            if parked.get(key).is_none_or(|now| now.start_ns != entry.start_ns) {
+                continue;
             }
-            left = still;
-            looked = now;
+            match seen {
+                Some((seq, _)) => {
+                    let (reason, start_ns) = (entry.reason as u16, entry.start_ns);
+                    left.push(Leftover { id, pid, at, seq, reason, start_ns, weight: step as f64 });
+                }
+                None => lost += step as u64,
+            }
         }
-    });
+        (left, lost)
+    }
+}
+
+/// Follows waits until they end; each then counts `scale` times its weight. Those of each target for themselves: its memory may
+/// never answer.
+pub(super) fn follow(agent: &Agent, left: &[Leftover], scale: f64) {
+    for of_one in left.chunk_by(|a, b| a.id == b.id) {
+        tokio::spawn(follow_one(agent.clone(), of_one.to_vec(), scale));
+    }
+}
+
+async fn follow_one(agent: Agent, mut left: Vec<Leftover>, scale: f64) {
+    let Some(&Leftover { id, pid, .. }) = left.first() else { return };
+    let mut looked = monotonic();
+    while !left.is_empty() {
+        let youngest = left.iter().map(|it| looked.saturating_sub(it.start_ns)).min().unwrap_or(0);
+        let wait = Duration::from_nanos(youngest / 10).clamp(Duration::from_millis(5), Duration::from_secs(30));
+        tokio::time::sleep(wait).await;
+        let now = monotonic();
+        let places: Vec<_> = left.iter().map(|it| it.at).collect();
+        let seen = spawn_blocking(move || read(pid, &places)).await.ok().flatten();
+        let mut state = agent.state();
+        let target = state.targets.get_mut(&id);
+        // What waited when the process ended has not ended itself: it is not lost.
+        let Some(target) = target.filter(|target| target.process.id.pid == pid && target.stage.is_live()) else {
+            return;
+        };
+        let maps = agent.inner.kernel.maps();
+        let Some(seen) = seen else {
+            if target.process.is_there() {
+                maps.lose(id, Reason::WaitUnreadable, weight(&left, scale));
+            }
+            return;
+        };
+        let followed = Followed::of(&left, &seen, now);
+        for it in &followed.ended {
+            // It ended between the two looks.
+            let middle = looked + now.saturating_sub(looked) / 2;
+            target.blocked.ended(it.reason, middle.saturating_sub(it.start_ns), it.weight * scale);
+        }
+        if !followed.too_long.is_empty() {
+            maps.lose(id, Reason::WaitTooLong, weight(&followed.too_long, scale));
+        }
+        left = followed.on;
+        looked = now;
+    }
+}
+
+/// How many waits these stand for.
+fn weight(left: &[Leftover], scale: f64) -> u64 {
+    (left.iter().map(|it| it.weight).sum::<f64>() * scale).round() as u64
+}
+
+/// What became of waits by a look at their goroutines.
+#[derive(Debug, Default)]
+struct Followed {
+    ended: Vec<Leftover>,
+    on: Vec<Leftover>,
+    /// They go on, and are followed no more.
+    too_long: Vec<Leftover>,
+}
+
+impl Followed {
+    fn of(left: &[Leftover], seen: &[(u8, u32)], now: u64) -> Self {
+        let mut followed = Self::default();
+        for (it, (seq, status)) in left.iter().zip(seen) {
+            // Waiting, or made runnable and not run yet (runtime/runtime2.go; 0x1000 is the collector's bit).
+            let goes_on = *seq == it.seq && matches!(status & !0x1000, 1 | 4);
+            let to = if !goes_on {
+                &mut followed.ended
+            } else if Duration::from_nanos(now.saturating_sub(it.start_ns)) < LONGEST {
+                &mut followed.on
+            } else {
+                &mut followed.too_long
+            };
+            to.push(*it);
+        }
+        followed
+    }
 }
 
 /// Nanoseconds of the clock that the kernel side uses.
@@ -148,4 +222,31 @@ fn read(pid: u32, places: &[(u64, u64)]) -> Option<Vec<(u8, u32)>> {
     }
     tracing::trace!(waits = places.len(), took = ?began.elapsed(), "looked at goroutines");
     Some(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_wait_that_is_followed_is_dropped_in_silence() {
+        let at = |start_ns| Leftover { id: 1, pid: 2, at: (0, 0), seq: 7, reason: 3, start_ns, weight: 2.0 };
+        let now = 20 * 60 * 1_000_000_000;
+        let left = [at(now - 5), at(now - 4), at(now - 3), at(0), at(1)];
+        // Waits; is runnable, while the collector scans it; waits for something else; waits; runs.
+        let followed = Followed::of(&left, &[(7, 4), (7, 0x1001), (8, 4), (7, 4), (7, 2)], now);
+        let starts = |of: &[Leftover]| of.iter().map(|it| it.start_ns).collect::<Vec<_>>();
+        assert_eq!(starts(&followed.on), [now - 5, now - 4]);
+        assert_eq!(starts(&followed.ended), [now - 3, 1]);
+        assert_eq!(starts(&followed.too_long), [0]);
+        assert_eq!(weight(&left, 1.5), 15);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_there() {
+        let (byte, word) = (3_u8, 5_u32);
+        let here = (&raw const byte as u64, &raw const word as u64);
+        assert_eq!(read(std::process::id(), &[here, here]), Some(vec![(3, 5); 2]));
+        assert_eq!(read(std::process::id(), &[here, (8, 16)]), None);
+    }
 }

@@ -5,9 +5,11 @@ mod blocked;
 mod blocking;
 mod collect;
 mod discovery;
+mod entries;
 mod gone;
 mod leftovers;
 mod links;
+mod patience;
 mod pods;
 mod profile;
 mod quiet;
@@ -16,6 +18,7 @@ mod retired;
 mod routes;
 mod runtime;
 mod scheduler;
+mod series;
 mod state;
 mod view;
 mod waits;
@@ -100,15 +103,15 @@ struct Inner {
     /// The pods of this node, in Kubernetes mode.
     pods: Option<Pods>,
     state: Mutex<State>,
-    /// Never taken while the state is.
-    runtimes: Mutex<runtime::Runtimes>,
+    /// Never read while the state is locked.
+    runtimes: runtime::Runtimes,
     messages: mpsc::UnboundedSender<Message>,
     /// The scheduler's tracepoints, while somebody asks for them. Never taken while the state is.
     scheduler: Mutex<Option<SchedulerLinks>>,
     /// Executables read, and probes attached, at one time.
     turns: Arc<Semaphore>,
     /// One profile is taken at a time: the maps of stacks are small.
-    profiling: Semaphore,
+    profiling: Arc<Semaphore>,
     /// How many more may be taken now.
     profiles: Mutex<Allowance>,
     /// What probes cost on this machine, once it is known.
@@ -137,7 +140,7 @@ impl Agent {
         let (messages, inbox) = mpsc::unbounded_channel();
         let inner = Inner {
             state: Mutex::new(State::new(globs)),
-            runtimes: Mutex::default(),
+            runtimes: runtime::Runtimes::default(),
             ports: Mutex::new(Ports::new(&config.select.listen_ports)),
             config,
             kernel,
@@ -145,7 +148,7 @@ impl Agent {
             messages,
             scheduler: Mutex::default(),
             turns: Arc::new(Semaphore::new(TURNS)),
-            profiling: Semaphore::new(1),
+            profiling: Arc::new(Semaphore::new(1)),
             profiles: Mutex::new(profile::PROFILES),
             costs: OnceCell::new(),
             quiet: quiet::Quiet::default(),

@@ -2,16 +2,16 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fs,
+    fs, io,
     os::unix::fs::MetadataExt as _,
     path::PathBuf,
-    sync::PoisonError,
+    sync::{Arc, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use exporter_ebpf::{
     http::goroutine_key_target,
-    wait::{self, Watch, flag},
+    wait::{self, Watch},
 };
 use gobinary::frames_at;
 use tokio::task::spawn_blocking;
@@ -83,23 +83,31 @@ impl Agent {
     /// Takes a profile; comes back after the time asked for.
     pub(crate) async fn profile(&self, ask: Ask) -> Result<Profile, NoProfile> {
         let subject = self.subject(&ask)?;
-        let Ok(_one_at_a_time) = self.inner.profiling.try_acquire() else { return Err(NoProfile::Busy) };
+        let Ok(one_at_a_time) = Arc::clone(&self.inner.profiling).try_acquire_owned() else {
+            return Err(NoProfile::Busy);
+        };
         let taken = self.inner.profiles.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
         taken.map_err(NoProfile::TooMany)?;
-        let (began, since) = (Instant::now(), SystemTime::now());
-        if !self.set_stacks(&subject, true) {
+        let broken = |_| NoProfile::Failed("the profile could not be made".into());
+        let agent = self.clone();
+        // What a profile has left whose client went away.
+        spawn_blocking(move || agent.forget_stacks()).await.map_err(broken)?.map_err(unreadable)?;
+        let (began, since, from) = (Instant::now(), SystemTime::now(), super::blocking::monotonic_ns());
+        if !self.set_stacks(&subject, from) {
             return Err(NoProfile::Unknown("the process ended".into()));
         }
         // Whoever asked may go away while this waits.
         let off = SwitchOff { agent: self.clone(), subject: subject.clone() };
         tokio::time::sleep(ask.time).await;
-        let weights = self.weights(&subject);
-        drop(off);
-        let agent = self.clone();
         let took = began.elapsed();
+        let agent = self.clone();
         spawn_blocking(move || {
-            let stacks = agent.stacks(&subject, &weights);
-            agent.forget_stacks(subject.id);
+            let weights = agent.weights(&subject, from).map_err(unreadable);
+            drop(off);
+            let stacks = weights.and_then(|weights| agent.stacks(&subject, &weights));
+            // Where this fails, the next profile begins with it.
+            let _ = agent.forget_stacks();
+            drop(one_at_a_time);
             crate::heap::give_back();
             let stacks = stacks?;
             agent.add_to_top(subject.id, &stacks);
@@ -107,7 +115,7 @@ impl Agent {
             Ok(Profile { executable: subject.executable, began_ns, took, stacks })
         })
         .await
-        .map_err(|_| NoProfile::Failed("the profile could not be made".into()))?
+        .map_err(broken)?
     }
 
     fn subject(&self, ask: &Ask) -> Result<Subject, NoProfile> {
@@ -148,39 +156,40 @@ impl Agent {
         })
     }
 
-    /// Lets the kernel side take stacks or not; whether the process is still there.
-    fn set_stacks(&self, subject: &Subject, on: bool) -> bool {
+    /// Lets the kernel side take stacks of goroutines that park from then on (`u64::MAX`: of none); whether the process is still
+    /// there.
+    fn set_stacks(&self, subject: &Subject, stacks_from_ns: u64) -> bool {
         let watched = &self.inner.kernel.maps().watched;
         let Some(watch) = watched.get(&subject.pid).filter(|watch| watch.target == subject.id) else { return false };
-        let flags = if on { watch.flags | flag::STACKS } else { watch.flags & !flag::STACKS };
-        watched.insert(&subject.pid, &Watch { flags, ..watch }).is_ok()
+        watched.insert(&subject.pid, &Watch { stacks_from_ns, ..watch }).is_ok()
     }
 
     /// What blocked where: waits that ended, scaled up where they were sampled, and those that go on.
-    fn weights(&self, subject: &Subject) -> Weights {
-        let ratio = self.state().targets.get(&subject.id).map_or(1.0, |target| target.blocked.ratio);
-        let scale = if ratio > 0.0 { 1.0 / ratio } else { 1.0 };
+    fn weights(&self, subject: &Subject, from: u64) -> io::Result<Weights> {
+        let scale = self.state().targets.get(&subject.id).map_or(1.0, |target| target.blocked.scale());
         let maps = self.inner.kernel.maps();
-        let mut weights = Weights::new();
-        maps.blocked_at.for_each(|key, value| {
+        let mut weights = maps.blocked_at.read(|weights: &mut Weights, key, value| {
             if key.target == subject.id {
                 let weight = weights.entry((key.stack, key.reason)).or_insert((0.0, 0.0));
                 weight.0 += value.count as f64 * scale;
                 weight.1 += value.sum_ns as f64 * scale;
             }
-        });
+        })?;
         let now = super::blocking::monotonic_ns();
-        maps.parked.for_each(|key, parked| {
+        let waiting = maps.parked.read(|waiting: &mut Vec<_>, key, parked| {
             if goroutine_key_target(*key) == subject.id
-                && parked.start_ns != 0
+                && parked.start_ns >= from
                 && let Ok(stack) = u32::try_from(parked.stack)
             {
-                let weight = weights.entry((stack, parked.reason)).or_insert((0.0, 0.0));
-                weight.0 += 1.0;
-                weight.1 += now.saturating_sub(parked.start_ns) as f64;
+                waiting.push(((stack, parked.reason), now.saturating_sub(parked.start_ns)));
             }
-        });
-        weights
+        })?;
+        for (at, nanoseconds) in waiting {
+            let weight = weights.entry(at).or_insert((0.0, 0.0));
+            weight.0 += 1.0;
+            weight.1 += nanoseconds as f64;
+        }
+        Ok(weights)
     }
 
     /// Makes stacks readable, by the executable's own function table.
@@ -193,13 +202,13 @@ impl Agent {
             .into_iter()
             .filter_map(|id| Some((id, addresses_of(&maps.stacks.get(&id)?))))
             .collect();
-        let unreadable = |error: &dyn std::fmt::Display| NoProfile::Failed(format!("the executable: {error}"));
-        let file = fs::File::open(&subject.exe).map_err(|error| unreadable(&error))?;
-        let mapped = Mapped::of(subject.pid, file.metadata().map_err(|error| unreadable(&error))?.ino())?;
+        let no_file = |error: &dyn std::fmt::Display| NoProfile::Failed(format!("the executable: {error}"));
+        let file = fs::File::open(&subject.exe).map_err(|error| no_file(&error))?;
+        let mapped = Mapped::of(subject.pid, file.metadata().map_err(|error| no_file(&error))?.ino())?;
         let unique: BTreeSet<u64> = addresses.values().flat_map(|stack| callers(stack)).collect();
         let (known, offsets): (Vec<u64>, Vec<u64>) =
             unique.into_iter().filter_map(|address| Some((address, mapped.file_offset(address)?))).unzip();
-        let places = frames_at(&file, &offsets).map_err(|error| unreadable(&error))?;
+        let places = frames_at(&file, &offsets).map_err(|error| no_file(&error))?;
         let places: HashMap<u64, Place> = known.into_iter().zip(places).collect();
         let mut stacks: Vec<Stack> = weights
             .iter()
@@ -218,22 +227,12 @@ impl Agent {
         Ok(stacks)
     }
 
-    fn forget_stacks(&self, id: u32) {
+    /// Empties the maps of stacks: one profile at a time has them for itself.
+    fn forget_stacks(&self) -> io::Result<()> {
         let maps = self.inner.kernel.maps();
-        let mut ids = BTreeSet::new();
-        let mut keys = Vec::new();
-        maps.blocked_at.for_each(|key, _| {
-            if key.target == id {
-                keys.push(*key);
-                ids.insert(key.stack);
-            }
-        });
-        for key in keys {
-            maps.blocked_at.remove(&key);
-        }
-        for stack in ids {
-            maps.stacks.remove(&stack);
-        }
+        maps.blocked_at.remove_all(&maps.blocked_at.keys(|_| true)?);
+        maps.stacks.remove_all(&maps.stacks.keys(|_| true)?);
+        Ok(())
     }
 
     /// Adds to the functions at which most time was spent.
@@ -277,6 +276,10 @@ fn callers(stack: &[u64]) -> impl Iterator<Item = u64> + '_ {
     stack.iter().enumerate().map(|(i, address)| if i == 0 { *address } else { address.saturating_sub(1) })
 }
 
+fn unreadable(error: io::Error) -> NoProfile {
+    NoProfile::Failed(format!("the kernel's map of stacks: {error}"))
+}
+
 /// Ends the taking of stacks when it is dropped.
 struct SwitchOff {
     agent: Agent,
@@ -285,7 +288,7 @@ struct SwitchOff {
 
 impl Drop for SwitchOff {
     fn drop(&mut self) {
-        self.agent.set_stacks(&self.subject, false);
+        self.agent.set_stacks(&self.subject, u64::MAX);
     }
 }
 

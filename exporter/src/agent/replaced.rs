@@ -96,7 +96,11 @@ impl Agent {
             );
         }
         drop(state);
-        self.inner.kernel.maps().in_flight.retain(|key| exporter_ebpf::http::goroutine_key_target(*key) != look.id);
+        let in_flight = &self.inner.kernel.maps().in_flight;
+        // Where it cannot be read, they stay in flight until their goroutines are used again.
+        if let Ok(keys) = in_flight.keys(|key| exporter_ebpf::http::goroutine_key_target(*key) == look.id) {
+            in_flight.remove_all(&keys);
+        }
         if !back {
             self.forget_config(pid, look.id);
             self.release(key, look.id);

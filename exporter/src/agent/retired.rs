@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    io,
     sync::Arc,
 };
 
@@ -40,7 +41,16 @@ pub(super) struct Retired {
 impl State {
     /// Takes over what targets that are about to be forgotten have counted, where their pod is still there or another
     /// target shows the same series.
-    pub(super) fn retire(&mut self, dead: &HashSet<u32>, kernel: &Kernel, max_routes: u32, pods: &Pods) {
+    ///
+    /// # Errors
+    /// The kernel's maps cannot be read: then nothing is taken over, so that it can be tried again.
+    pub(super) fn retire(
+        &mut self,
+        dead: &HashSet<u32>,
+        kernel: &Kernel,
+        max_routes: u32,
+        pods: &Pods,
+    ) -> io::Result<()> {
         let maps = kernel.maps();
         let of_pods: HashMap<u32, (Labels, Arc<str>)> = dead
             .iter()
@@ -52,14 +62,24 @@ impl State {
             })
             .collect();
         if of_pods.is_empty() {
-            return;
+            return Ok(());
         }
-        let mut series = Vec::new();
-        maps.series.for_each(|key, value| {
+        let mut series = maps.series.read(|all: &mut Vec<_>, key, value| {
             if of_pods.contains_key(&key.target) {
-                series.push((*key, *value));
+                all.push((*key, *value));
             }
-        });
+        })?;
+        let lost = maps.lost.read(|all: &mut Vec<_>, key, count| {
+            if let Some(whose) = of_pods.get(&key.target) {
+                all.push((whose, key.reason, *count));
+            }
+        })?;
+        let (waits, _) = super::waits::shown(kernel, self, |id| of_pods.contains_key(&id))?;
+        let unreadable = || io::Error::other("what the kernel side keeps of a target cannot be read");
+        let kept: Vec<_> = of_pods
+            .iter()
+            .map(|(id, whose)| Ok((id, whose, maps.watch_states.get(*id).ok_or_else(unreadable)?)))
+            .collect::<io::Result<_>>()?;
         series.extend(
             self.settled.iter().filter(|(key, _)| of_pods.contains_key(&key.target)).map(|(key, value)| (*key, *value)),
         );
@@ -73,7 +93,6 @@ impl State {
             }
             totals.entry(series).or_insert(SeriesValue::ZERO).add(&value);
         }
-        let (waits, _) = super::waits::shown(kernel, self, |id| of_pods.contains_key(&id));
         for ((id, kind, reason), value) in waits {
             let (labels, uid) = &of_pods[&id];
             let total = self.retired_of(labels, uid).waits.entry((kind, reason)).or_insert(WaitValue::ZERO);
@@ -82,23 +101,17 @@ impl State {
             }
             total.sum_ns = total.sum_ns.saturating_add(value.sum_ns);
         }
-        for (id, (labels, uid)) in &of_pods {
-            let kept = maps.watch_states.get(*id).unwrap_or_default();
+        for (id, (labels, uid), kept) in kept {
             let functions = self.targets.get(id).map(|target| target.blocked_functions.clone()).unwrap_or_default();
             let retired = self.retired_of(labels, uid);
             add_kept(&mut retired.kept, &kept);
             let functions = functions.iter().map(|(name, seconds)| (name.as_str(), *seconds));
             add_functions(&mut retired.blocked_functions, functions);
         }
-        let mut lost = Vec::new();
-        maps.lost.for_each(|key, count| {
-            if let Some(whose) = of_pods.get(&key.target) {
-                lost.push((whose, key.reason, *count));
-            }
-        });
         for ((labels, uid), reason, count) in lost {
             *self.retired_of(labels, uid).lost.entry(reason).or_default() += count;
         }
+        Ok(())
     }
 
     /// Drops the totals of pods that are gone. Not while a target of theirs still lingers: its series would go back by what the

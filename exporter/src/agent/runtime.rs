@@ -1,16 +1,19 @@
 //! Reads the targets' runtimes at a scrape: each target again once what is known of it is older than a moment, walks over
-//! goroutines as time allows.
+//! goroutines as time allows. Any read may never return: it is done without a lock, on a thread that the scrape can do without.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     io,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use tracing::debug;
+use tracing::{debug, warn};
 
-use super::state::{Stage, State};
+use super::{
+    patience,
+    state::{Stage, State},
+};
 use crate::{
     metrics::RuntimeFigures,
     process::{Networks, Process},
@@ -28,23 +31,50 @@ const WALK_INTERVAL: Duration = Duration::from_secs(1);
 const WALK_REST: u32 = 50;
 /// A scrape begins no walk after so much time with walks; those whose last is oldest come first.
 const WALKS_OF_A_SCRAPE: Duration = Duration::from_millis(50);
+/// How long a scrape waits for one target's memory. On an idle machine a read takes a tenth of a millisecond.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// A scrape begins no read after so much time: Prometheus waits ten seconds.
+const READS_OF_A_SCRAPE: Duration = Duration::from_secs(4);
+/// So many times as long as a read took that the scrape did not wait for, the target is not read again.
+const SLOW_REST: u32 = 20;
 
 /// What is kept of the targets' runtimes between scrapes.
 #[derive(Default)]
 pub(super) struct Runtimes {
+    /// Scrapes read one after another, so that they share what is read; each for a bounded time.
+    turn: Mutex<()>,
+    /// Never held over a read.
+    kept: Arc<Mutex<Kept>>,
+}
+
+#[derive(Default)]
+struct Kept {
     known: BTreeMap<u32, Known>,
-    scratch: Scratch,
     reads: [u64; Outcome::ALL.len()],
     read_time: Duration,
     walk_time: Duration,
 }
 
+/// Reads by outcome, and the seconds that reads and walks took.
+pub(super) type Account = (Vec<(&'static str, u64)>, f64, f64);
+
 /// One target.
 struct Known {
     process: Process,
-    reader: Result<Reader, Instant>,
+    reader: Slot,
     read: Option<(Instant, Arc<Reading>)>,
     walk: Option<Walk>,
+}
+
+/// Where a target's reader is.
+enum Slot {
+    /// There is none before this time.
+    None(Instant),
+    Here(Reader),
+    /// Not used before this time: the last read took too long.
+    Resting(Reader, Instant),
+    /// With a thread that reads, since this time.
+    Away(Instant),
 }
 
 struct Walk {
@@ -54,6 +84,7 @@ struct Walk {
 }
 
 /// A target whose runtime is asked for.
+#[derive(Clone)]
 pub(super) struct Wanted {
     id: u32,
     process: Process,
@@ -77,112 +108,214 @@ pub(super) fn wanted(state: &State, leaders: &HashMap<u32, u32>) -> Vec<Wanted> 
         .collect()
 }
 
-impl Runtimes {
-    /// The figures of now, or of a moment ago.
-    pub(super) fn read(&mut self, wanted: Vec<Wanted>) -> Vec<RuntimeFigures> {
-        let begun = Instant::now();
-        let ids: HashSet<u32> = wanted.iter().map(|it| it.id).collect();
-        self.known.retain(|id, _| ids.contains(id));
-        let mut networks = Networks::default();
-        for it in &wanted {
-            self.read_one(it, &mut networks);
-        }
-        self.read_time += begun.elapsed();
-        self.walk();
+impl Known {
+    fn of(process: Process) -> Self {
+        Self { process, reader: Slot::None(Instant::now()), read: None, walk: None }
+    }
+
+    /// Whether it was read at this time, or later.
+    fn is_read_since(&self, since: Instant) -> bool {
+        self.read.as_ref().is_some_and(|(at, _)| *at >= since)
+    }
+
+    /// Takes the reader out, to use it without a lock; none where there is none, or it is not the time.
+    fn take(&mut self) -> Option<Reader> {
         let now = Instant::now();
-        wanted
-            .into_iter()
-            .filter_map(|it| {
-                let known = self.known.get(&it.id)?;
-                let (_, reading) = known.read.as_ref()?;
-                Some(RuntimeFigures {
-                    target: it.labels,
-                    go_version: it.plan.map(|plan| Arc::clone(&plan.version)),
-                    reading: Arc::clone(reading),
-                    goroutines: known.walk.as_ref().map(|walk| Arc::clone(&walk.found)),
-                    walk_age_seconds: known.walk.as_ref().map_or(0.0, |walk| (now - walk.at).as_secs_f64()),
-                })
-            })
-            .collect()
+        let ready = match &self.reader {
+            Slot::Here(_) => true,
+            Slot::Resting(_, until) => now >= *until,
+            Slot::None(_) | Slot::Away(_) => false,
+        };
+        if !ready {
+            return None;
+        }
+        match std::mem::replace(&mut self.reader, Slot::Away(now)) {
+            Slot::Here(reader) | Slot::Resting(reader, _) => Some(reader),
+            Slot::None(_) | Slot::Away(_) => None,
+        }
     }
 
-    /// Reads by outcome, and the seconds that reads and walks took.
-    pub(super) fn account(&self) -> (Vec<(&'static str, u64)>, f64, f64) {
-        let reads = Outcome::ALL.iter().map(|outcome| (outcome.label(), self.reads[*outcome as usize])).collect();
-        (reads, self.read_time.as_secs_f64(), self.walk_time.as_secs_f64())
+    /// Whether it is to be begun with, and by the caller alone.
+    fn begin(&mut self) -> bool {
+        let now = Instant::now();
+        let due = matches!(self.reader, Slot::None(again) if now >= again);
+        if due {
+            self.reader = Slot::Away(now);
+        }
+        due
     }
 
-    fn read_one(&mut self, wanted: &Wanted, networks: &mut Networks) {
-        let pid = wanted.process.id.pid;
-        let open = || {
-            let opened = Reader::open(&wanted.process, wanted.plan.clone());
-            opened.map_err(|error| {
-                debug!(pid, %error, "its runtime cannot be read");
-                (Instant::now() + AGAIN, error)
+    fn is_away(&self) -> bool {
+        matches!(self.reader, Slot::Away(_))
+    }
+
+    /// Puts the reader back after what it took this time to read; whether what it found is in time.
+    fn put_back(&mut self, reader: Reader) -> bool {
+        let Slot::Away(since) = self.reader else { return false };
+        let took = since.elapsed();
+        let in_time = took < PATIENCE;
+        self.reader =
+            if in_time { Slot::Here(reader) } else { Slot::Resting(reader, Instant::now() + took * SLOW_REST) };
+        in_time
+    }
+}
+
+impl Kept {
+    /// What is known of a process, if it is still the one that is meant.
+    fn of(&mut self, wanted: &Wanted) -> Option<&mut Known> {
+        self.known.get_mut(&wanted.id).filter(|known| known.process.id == wanted.process.id)
+    }
+}
+
+impl Runtimes {
+    /// The figures of now, or of a moment ago. A target whose memory does not answer has none.
+    pub(super) fn read(&self, wanted: Vec<Wanted>) -> (Vec<RuntimeFigures>, Account) {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let begun = Instant::now();
+        let fresh = begun.checked_sub(FRESH).unwrap_or(begun);
+        self.read_all(&wanted, fresh, begun + READS_OF_A_SCRAPE);
+        self.kept().read_time += begun.elapsed();
+        self.walk(&wanted, fresh);
+        let now = Instant::now();
+        let kept = self.kept();
+        let figures = wanted.into_iter().filter_map(|it| {
+            let known = kept.known.get(&it.id).filter(|known| known.is_read_since(fresh))?;
+            let (_, reading) = known.read.as_ref()?;
+            Some(RuntimeFigures {
+                target: it.labels,
+                go_version: it.plan.map(|plan| Arc::clone(&plan.version)),
+                reading: Arc::clone(reading),
+                goroutines: known.walk.as_ref().map(|walk| Arc::clone(&walk.found)),
+                walk_age_seconds: known.walk.as_ref().map_or(0.0, |walk| (now - walk.at).as_secs_f64()),
             })
-        };
-        let known = match self.known.entry(wanted.id) {
-            std::collections::btree_map::Entry::Occupied(slot) => slot.into_mut(),
-            std::collections::btree_map::Entry::Vacant(slot) => slot.insert(Known {
-                process: wanted.process.clone(),
-                reader: Err(Instant::now()),
-                read: None,
-                walk: None,
-            }),
-        };
-        if known.process.id != wanted.process.id {
-            *known = Known { process: wanted.process.clone(), reader: Err(Instant::now()), read: None, walk: None };
-        }
-        if known.read.as_ref().is_some_and(|(at, _)| at.elapsed() < FRESH) {
-            return;
-        }
-        if known.reader.as_ref().is_err_and(|again| Instant::now() >= *again) {
-            known.reader = open().map_err(|(again, error)| {
-                let outcome = if error.kind() == io::ErrorKind::NotFound { Outcome::Gone } else { Outcome::Unreadable };
-                self.reads[outcome as usize] += 1;
-                again
-            });
-        }
-        let Ok(reader) = &mut known.reader else { return };
-        let (outcome, reading) = reader.read(networks);
-        self.reads[outcome as usize] += 1;
-        match outcome {
-            Outcome::Gone => {
-                debug!(pid, "ended, or became another, before it was read");
-                known.read = None;
-                known.walk = None;
+        });
+        (figures.collect(), kept.account())
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        lock(&self.kept)
+    }
+
+    /// Reads those of whom nothing is known that is fresh enough.
+    fn read_all(&self, wanted: &[Wanted], fresh: Instant, until: Instant) {
+        let mut kept = self.kept();
+        let ids: HashSet<u32> = wanted.iter().map(|it| it.id).collect();
+        kept.known.retain(|id, _| ids.contains(id));
+        let mut stale = Vec::new();
+        for it in wanted {
+            let known = kept.known.entry(it.id).or_insert_with(|| Known::of(it.process.clone()));
+            if known.process.id != it.process.id {
+                *known = Known::of(it.process.clone());
             }
-            _ => known.read = Some((Instant::now(), Arc::new(reading))),
+            if !known.is_read_since(fresh) && !known.is_away() {
+                stale.push(it.clone());
+            }
+        }
+        drop(kept);
+        let asked = stale.clone();
+        let kept = Arc::clone(&self.kept);
+        let left = patience::each(stale, PATIENCE, until, move || {
+            let (kept, mut networks) = (Arc::clone(&kept), Networks::default());
+            move |it| read_one(&kept, &it, &mut networks)
+        });
+        if left > 0 {
+            self.tell_left(&asked);
+        }
+    }
+
+    fn tell_left(&self, asked: &[Wanted]) {
+        let mut kept = self.kept();
+        for it in asked {
+            if kept.of(it).is_some_and(|known| known.is_away()) {
+                kept.reads[Outcome::Slow as usize] += 1;
+                let pid = it.process.id.pid;
+                warn!(pid, "its memory does not answer: there are no figures of its runtime until it does");
+            }
         }
     }
 
     /// Walks over the goroutines of those targets whose turn it is.
-    fn walk(&mut self) {
+    fn walk(&self, wanted: &[Wanted], fresh: Instant) {
         let begun = Instant::now();
-        let mut due: Vec<(Option<Instant>, u32)> = self
-            .known
-            .iter()
-            .filter(|(_, known)| known.read.is_some())
-            .filter(|(_, known)| {
+        let mut due: Vec<(Option<Instant>, Wanted)> = {
+            let mut kept = self.kept();
+            let due = wanted.iter().filter_map(|it| {
+                let known = kept.of(it).filter(|known| known.is_read_since(fresh))?;
                 let rest = |walk: &Walk| WALK_INTERVAL.max(walk.took * WALK_REST);
-                known.walk.as_ref().is_none_or(|walk| walk.at.elapsed() >= rest(walk))
-            })
-            .map(|(id, known)| (known.walk.as_ref().map(|walk| walk.at), *id))
-            .collect();
-        due.sort_unstable();
-        for (_, id) in due {
-            if begun.elapsed() >= WALKS_OF_A_SCRAPE {
-                break;
-            }
-            let Some(known) = self.known.get_mut(&id) else { continue };
-            let Ok(reader) = &known.reader else { continue };
-            let at = Instant::now();
-            known.walk = reader.goroutines(&mut self.scratch).map(|found| Walk {
-                at,
-                took: at.elapsed(),
-                found: Arc::new(found),
+                let is_due = known.walk.as_ref().is_none_or(|walk| walk.at.elapsed() >= rest(walk));
+                is_due.then(|| (known.walk.as_ref().map(|walk| walk.at), it.clone()))
             });
+            due.collect()
+        };
+        due.sort_unstable_by_key(|(last, it)| (*last, it.id));
+        let due: Vec<Wanted> = due.into_iter().map(|(_, it)| it).collect();
+        let asked = due.clone();
+        let kept = Arc::clone(&self.kept);
+        let left = patience::each(due, PATIENCE, begun + WALKS_OF_A_SCRAPE, move || {
+            let (kept, mut scratch) = (Arc::clone(&kept), Scratch::default());
+            move |it| walk_one(&kept, &it, &mut scratch)
+        });
+        if left > 0 {
+            self.tell_left(&asked);
         }
-        self.walk_time += begun.elapsed();
+        self.kept().walk_time += begun.elapsed();
     }
+}
+
+impl Kept {
+    fn account(&self) -> Account {
+        let reads = Outcome::ALL.iter().map(|outcome| (outcome.label(), self.reads[*outcome as usize])).collect();
+        (reads, self.read_time.as_secs_f64(), self.walk_time.as_secs_f64())
+    }
+}
+
+fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Reads one target, without a lock.
+fn read_one(kept: &Mutex<Kept>, wanted: &Wanted, networks: &mut Networks) {
+    let pid = wanted.process.id.pid;
+    let Some((reader, begin)) = lock(kept).of(wanted).map(|known| (known.take(), known.begin())) else { return };
+    let reader = match reader {
+        Some(reader) => Ok(reader),
+        None if begin => Reader::open(&wanted.process, wanted.plan.clone()),
+        None => return,
+    };
+    match reader {
+        Ok(mut reader) => {
+            let (outcome, reading) = reader.read(networks);
+            let mut kept = lock(kept);
+            kept.reads[outcome as usize] += 1;
+            let Some(known) = kept.of(wanted) else { return };
+            if outcome == Outcome::Gone {
+                debug!(pid, "ended, or became another, before it was read");
+            }
+            let counts = known.put_back(reader) && outcome != Outcome::Gone;
+            known.read = counts.then(|| (Instant::now(), Arc::new(reading)));
+            if !counts {
+                known.walk = None;
+            }
+        }
+        Err(error) => {
+            debug!(pid, %error, "its runtime cannot be read");
+            let outcome = if error.kind() == io::ErrorKind::NotFound { Outcome::Gone } else { Outcome::Unreadable };
+            let mut kept = lock(kept);
+            kept.reads[outcome as usize] += 1;
+            if let Some(known) = kept.of(wanted) {
+                known.reader = Slot::None(Instant::now() + AGAIN);
+            }
+        }
+    }
+}
+
+/// Walks over the goroutines of one target, without a lock.
+fn walk_one(kept: &Mutex<Kept>, wanted: &Wanted, scratch: &mut Scratch) {
+    let Some(reader) = lock(kept).of(wanted).and_then(|known| known.take()) else { return };
+    let at = Instant::now();
+    let found = reader.goroutines(scratch);
+    let mut kept = lock(kept);
+    let Some(known) = kept.of(wanted) else { return };
+    let in_time = known.put_back(reader);
+    known.walk = found.filter(|_| in_time).map(|found| Walk { at, took: at.elapsed(), found: Arc::new(found) });
 }

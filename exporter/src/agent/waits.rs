@@ -2,8 +2,10 @@
 //! and reads what it has counted.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    io,
     sync::atomic::Ordering,
+    time::Instant,
 };
 
 use exporter_ebpf::wait::{WaitValue, Watch, WatchState, flag, kind};
@@ -25,7 +27,7 @@ use crate::{
 fn watch(id: u32, features: Features, last_gc: u64) -> Watch {
     let flags = [(Measure::Blocking, flag::BLOCKING), (Measure::Gc, flag::GC), (Measure::Scheduler, flag::SCHEDULER)];
     let flags = flags.into_iter().filter(|(measure, _)| features.has(*measure)).map(|(_, flag)| flag).sum();
-    Watch { target: id, flags, park_from_ns: u64::MAX, park_until_ns: u64::MAX, last_gc }
+    Watch { target: id, flags, park_from_ns: u64::MAX, park_until_ns: u64::MAX, stacks_from_ns: u64::MAX, last_gc }
 }
 
 impl Agent {
@@ -55,13 +57,13 @@ impl Agent {
     /// When the map of blocked goroutines is half full, removes entries of goroutines that run or are gone.
     pub(super) fn forget_running(&self) {
         let parked = &self.inner.kernel.maps().parked;
-        let (mut entries, mut running) = (0, Vec::new());
-        parked.for_each(|key, entry| {
-            entries += 1;
+        let seen = parked.read(|(entries, running): &mut (u64, Vec<u64>), key, entry| {
+            *entries += 1;
             if entry.start_ns == 0 {
                 running.push(*key);
             }
         });
+        let Ok((mut entries, running)) = seen else { return };
         if entries * 2 >= parked.capacity() {
             entries -= running.len() as u64;
             for key in running {
@@ -72,37 +74,15 @@ impl Agent {
     }
 }
 
-/// Forgets what dead targets had. Threads first: while they are there, more waits can come.
-pub(super) fn forget(kernel: &Kernel, dead: &HashSet<u32>) {
-    let maps = kernel.maps();
-    let mut threads = Vec::new();
-    maps.tasks.for_each(|address, task| {
-        if dead.contains(&task.target) {
-            threads.push(*address);
-        }
-    });
-    for address in threads {
-        maps.tasks.remove(&address);
-    }
-    maps.parked.retain(|key| !dead.contains(&exporter_ebpf::http::goroutine_key_target(*key)));
-    maps.waits.retain(|key| !dead.contains(&key.target));
-    maps.blocked_at.retain(|key| !dead.contains(&key.target));
-    for id in dead {
-        // The number comes again.
-        let _ = maps.watch_states.set(*id, &WatchState::default());
-    }
-}
-
 /// What is shown of waits: by target, kind and reason. Numbers that are not known share a reason.
 pub(super) type Shown = BTreeMap<(u32, u16, Option<&'static str>), WaitValue>;
 
 /// Adds up what of these targets is to be shown; how many entries the kernel's map has.
-pub(super) fn shown(kernel: &Kernel, state: &State, of: impl Fn(u32) -> bool) -> (Shown, u64) {
-    let mut shown = Shown::new();
-    let mut blocked: HashMap<u32, Raw> = HashMap::new();
-    let mut entries = 0;
-    kernel.maps().waits.for_each(|key, value| {
-        entries += 1;
+pub(super) fn shown(kernel: &Kernel, state: &State, of: impl Fn(u32) -> bool) -> io::Result<(Shown, u64)> {
+    type Seen = (Shown, HashMap<u32, Raw>, u64);
+    let (mut shown, blocked, entries) = kernel.maps().waits.read(|seen: &mut Seen, key, value| {
+        let (shown, blocked, entries) = seen;
+        *entries += 1;
         if !of(key.target) || !state.targets.contains_key(&key.target) {
             return;
         }
@@ -112,11 +92,11 @@ pub(super) fn shown(kernel: &Kernel, state: &State, of: impl Fn(u32) -> bool) ->
             }
             kind::STW => {
                 let minor = state.targets[&key.target].inspection.as_deref().map_or(0, |it| it.go_minor);
-                add(&mut shown, (key.target, key.kind, Some(stw_reason(minor, key.reason))), value);
+                add(shown, (key.target, key.kind, Some(stw_reason(minor, key.reason))), value);
             }
-            _ => add(&mut shown, (key.target, key.kind, None), value),
+            _ => add(shown, (key.target, key.kind, None), value),
         }
-    });
+    })?;
     for target in state.targets.values().filter(|target| of(target.id)) {
         let minor = target.inspection.as_deref().map_or(0, |it| it.go_minor);
         for (number, value) in target.blocked.shown(blocked.get(&target.id).unwrap_or(&Raw::new())) {
@@ -124,7 +104,7 @@ pub(super) fn shown(kernel: &Kernel, state: &State, of: impl Fn(u32) -> bool) ->
             add(&mut shown, (target.id, kind::BLOCKED, Some(name)), &value);
         }
     }
-    (shown, entries)
+    Ok((shown, entries))
 }
 
 fn add(shown: &mut Shown, key: (u32, u16, Option<&'static str>), value: &WaitValue) {
@@ -135,15 +115,16 @@ fn add(shown: &mut Shown, key: (u32, u16, Option<&'static str>), value: &WaitVal
     sum.sum_ns = sum.sum_ns.saturating_add(value.sum_ns);
 }
 
-/// Every label set of waits, and how full the maps are. Targets with the same labels are shown as one.
+/// Every label set of waits, and how full the maps are; nothing where they cannot be read. Targets with the same labels are shown as one.
 pub(super) fn collect(
     kernel: &Kernel,
     state: &State,
     leaders: &HashMap<u32, u32>,
     usage: &mut Vec<Usage>,
 ) -> Vec<WaitSeries> {
-    let (of_targets, entries) = shown(kernel, state, |id| leaders.contains_key(&id));
-    usage.push(kernel.maps().waits.usage(entries));
+    let of_targets = shown(kernel, state, |id| leaders.contains_key(&id));
+    usage.push(kernel.maps().waits.usage(of_targets.as_ref().ok().map(|(_, entries)| *entries)));
+    let Ok((of_targets, _)) = of_targets else { return Vec::new() };
     let mut merged = Shown::new();
     for ((id, kind, reason), value) in &of_targets {
         add(&mut merged, (leaders[id], *kind, *reason), value);
@@ -165,11 +146,19 @@ pub(super) fn collect(
     series.collect()
 }
 
-/// What the kernel side has counted besides of targets that are shown as one, by the one that speaks for them.
+/// What the kernel side has counted besides of targets that are shown as one, by the one that speaks for them; nothing of
+/// those of whom not all could be read.
 pub(super) fn kept(kernel: &Kernel, state: &State, leaders: &HashMap<u32, u32>) -> HashMap<u32, WatchState> {
     let mut kept: HashMap<u32, WatchState> = HashMap::new();
+    let mut unknown = Vec::new();
     for (id, leader) in leaders {
-        add_kept(kept.entry(*leader).or_default(), &kernel.maps().watch_states.get(*id).unwrap_or_default());
+        match kernel.maps().watch_states.get(*id) {
+            Some(more) => add_kept(kept.entry(*leader).or_default(), &more),
+            None => unknown.push(leader),
+        }
+    }
+    for leader in unknown {
+        kept.remove(leader);
     }
     for (leader, kept) in &mut kept {
         if let Some(retired) = state.targets.get(leader).and_then(|target| state.retired.get(&target.labels)) {
@@ -197,7 +186,7 @@ pub(super) fn probe_figures(agent: &Inner, target: &Target, kept: &WatchState) -
             probes: Measure::Blocking.name(),
             hits: kept.parks + kept.runs,
             cpu_seconds: kept.parks as f64 * costs.park + kept.runs as f64 * costs.run,
-            sampled_ratio: target.blocked.ratio,
+            sampled_ratio: target.blocked.ratio(Instant::now()),
         });
     }
     if target.features.has(Measure::Gc) {

@@ -113,7 +113,14 @@ pub(crate) fn calibrate(kernel: &Kernel) -> Result<Costs, String> {
     let exe = Path::new("/proc/self/exe");
     let maps = kernel.maps();
     // No target has the id 0.
-    let watch = Watch { target: 0, flags: flag::BLOCKING, park_from_ns: 0, park_until_ns: u64::MAX, last_gc: 0 };
+    let watch = Watch {
+        target: 0,
+        flags: flag::BLOCKING,
+        park_from_ns: 0,
+        park_until_ns: u64::MAX,
+        stacks_from_ns: u64::MAX,
+        last_gc: 0,
+    };
     maps.watched.insert(&pid, &watch).map_err(|error| error.to_string())?;
     let measured = (|| {
         let attach = |probe, function: unsafe extern "C" fn()| {
@@ -144,7 +151,9 @@ pub(crate) fn calibrate(kernel: &Kernel) -> Result<Costs, String> {
     })();
     maps.watched.remove(&pid);
     maps.parked.remove(&goroutine_key(0, G));
-    maps.waits.retain(|key| key.target != 0);
+    if let Ok(keys) = maps.waits.keys(|key| key.target == 0) {
+        maps.waits.remove_all(&keys);
+    }
     measured
 }
 

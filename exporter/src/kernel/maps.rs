@@ -3,7 +3,10 @@
 use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use aya::{
@@ -12,7 +15,7 @@ use aya::{
 };
 use exporter_ebpf::{
     http::{InFlight, PanicKey, Panicked, RouteKey, RouteText, SeriesKey, SeriesValue},
-    loss::LostKey,
+    loss::{LostKey, Reason},
     wait::{BlockedAt, BlockedAtKey, Parked, Stack, Task, WaitKey, WaitValue, Watch, WatchState},
 };
 use tracing::warn;
@@ -24,13 +27,15 @@ use super::{batch, targets::Targets};
 pub(crate) struct Usage {
     /// The map's name.
     pub(crate) map: &'static str,
-    /// Entries in it.
-    pub(crate) entries: u64,
+    /// Entries in it; none where it could not be read.
+    pub(crate) entries: Option<u64>,
     /// Entries it can hold.
     pub(crate) capacity: u64,
     /// Bytes of kernel memory that its entries can take, all of them reserved at load (keys, values and the kernel's 48-byte
     /// element header, rounded to 8; plus 16 bytes a hash bucket).
     pub(crate) bytes: u64,
+    /// Reads of it that failed.
+    pub(crate) failed_reads: u64,
 }
 
 /// The maps that user space reads and writes.
@@ -86,12 +91,24 @@ impl Maps {
     }
 }
 
+impl Maps {
+    /// Adds to what a target lost, by a reason that user space alone tells.
+    pub(crate) fn lose(&self, target: u32, reason: Reason, more: u64) {
+        let key = LostKey { target, reason: reason as u32 };
+        let count = self.lost.get(&key).unwrap_or(0);
+        if let Err(error) = self.lost.insert(&key, &count.saturating_add(more)) {
+            warn!(?reason, more, %error, "a loss could not be told");
+        }
+    }
+}
+
 /// A hash map of the kernel side.
 pub(crate) struct Map<K: Pod, V: Pod> {
     name: &'static str,
     capacity: u64,
     /// For batches, which aya does not offer.
     fd: OwnedFd,
+    failed_reads: AtomicU64,
     inner: Mutex<HashMap<MapData, K, V>>,
 }
 
@@ -104,7 +121,7 @@ impl<K: Pod, V: Pod> Map<K, V> {
         let capacity = data.info().map_or(0, |info| u64::from(info.max_entries()));
         let fd = data.fd().as_fd().try_clone_to_owned().map_err(|error| format!("map {name}: {error}"))?;
         let map: HashMap<MapData, K, V> = map.try_into().map_err(|error: MapError| format!("map {name}: {error}"))?;
-        Ok(Self { name, capacity, fd, inner: Mutex::new(map) })
+        Ok(Self { name, capacity, fd, failed_reads: AtomicU64::new(0), inner: Mutex::new(map) })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<MapData, K, V>> {
@@ -126,31 +143,42 @@ impl<K: Pod, V: Pod> Map<K, V> {
         self.lock().get(key, 0).ok()
     }
 
-    /// Calls `each` for every entry: in batches, or one by one where the kernel has no batches.
-    pub(crate) fn for_each(&self, mut each: impl FnMut(&K, &V)) {
-        let map = self.lock();
-        let result = batch::for_each(self.fd.as_fd(), &mut each);
-        match result {
-            Ok(()) => {}
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                for (key, value) in map.iter().flatten() {
-                    each(&key, &value);
-                }
+    /// Makes something of all entries: of every one that is neither added nor removed meanwhile, once.
+    ///
+    /// # Errors
+    /// The kernel's. What a part of the entries gave is dropped: it must not be taken for all.
+    pub(crate) fn read<T: Default>(&self, mut each: impl FnMut(&mut T, &K, &V)) -> io::Result<T> {
+        let _one_at_a_time = self.lock();
+        let mut all = T::default();
+        match batch::for_each(self.fd.as_fd(), |key, value| each(&mut all, key, value)) {
+            Ok(()) => Ok(all),
+            Err(error) => {
+                self.failed_reads.fetch_add(1, Ordering::Relaxed);
+                warn!(map = self.name, %error, "cannot read a kernel map");
+                Err(error)
             }
-            Err(error) => self.failed(&error),
         }
     }
 
-    /// Removes every entry that `gone` names.
-    pub(crate) fn retain(&self, mut keep: impl FnMut(&K) -> bool) {
-        let mut gone = Vec::new();
-        self.for_each(|key, _| {
-            if !keep(key) {
-                gone.push(*key);
+    /// The keys of some entries.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(crate) fn keys(&self, which: impl Fn(&K) -> bool) -> io::Result<Vec<K>> {
+        self.read(|keys: &mut Vec<K>, key, _| {
+            if which(key) {
+                keys.push(*key);
             }
-        });
-        for key in gone {
-            self.remove(&key);
+        })
+    }
+
+    /// Removes entries.
+    pub(crate) fn remove_all<'k>(&self, keys: impl IntoIterator<Item = &'k K>)
+    where
+        K: 'k,
+    {
+        for key in keys {
+            self.remove(key);
         }
     }
 
@@ -159,15 +187,12 @@ impl<K: Pod, V: Pod> Map<K, V> {
         self.capacity
     }
 
-    /// How full it is, given how many entries were just seen.
-    pub(crate) fn usage(&self, entries: u64) -> Usage {
+    /// How full it is, given how many entries were just seen, if they could be read.
+    pub(crate) fn usage(&self, entries: Option<u64>) -> Usage {
         let element = 48 + (size_of::<K>() as u64).next_multiple_of(8) + (size_of::<V>() as u64).next_multiple_of(8);
         let bytes = self.capacity * element + self.capacity.next_power_of_two() * 16;
-        Usage { map: self.name, entries, capacity: self.capacity, bytes }
-    }
-
-    fn failed(&self, error: &io::Error) {
-        warn!(map = self.name, %error, "cannot read a kernel map");
+        let failed_reads = self.failed_reads.load(Ordering::Relaxed);
+        Usage { map: self.name, entries, capacity: self.capacity, bytes, failed_reads }
     }
 }
 

@@ -69,7 +69,7 @@ impl Targets {
 
     /// How full the hash map is, given how many entries it has.
     pub(crate) fn usage(&self, entries: u64) -> Usage {
-        let usage = self.all.usage(entries);
+        let usage = self.all.usage(Some(entries));
         Usage { bytes: usage.bytes + SLOT_BYTES, ..usage }
     }
 }

@@ -177,6 +177,9 @@ contract! {
     MAP_MEMORY: "exporter_map_memory_bytes", Gauge, false, ["map"], Development,
         "Kernel memory reserved for a map, by formula.",
         "size of key, value and the kernel's element header, times the capacity";
+    MAP_READ_ERRORS: "exporter_map_read_errors_total", Counter, false, ["map"], Development,
+        "Reads of a kernel map that failed: what is made of it is absent from that scrape.",
+        "the kernel";
     KUBERNETES_PODS: "exporter_kubernetes_pods", Gauge, false, [], Development,
         "Pods of this node that the agent knows.",
         "the API server";

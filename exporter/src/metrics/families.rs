@@ -99,15 +99,16 @@ fn samples<'a>(desc: &'static Desc, snapshot: &'a Snapshot) -> Vec<Sample<'a>> {
     let by = |label: &'static str, counts: &'a [(&'static str, u64)]| {
         counts.iter().map(|(name, count)| Sample::own(vec![(label, Cow::Borrowed(*name))], *count as f64)).collect()
     };
-    let maps = |figure: fn(&super::MapFigures) -> u64| {
-        agent.maps.iter().map(|map| Sample::own(vec![("map", Cow::from(&map.name))], figure(map) as f64)).collect()
+    let maps = |figure: fn(&super::MapFigures) -> Option<u64>| {
+        let known = agent.maps.iter().filter_map(|map| Some((map, figure(map)?)));
+        known.map(|(map, figure)| Sample::own(vec![("map", Cow::from(&map.name))], figure as f64)).collect()
     };
     match desc.name {
         name if name == contract::HTTP_SERVER_REQUEST_DURATION.name => http_server_request_duration(snapshot),
         name if name == contract::HTTP_SERVER_ACTIVE_REQUESTS.name => snapshot
             .targets
             .iter()
-            .map(|it| Sample::of(&it.target, Vec::new(), Value::Number(it.active_requests as f64)))
+            .filter_map(|it| Some(Sample::of(&it.target, Vec::new(), Value::Number(it.active_requests? as f64))))
             .collect(),
         name if name == contract::GOROUTINE_BLOCKED.name => waits(snapshot, Waited::Goroutine),
         name if name == contract::STW_PAUSE.name => waits(snapshot, Waited::World),
@@ -160,8 +161,9 @@ fn samples<'a>(desc: &'static Desc, snapshot: &'a Snapshot) -> Vec<Sample<'a>> {
         name if name == contract::PROBES.name => number(agent.probes as f64),
         name if name == contract::EVENTS.name => by("event", &agent.events),
         name if name == contract::MAP_ENTRIES.name => maps(|map| map.entries),
-        name if name == contract::MAP_MAX_ENTRIES.name => maps(|map| map.capacity),
-        name if name == contract::MAP_MEMORY.name => maps(|map| map.bytes),
+        name if name == contract::MAP_MAX_ENTRIES.name => maps(|map| Some(map.capacity)),
+        name if name == contract::MAP_MEMORY.name => maps(|map| Some(map.bytes)),
+        name if name == contract::MAP_READ_ERRORS.name => maps(|map| Some(map.failed_reads)),
         name if name.starts_with("exporter_kubernetes_") => kubernetes(desc, agent.kubernetes.as_ref()),
         name if name == contract::RUNTIME_READS.name => by("outcome", &agent.runtime_reads),
         name if name == contract::RUNTIME_READ_SECONDS.name => number(agent.runtime_read_seconds),

@@ -2,13 +2,13 @@
 //! kernel's maps or of how figures come about: a [`Snapshot`] is all it is given.
 
 pub(crate) mod contract;
+mod exposition;
 mod families;
 mod figures;
-mod openmetrics;
+mod float;
 mod reference;
 mod runtime;
 mod snapshot;
-mod text;
 
 pub(crate) use self::{
     figures::{Figure, visit},
@@ -45,10 +45,7 @@ impl Format {
 
 /// Writes a snapshot, a bounded piece at a time.
 pub(crate) fn write(snapshot: &Arc<Snapshot>, format: Format, out: &mut dyn Write) -> io::Result<()> {
-    match format {
-        Format::Text => text::write(snapshot, out),
-        Format::OpenMetrics => openmetrics::write(snapshot, out),
-    }
+    exposition::write(snapshot, format, out)
 }
 
 #[cfg(test)]

@@ -64,5 +64,13 @@ fn meaning(reason: Reason) -> &'static str {
             "a request of a server whose struct layouts are not known, see `/targets`. Not counted."
         }
         Reason::TasksFull => "more threads than can be kept; their waits for a CPU are not counted.",
+        Reason::WaitUnreadable => {
+            "a wait outlasted the time for which the probes on blocking were attached, and the target's memory could not be \
+             read to see it end; not counted."
+        }
+        Reason::WaitTooLong => {
+            "a wait outlasted the time for which the probes on blocking were attached, and went on for over ten minutes; not \
+             counted."
+        }
     }
 }

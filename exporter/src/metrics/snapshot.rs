@@ -80,8 +80,8 @@ pub(crate) struct ProbeFigures {
 pub(crate) struct TargetFigures {
     /// Whose.
     pub(crate) target: Labels,
-    /// Requests in flight.
-    pub(crate) active_requests: u64,
+    /// Requests in flight; none where the kernel's map could not be read.
+    pub(crate) active_requests: Option<u64>,
     /// Sites attached.
     pub(crate) probes: usize,
     /// Labels of the info series.
@@ -125,12 +125,14 @@ pub(crate) struct Lost {
 pub(crate) struct MapFigures {
     /// Its name in lower case.
     pub(crate) name: String,
-    /// Entries.
-    pub(crate) entries: u64,
+    /// Entries; none where it could not be read.
+    pub(crate) entries: Option<u64>,
     /// Capacity.
     pub(crate) capacity: u64,
     /// Reserved bytes.
     pub(crate) bytes: u64,
+    /// Reads that failed.
+    pub(crate) failed_reads: u64,
 }
 
 /// The agent's own figures.

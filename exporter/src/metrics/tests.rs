@@ -35,7 +35,7 @@ fn snapshot(series: usize) -> Arc<Snapshot> {
     let info = contract::GO_TARGET_INFO.labels.iter().map(|name| (*name, "x".to_owned())).collect();
     let figures = TargetFigures {
         target: target.clone(),
-        active_requests: 3,
+        active_requests: Some(3),
         probes: 5,
         probe_figures: vec![ProbeFigures { probes: "blocking", hits: 2, cpu_seconds: 0.5, sampled_ratio: 1.0 }],
         blocked_functions: vec![("main.main".to_owned(), 0.5)],
@@ -52,7 +52,7 @@ fn snapshot(series: usize) -> Arc<Snapshot> {
         attach_method: "uprobe-multi",
         targets: vec![("measured", 1)],
         events: vec![("exec", 4)],
-        maps: vec![MapFigures { name: "series".into(), entries: 1, capacity: 2, bytes: 3 }],
+        maps: vec![MapFigures { name: "series".into(), entries: Some(1), capacity: 2, bytes: 3, failed_reads: 0 }],
         cpu_seconds: Some(0.5),
         resident_bytes: Some(1),
         kubernetes: Some(WatchFigures { pods: 1, watches: vec![("pods", true, 0)], events: vec![("written", 1)] }),
@@ -106,7 +106,7 @@ fn text_has_cumulative_buckets_and_escapes_labels() {
     let text = written(1, Format::Text);
     let labels = r#"instance_pid="7",executable="a \"quoted\" \\ name\n",http_request_method="GET",http_response_status_code="200",http_route="/r0""#;
     for line in [
-        format!("http_server_request_duration_seconds_bucket{{{labels},le=\"0.00005\"}} 2"),
+        format!("http_server_request_duration_seconds_bucket{{{labels},le=\"5e-05\"}} 2"),
         format!("http_server_request_duration_seconds_bucket{{{labels},le=\"0.01\"}} 3"),
         format!("http_server_request_duration_seconds_bucket{{{labels},le=\"10\"}} 3"),
         format!("http_server_request_duration_seconds_bucket{{{labels},le=\"+Inf\"}} 4"),
@@ -188,6 +188,52 @@ fn the_contract_is_well_formed_and_all_of_it_is_exposed() {
             assert!(exposed, "{} has no label {label}", desc.name);
         }
     }
+}
+
+/// A family's name must not be another's, nor that of a sample that another's samples may be called (OpenMetrics 1.0, MetricFamily;
+/// the suffixes by its types).
+#[test]
+fn no_two_families_of_openmetrics_share_a_name() {
+    let text = written(1, Format::OpenMetrics);
+    let mut names = BTreeSet::new();
+    let mut families = 0;
+    for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        families += 1;
+        let (name, kind) = line.split_once(' ').unwrap();
+        let suffixes: &[&str] = match kind {
+            "counter" => &["", "_total", "_created"],
+            "histogram" => &["", "_bucket", "_sum", "_count", "_created"],
+            "summary" => &["", "_sum", "_count", "_created"],
+            "gauge" | "unknown" => &[""],
+            other => panic!("{other}"),
+        };
+        for suffix in suffixes {
+            assert!(names.insert(format!("{name}{suffix}")), "{name}{suffix} is the name of two");
+        }
+    }
+    assert_eq!(families, contract::all().count());
+    // Both are there, under the names that they have in the text format.
+    assert!(text.lines().any(|line| line.starts_with("go_memstats_alloc_bytes{")));
+    assert!(text.lines().any(|line| line.starts_with("go_memstats_alloc_bytes_total{")));
+    assert_eq!(text.matches("# TYPE go_memstats_alloc_bytes_total unknown").count(), 1);
+}
+
+#[test]
+fn counts_out_of_a_hostile_memory_do_not_wrap() {
+    let mut snapshot = Arc::unwrap_or_clone(snapshot(1));
+    let mut reading = Reading::default();
+    let counts = [u64::MAX, 1, u64::MAX].into();
+    reading.distributions[0] = Some(Buckets { bounds: &[0.25, 1.0], counts, sum: f64::INFINITY });
+    snapshot.runtimes[0].reading = Arc::new(reading);
+    let mut out = Vec::new();
+    write(&Arc::new(snapshot), Format::Text, &mut out).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    let count = format!(" {}", u64::MAX);
+    let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("go_gc_heap_allocs_by_size_bytes_")).collect();
+    assert_eq!(lines.iter().filter(|line| line.ends_with(&count)).count(), 4, "{lines:?}");
+    assert!(
+        lines.iter().any(|line| line.starts_with("go_gc_heap_allocs_by_size_bytes_sum") && line.ends_with(" +Inf"))
+    );
 }
 
 #[test]

@@ -202,11 +202,12 @@ impl<'p> Look<'p> {
         set(Figure::GcGogc, self.half(Item::GcPercent).map(|percent| i64::from(percent as i32) as u64));
         set(Figure::GcGomemlimit, self.word(Item::MemoryLimit));
         set(Figure::GcHeapLive, self.word(Item::HeapMarked));
+        let plus = |one: Option<u64>, other: Option<u64>| Some(one?.wrapping_add(other?));
         let scans = [Item::GlobalsScan, Item::HeapScan, Item::StackScan].map(|item| self.word(item));
         set(Figure::GcScanGlobals, scans[0]);
         set(Figure::GcScanHeap, scans[1]);
         set(Figure::GcScanStack, scans[2]);
-        set(Figure::GcScanTotal, scans.into_iter().sum());
+        set(Figure::GcScanTotal, scans.into_iter().reduce(plus).flatten());
         set(Figure::GcLimiterLastEnabled, self.half(Item::LimiterCycle).map(u64::from));
         set(Figure::GcStackStartingSize, self.half(Item::StartingStackSize).map(u64::from));
         set(Figure::GcFinalizersQueued, self.word(Item::Finqueued));

@@ -43,7 +43,17 @@ struct Waiters {
     since: Option<u64>,
 }
 
-/// Walks over the goroutines. `now` is the monotonic clock's time in nanoseconds, as Go's nanotime.
+/// Parts of the array of goroutines that a walk reads: place of the first and how many. Of very many goroutines every
+/// so-many-th part, since those read together lie together. However many a program says it has, the parts are few.
+fn parts(allglen: u64) -> impl Iterator<Item = (u64, u64)> {
+    let step = allglen.div_ceil(MAX_LOOKS).max(1).saturating_mul(CHUNK);
+    let first = (allglen > 0).then_some(0_u64);
+    std::iter::successors(first, move |at: &u64| at.checked_add(step).filter(|at| *at < allglen))
+        .map(move |at| (at, CHUNK.min(allglen - at)))
+}
+
+/// Walks over the goroutines. `now` is the monotonic clock's time in nanoseconds, as Go's nanotime. Where `memory`'s time is
+/// spent before the end, what was seen until then stands for all.
 pub(super) fn walk(
     memory: Memory,
     plan: &Plan,
@@ -52,47 +62,15 @@ pub(super) fn walk(
     now: u64,
     scratch: &mut Scratch,
 ) -> io::Result<Option<Goroutines>> {
-    let offsets = &plan.offsets;
-    let (Some(status), Some(why), Some(since)) = (offsets.g_status, offsets.g_waitreason, offsets.g_waitsince) else {
-        return Ok(None);
-    };
-    let first = u64::from(status.min(why).min(since));
-    let last = u64::from((status + 4).max(why + 1).max(since + 8));
+    let Some(fields) = Fields::of(plan) else { return Ok(None) };
     let mut waiters: BTreeMap<u8, Waiters> = BTreeMap::new();
-    let every = allglen.div_ceil(MAX_LOOKS).max(1);
     let mut looked = 0;
-    let mut at = 0;
-    while at < allglen {
-        let some = CHUNK.min(allglen - at);
+    for (at, some) in parts(allglen) {
         let array = Range { address: allgptr.wrapping_add(at * 8), len: some as usize * 8 };
-        // Of too many, every so many chunks, not every so many goroutines: those read together lie together.
-        let skipped = !(at / CHUNK).is_multiple_of(every);
-        at += some;
-        if skipped {
-            continue;
-        }
-        memory.read(&[array], &mut scratch.pointers)?;
-        looked += some;
-        pieces(scratch, first, last);
-        memory.read(&scratch.ranges, &mut scratch.bytes)?;
-        let mut starts = Vec::with_capacity(scratch.ranges.len());
-        let mut start = 0;
-        for range in &scratch.ranges {
-            starts.push(start);
-            start += range.len;
-        }
-        for (range, offset) in &scratch.found {
-            let g = &scratch.bytes[starts[*range as usize] + *offset as usize..];
-            let field = |at: u32| (u64::from(at) - first) as usize;
-            if u32_at(g, field(status)) & STATUS != WAITING {
-                continue;
-            }
-            let it = waiters.entry(g.get(field(why)).copied().unwrap_or(0)).or_default();
-            it.count += 1;
-            let began = u64_at(g, field(since));
-            if began != 0 && began <= now {
-                it.since = Some(it.since.map_or(began, |other| other.min(began)));
-            }
+        match look(memory, array, &fields, now, scratch, &mut waiters) {
+            Ok(()) => looked += some,
+            Err(error) if error.kind() == io::ErrorKind::TimedOut && looked > 0 => break,
+            Err(error) => return Err(error),
         }
     }
     let scale = |count: u64| {
@@ -115,6 +93,59 @@ pub(super) fn walk(
     }
     let looked_at = if allglen == 0 { 1.0 } else { looked as f64 / allglen as f64 };
     Ok(Some(Goroutines { waiting: all, looked_at }))
+}
+
+/// What is read of a goroutine: offsets of its fields, and of the first and behind the last byte of them.
+struct Fields {
+    status: u32,
+    why: u32,
+    since: u32,
+    first: u64,
+    last: u64,
+}
+
+impl Fields {
+    fn of(plan: &Plan) -> Option<Self> {
+        let at = &plan.offsets;
+        let (status, why, since) = (at.g_status?, at.g_waitreason?, at.g_waitsince?);
+        let first = u64::from(status.min(why).min(since));
+        let last = u64::from((status + 4).max(why + 1).max(since + 8));
+        Some(Self { status, why, since, first, last })
+    }
+}
+
+/// Looks at one part of the goroutines.
+fn look(
+    memory: Memory,
+    array: Range,
+    fields: &Fields,
+    now: u64,
+    scratch: &mut Scratch,
+    waiters: &mut BTreeMap<u8, Waiters>,
+) -> io::Result<()> {
+    memory.read(&[array], &mut scratch.pointers)?;
+    pieces(scratch, fields.first, fields.last);
+    memory.read(&scratch.ranges, &mut scratch.bytes)?;
+    let mut starts = Vec::with_capacity(scratch.ranges.len());
+    let mut start = 0;
+    for range in &scratch.ranges {
+        starts.push(start);
+        start += range.len;
+    }
+    for (range, offset) in &scratch.found {
+        let g = &scratch.bytes[starts[*range as usize] + *offset as usize..];
+        let field = |at: u32| (u64::from(at) - fields.first) as usize;
+        if u32_at(g, field(fields.status)) & STATUS != WAITING {
+            continue;
+        }
+        let it = waiters.entry(g.get(field(fields.why)).copied().unwrap_or(0)).or_default();
+        it.count += 1;
+        let began = u64_at(g, field(fields.since));
+        if began != 0 && began <= now {
+            it.since = Some(it.since.map_or(began, |other| other.min(began)));
+        }
+    }
+    Ok(())
 }
 
 /// Makes few ranges of a chunk's goroutines.
@@ -145,6 +176,21 @@ fn pieces(scratch: &mut Scratch, first: u64, last: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_walk_has_few_parts_whatever_a_program_says() {
+        let all = |len: u64| parts(len).collect::<Vec<_>>();
+        assert_eq!(all(0), []);
+        assert_eq!(all(CHUNK + 1), [(0, CHUNK), (CHUNK, 1)]);
+        assert_eq!(all(MAX_LOOKS).iter().map(|(_, some)| some).sum::<u64>(), MAX_LOOKS);
+        // Twice as many: every other part.
+        assert_eq!(all(2 * MAX_LOOKS)[1], (2 * CHUNK, CHUNK));
+        for len in [MAX_LOOKS + 1, 1 << 32, 1 << 62, u64::MAX] {
+            let parts = parts(len).take(10_000).collect::<Vec<_>>();
+            assert!(parts.len() as u64 <= MAX_LOOKS.div_ceil(CHUNK), "{len}: {}", parts.len());
+            assert!(parts.iter().all(|(at, some)| *some > 0 && at + some <= len));
+        }
+    }
 
     #[test]
     fn neighbours_are_read_together_and_nonsense_does_no_harm() {

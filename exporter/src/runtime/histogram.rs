@@ -54,7 +54,7 @@ impl Scale {
     pub(super) fn merge(&'static self, counts: impl Iterator<Item = u64>, sum: Option<f64>) -> Buckets {
         let mut merged = vec![0u64; self.bounds.len() + 1];
         for (at, count) in self.merged.iter().zip(counts) {
-            merged[*at] = merged[*at].wrapping_add(count);
+            merged[*at] = merged[*at].saturating_add(count);
         }
         let estimate = || self.edges.iter().zip(&merged).map(|(edge, count)| edge * *count as f64).sum();
         let sum = sum.unwrap_or_else(estimate);

@@ -18,7 +18,7 @@ pub(crate) use self::{
     plan::{LAYOUTS, Plan},
 };
 
-use std::{fs::File, io, io::Read as _, sync::Arc};
+use std::{fs::File, io, io::Read as _, sync::Arc, time::Duration};
 
 use self::{
     counters::Look,
@@ -40,11 +40,16 @@ pub(crate) enum Outcome {
     Torn,
     /// Its memory cannot be read: the process's figures alone.
     Unreadable,
+    /// Its memory says what cannot be: the process's figures alone.
+    Absurd,
+    /// Its memory took too long to read. In time: the process's figures alone; not in time for the answer: no figures.
+    Slow,
 }
 
 impl Outcome {
     /// All of them.
-    pub(crate) const ALL: [Self; 5] = [Self::Read, Self::Gone, Self::TooEarly, Self::Torn, Self::Unreadable];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Read, Self::Gone, Self::TooEarly, Self::Torn, Self::Unreadable, Self::Absurd, Self::Slow];
 
     /// As a label says it.
     pub(crate) fn label(self) -> &'static str {
@@ -54,9 +59,16 @@ impl Outcome {
             Self::TooEarly => "too_early",
             Self::Torn => "torn",
             Self::Unreadable => "unreadable",
+            Self::Absurd => "absurd",
+            Self::Slow => "slow",
         }
     }
 }
+
+/// Goroutines that a program can have: each takes 2 KiB of stack, and these 8 TiB. More is a lie.
+const MAX_GOROUTINES: u64 = 1 << 32;
+/// CPU time of one look, or of one walk. A look takes a tenth of a millisecond, a walk 20 ms at most; more is a program's doing.
+const LOOK_TIME: Duration = Duration::from_millis(100);
 
 /// One image of one process, and how it is read.
 #[derive(Debug)]
@@ -108,10 +120,12 @@ impl Reader {
         let mut reading = Reading::default();
         let mut outcome = Outcome::Read;
         if let Some(runtime) = &mut self.runtime {
-            outcome = match runtime.read(self.memory, &mut reading) {
-                Ok(outcome) => outcome,
-                Err(_) => Outcome::Unreadable,
-            };
+            outcome =
+                runtime.read(self.memory.within(LOOK_TIME), &mut reading).unwrap_or_else(|error| match error.kind() {
+                    io::ErrorKind::TimedOut => Outcome::Slow,
+                    io::ErrorKind::InvalidData => Outcome::Absurd,
+                    _ => Outcome::Unreadable,
+                });
             if outcome != Outcome::Read {
                 reading = Reading::default();
             }
@@ -129,7 +143,8 @@ impl Reader {
     pub(crate) fn goroutines(&self, scratch: &mut Scratch) -> Option<Goroutines> {
         let runtime = self.runtime.as_ref()?;
         let (allgptr, allglen) = runtime.allgs?;
-        let found = goroutines::walk(self.memory, &runtime.plan, allgptr, allglen, nanotime()?, scratch).ok()??;
+        let memory = self.memory.within(LOOK_TIME);
+        let found = goroutines::walk(memory, &runtime.plan, allgptr, allglen, nanotime()?, scratch).ok()??;
         let same = Stat::read(self.pid).ok().is_some_and(|stat| stat.image == self.image);
         same.then_some(found)
     }
@@ -138,9 +153,13 @@ impl Reader {
 impl Runtime {
     fn read(&mut self, memory: Memory, out: &mut Reading) -> io::Result<Outcome> {
         let plan = &*self.plan;
+        self.allgs = None;
         let Some(look) = Look::take(memory, plan, self.bias)? else { return Ok(Outcome::Torn) };
         if !look.has_begun() {
             return Ok(Outcome::TooEarly);
+        }
+        if look.word(Item::Allglen).is_some_and(|len| len > MAX_GOROUTINES) {
+            return Ok(Outcome::Absurd);
         }
         self.allgs = look.word(Item::Allgptr).zip(look.word(Item::Allglen));
         let processors = match look.allp() {

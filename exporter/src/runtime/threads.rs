@@ -71,11 +71,14 @@ impl Taken<'_> {
     }
 }
 
-/// Reads the processors of `runtime.allp`, as `schedStatsAggregate.compute` does (runtime/metrics.go, Go 1.26).
+/// Reads the processors of `runtime.allp`, `InvalidData` where there cannot be so many, as `schedStatsAggregate.compute` does (runtime/metrics.go, Go 1.26).
 pub(super) fn processors(memory: Memory, at: &Offsets, allp: u64, len: u64) -> io::Result<Processors> {
     let mut sums = Processors::default();
-    if len == 0 || len > MAX_PROCESSORS {
+    if len == 0 {
         return Ok(sums);
+    }
+    if len > MAX_PROCESSORS {
+        return Err(io::ErrorKind::InvalidData.into());
     }
     let mut bytes = Vec::new();
     memory.read(&[Range { address: allp, len: len as usize * 8 }], &mut bytes)?;

@@ -3,6 +3,7 @@
 //! `xtask/go/hostile`.
 
 mod clients;
+mod memory;
 mod names;
 
 use std::time::{Duration, Instant};

@@ -1,0 +1,68 @@
+//! What the kernel's maps have of targets that are to be forgotten: read in full before any of it is removed, so that nothing of
+//! theirs is left to the next owner of a target's id.
+
+use std::{collections::HashSet, io};
+
+use exporter_ebpf::{
+    http::{PanicKey, RouteKey, SeriesKey, goroutine_key_target},
+    loss::LostKey,
+    wait::{BlockedAtKey, WaitKey, WatchState},
+};
+
+use crate::kernel::Maps;
+
+pub(super) struct Entries<'t> {
+    targets: &'t HashSet<u32>,
+    in_flight: Vec<u64>,
+    panics: Vec<PanicKey>,
+    series: Vec<SeriesKey>,
+    routes: Vec<RouteKey>,
+    lost: Vec<LostKey>,
+    threads: Vec<u64>,
+    parked: Vec<u64>,
+    waits: Vec<WaitKey>,
+    blocked_at: Vec<BlockedAtKey>,
+}
+
+impl<'t> Entries<'t> {
+    /// # Errors
+    /// One of the maps cannot be read.
+    pub(super) fn of(maps: &Maps, targets: &'t HashSet<u32>) -> io::Result<Self> {
+        let threads = maps.tasks.read(|threads: &mut Vec<u64>, address, task| {
+            if targets.contains(&task.target) {
+                threads.push(*address);
+            }
+        })?;
+        Ok(Self {
+            targets,
+            in_flight: maps.in_flight.keys(|key| targets.contains(&goroutine_key_target(*key)))?,
+            panics: maps.panics.keys(|key| targets.contains(&goroutine_key_target(key.goroutine)))?,
+            series: maps.series.keys(|key| targets.contains(&key.target))?,
+            routes: maps.routes.keys(|key| targets.contains(&key.target))?,
+            lost: maps.lost.keys(|key| targets.contains(&key.target))?,
+            threads,
+            parked: maps.parked.keys(|key| targets.contains(&goroutine_key_target(*key)))?,
+            waits: maps.waits.keys(|key| targets.contains(&key.target))?,
+            blocked_at: maps.blocked_at.keys(|key| targets.contains(&key.target))?,
+        })
+    }
+
+    pub(super) fn remove(self, maps: &Maps) {
+        maps.in_flight.remove_all(&self.in_flight);
+        maps.panics.remove_all(&self.panics);
+        maps.series.remove_all(&self.series);
+        maps.routes.remove_all(&self.routes);
+        maps.tasks.remove_all(&self.threads);
+        maps.parked.remove_all(&self.parked);
+        // While the threads were there, more waits could come.
+        let waits = maps.waits.keys(|key| self.targets.contains(&key.target));
+        maps.waits.remove_all(&waits.unwrap_or(self.waits));
+        maps.blocked_at.remove_all(&self.blocked_at);
+        maps.lost.remove_all(&self.lost);
+        maps.route_count.remove_all(self.targets);
+        for id in self.targets {
+            // The number comes again.
+            let _ = maps.watch_states.set(*id, &WatchState::default());
+        }
+    }
+}

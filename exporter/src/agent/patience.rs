@@ -1,0 +1,114 @@
+//! Work on one thing after another of which any may never return, as a read of memory that a program never hands over: each
+//! such costs a thread, and the others are done without it. Knows nothing of what is done.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Stack of a thread that reads.
+const STACK: usize = 512 * 1024;
+
+/// Does `work` on each thing in turn, on a thread that has its own `work` from `hand`. One that takes longer than `patience`
+/// is left to its thread, and another thread goes on with the next. Things whose turn has not come by `until` are dropped.
+/// How many were left.
+pub(super) fn each<T: Send + 'static, W: FnMut(T) + 'static>(
+    things: Vec<T>,
+    patience: Duration,
+    until: Instant,
+    hand: impl Fn() -> W + Clone + Send + 'static,
+) -> usize {
+    let queue = Arc::new(Mutex::new(VecDeque::from(things)));
+    let next = |queue: &Mutex<VecDeque<T>>| queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let mut left = 0;
+    while !queue.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+        let (done, told) = mpsc::channel();
+        let (queue_of_thread, hand) = (Arc::clone(&queue), hand.clone());
+        let thread = thread::Builder::new().name("runtimes".into()).stack_size(STACK).spawn(move || {
+            let mut work = hand();
+            while let Some(thing) = next(&queue_of_thread) {
+                work(thing);
+                // Nobody listens to a thread that was left: another goes on.
+                if done.send(()).is_err() {
+                    return;
+                }
+            }
+        });
+        if thread.is_err() {
+            break;
+        }
+        loop {
+            match told.recv_timeout(patience) {
+                Ok(()) if Instant::now() < until => {}
+                Ok(()) => break,
+                // All are done, or the thread broke down over one.
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    left += 1;
+                    break;
+                }
+            }
+        }
+        if Instant::now() >= until {
+            queue.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
+    }
+    left
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_mins(1);
+
+    #[test]
+    fn what_never_returns_holds_nobody_up() {
+        let (release, held) = mpsc::channel::<()>();
+        let held = Arc::new(Mutex::new(held));
+        let (tell, told) = mpsc::channel();
+        let things = (0..10).collect();
+        let left = each(things, Duration::from_millis(100), Instant::now() + LONG, move || {
+            let (held, tell) = (Arc::clone(&held), tell.clone());
+            move |thing: u32| {
+                if thing == 3 {
+                    let _ = held.lock().unwrap().recv();
+                }
+                tell.send(thing).unwrap();
+            }
+        });
+        assert!(left >= 1);
+        let mut done: Vec<u32> = std::iter::from_fn(|| told.recv_timeout(LONG).ok()).take(9).collect();
+        done.sort_unstable();
+        assert_eq!(done, [0, 1, 2, 4, 5, 6, 7, 8, 9]);
+        // It comes back at last.
+        drop(release);
+        assert_eq!(told.recv_timeout(LONG), Ok(3));
+    }
+
+    #[test]
+    fn what_breaks_down_holds_nobody_up_and_nothing_begins_too_late() {
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&count);
+        each(vec![0, 1, 2], LONG, Instant::now() + LONG, move || {
+            let count = Arc::clone(&counted);
+            move |thing| {
+                assert_ne!(thing, 1, "as a mistake of ours would");
+                count.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        assert_eq!(count.load(Ordering::SeqCst), 2);
+        let counted = Arc::clone(&count);
+        let left = each(vec![0; 1000], LONG, Instant::now(), move || {
+            let count = Arc::clone(&counted);
+            move |_| {
+                count.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        assert_eq!(left, 0);
+    }
+}

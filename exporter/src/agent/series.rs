@@ -1,0 +1,93 @@
+//! From the kernel's series of requests to labelled ones, each label set once. Knows nothing of other figures.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    io,
+    sync::Arc,
+};
+
+use exporter_ebpf::{
+    http::{SeriesKey, SeriesValue, route_kind},
+    method,
+};
+
+use super::state::State;
+use crate::{
+    kernel::{Maps, Usage},
+    metrics::HttpSeries,
+};
+
+/// Series by what they show. The kernel side tells more apart than labels do: patterns that differ in their method alone,
+/// methods that have one name.
+#[derive(Default)]
+struct Merged(BTreeMap<(u32, Option<Arc<str>>, &'static str, u16), SeriesValue>);
+
+impl Merged {
+    fn add(&mut self, target: u32, route: Option<Arc<str>>, method: u8, status: u16, value: &SeriesValue) {
+        // An empty label is none (Prometheus' data model).
+        let route = route.filter(|route| !route.is_empty());
+        self.0.entry((target, route, method::label(method), status)).or_insert(SeriesValue::ZERO).add(value);
+    }
+}
+
+/// Every label set with its counts, and the targets of which requests were seen that a mux may know more of. None where the
+/// kernel's map cannot be read: a part of it would look as if counters had gone back.
+pub(super) fn collect(
+    maps: &Maps,
+    state: &mut State,
+    max_routes: u32,
+    leaders: &HashMap<u32, u32>,
+    usage: &mut Vec<Usage>,
+) -> (Vec<HttpSeries>, Vec<u32>) {
+    let raw: io::Result<Vec<(SeriesKey, SeriesValue)>> =
+        maps.series.read(|all: &mut Vec<_>, key, value| all.push((*key, *value)));
+    usage.push(maps.series.usage(raw.as_ref().ok().map(|raw| raw.len() as u64)));
+    let Ok(mut raw) = raw else { return (Vec::new(), Vec::new()) };
+    raw.extend(state.settled.iter().map(|(key, value)| (*key, *value)));
+    let mut merged = Merged::default();
+    let mut wants_mux = Vec::new();
+    for (key, value) in &raw {
+        let Some(target) = state.targets.get_mut(&key.target) else { continue };
+        if key.route_kind == route_kind::PATH && !target.wants_mux {
+            target.wants_mux = true;
+            wants_mux.push(key.target);
+        }
+        let route = state.route_label(key, maps, max_routes);
+        let leader = leaders.get(&key.target).copied().unwrap_or(key.target);
+        merged.add(leader, route, key.method, key.status, value);
+    }
+    drop(raw);
+    for leader in leaders.values().collect::<BTreeSet<_>>() {
+        let Some(retired) = state.targets.get(leader).and_then(|target| state.retired.get(&target.labels)) else {
+            continue;
+        };
+        for ((route, method, status), value) in &retired.http {
+            merged.add(*leader, route.clone(), *method, *status, value);
+        }
+    }
+    let series = merged.0.into_iter().filter_map(|((id, route, method, status), value)| {
+        Some(HttpSeries { target: state.targets.get(&id)?.labels.clone(), method, status, route, value })
+    });
+    (series.collect(), wants_mux)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_series_have_the_same_labels_whatever_ids_there_are() {
+        let value = SeriesValue { sum_ns: 1, ..SeriesValue::ZERO };
+        let mut merged = Merged::default();
+        for method in 0..=u8::MAX {
+            for route in [None, Some("".into()), Some("/a".into())] {
+                merged.add(1, route, method, 200, &value);
+            }
+        }
+        let labels: BTreeSet<_> =
+            merged.0.keys().map(|(_, route, method, _)| (route.as_deref().unwrap_or_default(), *method)).collect();
+        assert_eq!(labels.len(), merged.0.len());
+        assert_eq!(labels.len(), 2 * method::NAMES.len());
+        assert_eq!(merged.0.values().map(|value| value.sum_ns).sum::<u64>(), 3 * 256);
+    }
+}
