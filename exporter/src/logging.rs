@@ -2,14 +2,17 @@
 //! room is dropped and counted. Fields of the human format are escaped here, whoever logs them. Knows nothing of what is logged.
 
 use std::{
+    backtrace::{Backtrace, BacktraceStatus},
     fmt::{self, Write as _},
     io::{self, IsTerminal as _, Write},
+    panic,
     sync::{Arc, Mutex, OnceLock, PoisonError, mpsc},
     thread,
     time::Duration,
 };
 
 use tracing::{
+    error,
     field::{Field, Visit},
     warn,
 };
@@ -57,6 +60,11 @@ pub(crate) fn start(level: &str, format: LogFormat) -> Result<(), ParseError> {
         LogFormat::Json => builder.json().init(),
     }
     *log() = Some(Log { lines, guard });
+    // Who panics would wait for a reader, too.
+    panic::set_hook(Box::new(|panic| {
+        let backtrace = Some(Backtrace::capture()).filter(|it| it.status() == BacktraceStatus::Captured);
+        error!(%panic, backtrace = backtrace.map(tracing::field::display), "a thread panicked");
+    }));
     Ok(())
 }
 
@@ -74,17 +82,21 @@ pub(crate) fn say(message: &str) {
     }
 }
 
-/// Waits until what was logged is written, but for no longer than a moment.
-pub(crate) fn end() {
-    let Some(Log { lines, guard }) = log().take() else { return };
-    drop(lines);
-    let (done, wait) = mpsc::channel();
-    // The guard waits for its thread, and where that hangs prints to standard output, which may hang as well.
-    thread::spawn(move || {
-        drop(guard);
-        let _ = done.send(());
-    });
-    let _ = wait.recv_timeout(MOMENT);
+/// The end of the process, also by a panic: waits until what was logged is written, but for no longer than a moment.
+pub(crate) struct End;
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let Some(Log { lines, guard }) = log().take() else { return };
+        drop(lines);
+        let (done, wait) = mpsc::channel();
+        // The guard waits for its thread, and where that hangs prints to standard output, which may hang as well.
+        thread::spawn(move || {
+            drop(guard);
+            let _ = done.send(());
+        });
+        let _ = wait.recv_timeout(MOMENT);
+    }
 }
 
 /// Where lines go in the end; tells of those that were dropped once there is room again.
@@ -150,9 +162,9 @@ impl Visit for Visitor<'_> {
 
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() == "message" {
-            self.record_debug(field, &format_args!("{value}"))
+            self.record_debug(field, &format_args!("{value}"));
         } else {
-            self.record_debug(field, &value)
+            self.record_debug(field, &value);
         }
     }
 }

@@ -52,6 +52,7 @@ impl Failure {
 }
 
 fn main() -> ExitCode {
+    let _end = logging::End;
     let result = match Cli::parse().command {
         Command::Run(args) => run(&args),
         Command::Inspect(args) => inspect(&args.file, args.json),
@@ -65,15 +66,13 @@ fn main() -> ExitCode {
         Command::MetricsApi(args) => metrics_api(&args),
         Command::MetricReference => print(&metrics::reference()),
     };
-    let code = match result {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             logging::say(&failure.message);
             ExitCode::from(failure.status)
         }
-    };
-    logging::end();
-    code
+    }
 }
 
 fn run(args: &RunArgs) -> Result<(), Failure> {

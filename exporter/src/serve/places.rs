@@ -260,11 +260,11 @@ mod tests {
 
     /// Client and seconds for which it has been waited for, in the order in which they came.
     fn taken(of: &[(u8, Option<u64>)]) -> Vec<Taken> {
-        let now = Instant::now() + Duration::from_hours(1);
+        let start = Instant::now();
         let held = |(number, (client, waited)): (usize, &(u8, Option<u64>))| Taken {
             number: number as u64,
             client: address(*client),
-            waits_since: waited.map(|seconds| now - Duration::from_secs(seconds)),
+            waits_since: waited.map(|seconds| start + Duration::from_secs(1000 - seconds)),
         };
         of.iter().enumerate().map(held).collect()
     }
