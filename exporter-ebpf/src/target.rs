@@ -26,6 +26,8 @@ pub struct TargetConfig {
     pub id: u32,
     /// Most distinct routes; past it requests are counted under the overflow route.
     pub max_routes: u32,
+    /// Most series; past it, requests are counted in the overflow series.
+    pub max_series: u32,
     /// `runtime.g.goid`.
     pub g_goid: u16,
     /// `net/http.response.req`.
@@ -118,4 +120,4 @@ impl Http2Offsets {
     };
 }
 
-const _: () = assert!(size_of::<TargetConfig>() == 12 + 9 * 2 + 2 * 12 + 3 * 2);
+const _: () = assert!(size_of::<TargetConfig>() == 16 + 9 * 2 + 2 * 12 + 3 * 2);

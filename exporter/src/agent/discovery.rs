@@ -1,12 +1,13 @@
 //! Finding processes, and noticing that they are gone.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     path::Path,
     sync::{Arc, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
+use exporter_ebpf::http::{HttpState, goroutine_key_target};
 use tracing::{debug, info, warn};
 
 use super::{
@@ -68,30 +69,6 @@ impl Agent {
             self.forget_running();
             self.look_for_replaced();
         }
-    }
-
-    /// When the map of requests in flight is half full, removes entries whose goroutine has served nothing since the last full
-    /// scan. Should it start a request in that very moment, the request is not counted, and is told as lost at its end.
-    fn forget_idle(&self) {
-        let in_flight = &self.inner.kernel.maps().in_flight;
-        let mut idle = HashMap::new();
-        let mut entries = 0;
-        in_flight.for_each(|key, entry| {
-            entries += 1;
-            if entry.writer == 0 {
-                idle.insert(*key, entry.start_ns);
-            }
-        });
-        let mut state = self.state();
-        if entries * 2 < in_flight.capacity() {
-            state.idle = HashMap::new();
-            return;
-        }
-        let still = idle.iter().filter(|(key, start)| state.idle.get(key) == Some(start));
-        for (key, _) in still {
-            in_flight.remove(key);
-        }
-        state.idle = idle;
     }
 
     /// Looks at one process: new, changed, gone, or as before.
@@ -308,14 +285,16 @@ impl Agent {
         state.settled.retain(|key, _| !dead.contains(&key.target));
         state.routes.forget(&dead);
         let maps = self.inner.kernel.maps();
-        maps.in_flight.retain(|key| !dead.contains(&exporter_ebpf::http::goroutine_key_target(*key)));
-        maps.panics.retain(|key| !dead.contains(&exporter_ebpf::http::goroutine_key_target(key.goroutine)));
+        maps.in_flight.retain(|key| !dead.contains(&goroutine_key_target(*key)));
+        maps.refused.retain(|key| !dead.contains(&goroutine_key_target(*key)));
+        maps.panics.retain(|key| !dead.contains(&goroutine_key_target(key.goroutine)));
         maps.series.retain(|key| !dead.contains(&key.target));
         maps.routes.retain(|key| !dead.contains(&key.target));
         super::waits::forget(&self.inner.kernel, &dead);
         maps.lost.retain(|key| !dead.contains(&key.target));
         for id in &dead {
-            maps.route_count.remove(id);
+            // The number comes again.
+            let _ = maps.http_states.set(*id, &HttpState::ZERO);
         }
         drop(guard);
         // What they took, and what the answers that told of them did.

@@ -5,8 +5,10 @@ mod blocked;
 mod blocking;
 mod collect;
 mod discovery;
+mod in_flight;
 mod leftovers;
 mod links;
+mod panics;
 mod pods;
 mod profile;
 mod quiet;
@@ -15,6 +17,7 @@ mod retired;
 mod routes;
 mod runtime;
 mod scheduler;
+mod series;
 mod state;
 mod view;
 mod waits;
@@ -36,7 +39,7 @@ use std::{
 
 use exporter_ebpf::event;
 use tokio::{
-    sync::{OnceCell, Semaphore, mpsc},
+    sync::{Notify, OnceCell, Semaphore, mpsc},
     time::MissedTickBehavior,
 };
 use tracing::{debug, warn};
@@ -60,8 +63,6 @@ const PORT_LOOKS: [Duration; 4] =
 const ROUNDS_OF_A_FULL_SCAN: u64 = 15;
 /// How long after an exit event the process should be gone from /proc.
 const EXIT_LOOK: Duration = Duration::from_millis(50);
-/// How long after a panic its goroutine should be gone.
-const PANIC_LOOK: Duration = Duration::from_millis(100);
 /// Executables read, and probes attached, at one time: a thread for each of 250 targets that come at once would be done no
 /// sooner, and cost memory.
 const TURNS: usize = 32;
@@ -78,8 +79,6 @@ enum Message {
     Verify(u32),
     /// They are not.
     Regroup(u32),
-    /// Settle panicked requests.
-    Settle,
     /// A process's executable was read.
     Inspected(Box<attachment::Inspected>),
     /// Probes were attached, or could not be.
@@ -120,6 +119,8 @@ struct Inner {
     exec_events: AtomicU64,
     exit_events: AtomicU64,
     panic_events: AtomicU64,
+    /// Wakes what settles panicked requests.
+    panicked: Notify,
 }
 
 impl Agent {
@@ -150,6 +151,7 @@ impl Agent {
             exec_events: AtomicU64::new(0),
             exit_events: AtomicU64::new(0),
             panic_events: AtomicU64::new(0),
+            panicked: Notify::new(),
         };
         (Self { inner: Arc::new(inner) }, Inbox(inbox))
     }
@@ -162,6 +164,7 @@ impl Agent {
         scan.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut looks = tokio::time::interval(quiet::LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.settle_panics();
         let mut rounds: u64 = 0;
         loop {
             tokio::select! {
@@ -265,8 +268,9 @@ impl Agent {
             }
             event::PANIC => {
                 self.inner.panic_events.fetch_add(1, Ordering::Relaxed);
-                self.later(PANIC_LOOK, Message::Settle);
+                self.inner.panicked.notify_one();
             }
+            event::IN_FLIGHT_FULL => self.make_room_at_once(),
             other => warn!(kind = other, "unknown event from the kernel side"),
         }
     }
@@ -278,10 +282,6 @@ impl Agent {
             Message::Regroup(id) => self.regroup(id),
             Message::Place(pid) => self.place_again(pid),
             Message::Containers(containers) => self.containers_changed(&containers),
-            Message::Settle => {
-                let mut state = self.state();
-                collect::settle(&self.inner.kernel, &mut state);
-            }
             Message::Inspected(outcome) => self.inspected(*outcome),
             Message::Attached(outcome) => self.attached(*outcome),
         }

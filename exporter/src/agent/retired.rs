@@ -8,6 +8,7 @@ use std::{
 
 use exporter_ebpf::{
     http::SeriesValue,
+    loss::Reason,
     wait::{WaitValue, WatchState},
 };
 
@@ -54,15 +55,7 @@ impl State {
         if of_pods.is_empty() {
             return;
         }
-        let mut series = Vec::new();
-        maps.series.for_each(|key, value| {
-            if of_pods.contains_key(&key.target) {
-                series.push((*key, *value));
-            }
-        });
-        series.extend(
-            self.settled.iter().filter(|(key, _)| of_pods.contains_key(&key.target)).map(|(key, value)| (*key, *value)),
-        );
+        let (series, _) = super::series::counted(maps, self, |id| of_pods.contains_key(&id));
         for (key, value) in series {
             let route = self.route_label(&key, maps, max_routes);
             let (labels, uid) = &of_pods[&key.target];
@@ -96,6 +89,10 @@ impl State {
                 lost.push((whose, key.reason, *count));
             }
         });
+        let past_the_limit = super::series::past_the_limit(self);
+        lost.extend(
+            past_the_limit.filter_map(|(id, count)| Some((of_pods.get(&id)?, Reason::SeriesOverflow as u32, count))),
+        );
         for ((labels, uid), reason, count) in lost {
             *self.retired_of(labels, uid).lost.entry(reason).or_default() += count;
         }

@@ -220,6 +220,7 @@ impl Plan<'_> {
             pid: 0,
             id: 0,
             max_routes: 0,
+            max_series: 0,
             g_goid: self.offset("runtime.g", "goid"),
             response_req: self.offset("net/http.response", "req"),
             response_status: self.offset("net/http.response", "status"),

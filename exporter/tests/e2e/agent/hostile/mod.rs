@@ -2,6 +2,10 @@
 //! stay exact, `/metrics` and `/healthz` answer, and the agent stays small; afterwards all is as before. The programs are
 //! `xtask/go/hostile`.
 
+mod in_flight;
+mod panics;
+mod series;
+
 use std::time::{Duration, Instant};
 
 use xtask::service::{Running, get};
@@ -60,11 +64,4 @@ impl Ring {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1024
     }
-}
-
-#[test]
-fn nothing_hostile_yet() {
-    let ring = Ring::start(&[]);
-    assert_eq!(ring.ask("/hello").trim(), "hello");
-    ring.is_unharmed();
 }
