@@ -165,7 +165,7 @@ impl SeriesValue {
     /// Nothing counted yet.
     pub const ZERO: Self = Self { buckets: [0; BUCKETS], sum_ns: 0 };
 
-    /// Adds what another has counted. Saturates, as the kernel side's sums do at half of that.
+    /// Adds what another has counted. Saturates; the kernel side's own sums stop earlier, see [`crate::histogram::grows`].
     pub fn add(&mut self, other: &Self) {
         for (mine, theirs) in self.buckets.iter_mut().zip(other.buckets) {
             *mine = mine.saturating_add(theirs);

@@ -9,7 +9,7 @@ use tracing::debug;
 use super::Agent;
 
 /// A goroutine that began its last request this long ago, and serves none, gives way when the map is half full.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 /// How much longer than it took it rests after room was made at once: a program that fills the map again and again with requests
 /// truly in flight must not keep the agent busy.
 const REST: u32 = 50;

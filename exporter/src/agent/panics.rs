@@ -161,8 +161,8 @@ fn read_u64(pid: u32, address: u64) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn waiting(starts: std::ops::Range<u64>) -> HashMap<PanicKey, ()> {
-        starts.map(|start_ns| (PanicKey { goroutine: start_ns % 7, start_ns }, ())).collect()
+    fn waiting(starts: std::ops::Range<u64>) -> HashMap<PanicKey, u64> {
+        starts.map(|start_ns| (PanicKey { goroutine: start_ns % 7, start_ns }, start_ns)).collect()
     }
 
     #[test]
