@@ -1,15 +1,18 @@
 //! Requests in flight without end.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs};
 
 use xtask::{go::Variant, service::get};
 
 use super::Ring;
-use crate::support::{Agent, eventually, load, must_be_root, service_of, settles, start};
+use crate::support::{Agent, eventually, load, must_be_root, scratch, service_of, settles, start};
 
 #[test]
 fn what_is_refused_is_told_once_and_who_is_idle_gives_way() {
-    let ring = Ring::start(&["--max-in-flight", "64"]);
+    // Room is made because it is needed, and not by a scan.
+    let config = scratch("in-flight").join("gopulse.yaml");
+    fs::write(&config, "scan_interval_seconds: 3600\n").expect("it can be written");
+    let ring = Ring::start(&["--max-in-flight", "64", "--config", config.to_str().expect("UTF-8")]);
     let pid = ring.hostile.pid();
     ring.ask("/hold?n=100");
     // With this one, 101 at one time.
