@@ -50,7 +50,7 @@ pub const fn goroutine_key_g(key: u64) -> u64 {
 
 /// Value of `INFLIGHT`: a request that a goroutine is serving, or the last one that it has served. An entry stays when its
 /// request ends, for the goroutine's next one: a runtime reuses its goroutine structures, so a target has as many entries as
-/// it has had goroutines serving requests at one time. User space removes entries that have long been idle when the map
+/// it has had goroutines serving requests at one time. User space removes those that have been idle longest when the map
 /// fills, and all of a target that has ended.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

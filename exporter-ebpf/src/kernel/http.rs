@@ -93,8 +93,9 @@ fn start(ctx: &ProbeContext, probe: u16, writer: usize, request: usize, outer: u
     let Some(slot) = INFLIGHT.get_ptr_mut(&key) else {
         return start_first(target, key, &entry);
     };
-    // SAFETY: from a look-up just above. Only this goroutine's own probes write its entry, and it is in this one; user space
-    // removes entries that have been idle for a minute (see InFlight).
+    // SAFETY: from a look-up just above. Only this goroutine's own probes write its entry, and it is in this one. User space
+    // removes idle entries: should it remove this one now, the request is told as lost at its end, as is that of a goroutine
+    // that is given the entry's memory in the same moment.
     let slot = unsafe { &mut *slot };
     if slot.writer == 0 {
         *slot = entry;

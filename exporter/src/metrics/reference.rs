@@ -46,7 +46,7 @@ fn meaning(reason: Reason) -> &'static str {
         Reason::NoStart => {
             "a request ended whose start was not seen (in flight when the probes were attached); not counted."
         }
-        Reason::InFlightFull => "more requests in flight than `max_in_flight`; not counted.",
+        Reason::InFlightFull => "more goroutines serve requests than `max_in_flight`; not counted.",
         Reason::Unreadable => "the target's memory could not be read at a request's end; counted with what was known.",
         Reason::PanicsFull => {
             "more requests panicked at one time than can be kept; not counted, unless they end normally."
