@@ -47,6 +47,13 @@ pub fn bucket(duration_ns: u64) -> usize {
 
 const LONGEST: u64 = 1 << 40;
 
+/// Whether a sum of durations still grows. Past 2^63 ns, which are 292 years, it stays as it is: a sum that wraps looks like a
+/// program that started anew. No duration is long enough to wrap it from there: all are shorter than the machine's uptime.
+#[inline(always)]
+pub const fn grows(sum_ns: u64) -> bool {
+    sum_ns < 1 << 63
+}
+
 /// Hides a difference from the compiler, which would turn the arithmetic on its sign back into a comparison.
 #[inline(always)]
 fn opaque(value: u64) -> u64 {
@@ -78,6 +85,20 @@ mod tests {
         }
         assert_eq!(bucket(0), 0);
         assert_eq!(bucket(u64::MAX), BUCKETS - 1);
+    }
+
+    #[test]
+    fn a_sum_never_wraps() {
+        const LONGEST_UPTIME: u64 = 100 * 365 * 24 * 3600 * 1_000_000_000;
+        let mut sum = u64::MAX / 2 - LONGEST_UPTIME;
+        for _ in 0..10 {
+            let before = sum;
+            if grows(sum) {
+                sum = sum.checked_add(LONGEST_UPTIME).expect("it does not wrap");
+            }
+            assert!(sum >= before);
+        }
+        assert!(!grows(sum) && !grows(u64::MAX) && grows(0));
     }
 
     #[test]

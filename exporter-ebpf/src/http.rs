@@ -10,6 +10,26 @@ pub const MAX_SERIES: u32 = 16_384;
 pub const MAX_ROUTES: u32 = 8_192;
 /// Most panicked requests that wait to be settled.
 pub const MAX_PANICS: u32 = 4_096;
+/// Requests refused by a full `INFLIGHT` whose end is still recognised (the size of the `REFUSED` map).
+pub const MAX_REFUSED: u32 = 8_192;
+
+/// Series that one target may have where all together may have `max_series`: one program never takes the whole map.
+pub const fn series_of_one(max_series: u32) -> u32 {
+    if max_series / 4 > 256 { max_series / 4 } else { 256 }
+}
+
+/// The `status` of a series for what a response writer holds: `unwritten` where that is nothing or no number that net/http
+/// writes (net/http/server.go: checkWriteHeaderCode), and 0 for all outside of 100 to 599 together.
+#[inline(always)]
+pub const fn status_code(status: u64, unwritten: u16) -> u16 {
+    if status == 0 || status > 999 {
+        unwritten
+    } else if status < 100 || status > 599 {
+        0
+    } else {
+        status as u16
+    }
+}
 
 /// Key of `INFLIGHT`: the goroutine that serves the request. A Go heap address has 48 bits on amd64 and arm64
 /// (runtime/malloc.go: heapAddrBits), so the target's id takes the upper 16.
@@ -30,7 +50,7 @@ pub const fn goroutine_key_g(key: u64) -> u64 {
 
 /// Value of `INFLIGHT`: a request that a goroutine is serving, or the last one that it has served. An entry stays when its
 /// request ends, for the goroutine's next one: a runtime reuses its goroutine structures, so a target has as many entries as
-/// it has had goroutines serving requests at one time. User space removes entries that have long been idle when the map
+/// it has had goroutines serving requests at one time. User space removes those that have been idle longest when the map
 /// fills, and all of a target that has ended.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,12 +123,19 @@ pub struct SeriesKey {
     pub route: u64,
     /// The target's id.
     pub target: u32,
-    /// HTTP status code.
+    /// HTTP status code as [`status_code`] gives it; 0 is shown without one.
     pub status: u16,
     /// [`crate::method`] id.
     pub method: u8,
     /// One of [`route_kind`].
     pub route_kind: u8,
+}
+
+impl SeriesKey {
+    /// The key of a target's overflow series. It is no key of `SERIES`: the series is in [`HttpState`].
+    pub const fn overflow(target: u32) -> Self {
+        Self { route: 0, target, status: 0, method: 0, route_kind: route_kind::SERIES_OVERFLOW }
+    }
 }
 
 /// Value of `SERIES`. Each field is only ever added to, atomically: programs of uprobes can be preempted, so that a plain
@@ -118,15 +145,33 @@ pub struct SeriesKey {
 pub struct SeriesValue {
     /// Requests by bucket of [`crate::histogram`], not cumulative.
     pub buckets: [u64; BUCKETS],
-    /// Sum of durations in nanoseconds.
+    /// Sum of durations in nanoseconds; see [`crate::histogram::grows`].
     pub sum_ns: u64,
+}
+
+/// Element of the `HTTP_STATES` array, by target id: what the kernel side keeps of a target beside its series. An array, so
+/// that a target's overflow series has a place however full the map of series is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpState {
+    /// Entries of the target in `ROUTES`.
+    pub routes: u64,
+    /// Entries of the target in `SERIES`.
+    pub series: u64,
+    /// The overflow series: requests past the target's limit of series, or past that of all.
+    pub overflow: SeriesValue,
+}
+
+impl HttpState {
+    /// A target that has served nothing.
+    pub const ZERO: Self = Self { routes: 0, series: 0, overflow: SeriesValue::ZERO };
 }
 
 impl SeriesValue {
     /// Nothing counted yet.
     pub const ZERO: Self = Self { buckets: [0; BUCKETS], sum_ns: 0 };
 
-    /// Adds what another has counted. Saturates: 2^64 ns are 584 years.
+    /// Adds what another has counted. Saturates; the kernel side's own sums stop earlier, see [`crate::histogram::grows`].
     pub fn add(&mut self, other: &Self) {
         for (mine, theirs) in self.buckets.iter_mut().zip(other.buckets) {
             *mine = mine.saturating_add(theirs);
@@ -174,3 +219,27 @@ const _: () = assert!(
         && size_of::<PanicKey>() == 16
         && size_of::<Panicked>() == 40
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_never_has_the_whole_map_of_series() {
+        assert_eq!(series_of_one(MAX_SERIES), 4096);
+        assert_eq!(series_of_one(1 << 22), 1 << 20);
+        // Small maps: the map itself is the limit.
+        assert_eq!(series_of_one(1025), 256);
+        assert_eq!(series_of_one(16), 256);
+    }
+
+    #[test]
+    fn there_are_as_many_statuses_as_http_has() {
+        let statuses = |from: u64, to: u64| (from..=to).map(|status| status_code(status, 200));
+        assert!(statuses(100, 599).eq(100..=599));
+        assert!(statuses(600, 999).chain(statuses(1, 99)).all(|status| status == 0));
+        for none in [0, 1000, 1 << 16, u64::MAX] {
+            assert_eq!(status_code(none, 500), 500);
+        }
+    }
+}

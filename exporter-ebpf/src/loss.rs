@@ -8,42 +8,39 @@ pub enum Reason {
     NoStart = 0,
     /// The map of requests in flight was full. Not counted.
     InFlightFull = 1,
-    /// The map of series was full, and the target's overflow series too. Not counted.
-    SeriesFull = 2,
     /// The target's memory could not be read at the end of a request. Counted with what was known.
-    Unreadable = 3,
+    Unreadable = 2,
     /// More requests had panicked at one time than can be kept. Not counted, unless they end normally after all.
-    PanicsFull = 4,
+    PanicsFull = 3,
     /// The target has more routes than its limit. Counted under the overflow route.
-    RouteOverflow = 5,
-    /// The map of series was full. Counted under the target's overflow series.
-    SeriesOverflow = 6,
+    RouteOverflow = 4,
+    /// The target has more series than its limit, or the map of series was full. Counted under the target's overflow series.
+    SeriesOverflow = 5,
     /// The event ring was full; the periodic scan of /proc finds what it would have told.
-    EventRing = 7,
+    EventRing = 6,
     /// More goroutines have waited than can be kept. This wait is not counted.
-    ParkedFull = 8,
+    ParkedFull = 7,
     /// The map of waits was full. Not counted.
-    WaitsFull = 9,
+    WaitsFull = 8,
     /// A stack could not be taken or kept. The wait is counted, but is in no profile.
-    StackLost = 10,
+    StackLost = 9,
     /// More threads than can be kept. Their waits for a CPU are not counted.
-    TasksFull = 11,
+    TasksFull = 10,
     /// A request of a server whose struct layouts are not known. Not counted.
-    LayoutUnknown = 12,
+    LayoutUnknown = 11,
     /// A wait outlasted the time for which the probes were attached, and the process's memory could not be read to see it end.
     /// Not counted.
-    WaitUnreadable = 13,
+    WaitUnreadable = 12,
     /// A wait outlasted the time for which the probes were attached, and went on for so long that it is followed no more. Not
     /// counted.
-    WaitTooLong = 14,
+    WaitTooLong = 13,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 14] = [
         Self::NoStart,
         Self::InFlightFull,
-        Self::SeriesFull,
         Self::Unreadable,
         Self::PanicsFull,
         Self::RouteOverflow,
@@ -63,7 +60,6 @@ impl Reason {
         match self {
             Self::NoStart => "start_not_seen",
             Self::InFlightFull => "in_flight_map_full",
-            Self::SeriesFull => "series_map_full",
             Self::Unreadable => "memory_unreadable",
             Self::PanicsFull => "panics_map_full",
             Self::RouteOverflow => "route_limit",

@@ -26,8 +26,10 @@ pub struct TargetConfig {
     pub id: u32,
     /// Most distinct routes; past it requests are counted under the overflow route.
     pub max_routes: u32,
+    /// Most series; past it, requests are counted in the overflow series.
+    pub max_series: u32,
     /// Bytes of read-only memory from `literals_from` on.
-    pub literals_len: u32,
+    pub literals_len: u64,
     /// Where the executable's own read-only memory begins, in which string literals are: nothing else ever has an address in it.
     pub literals_from: u64,
     /// `runtime.g.goid`.
@@ -122,4 +124,4 @@ impl Http2Offsets {
     };
 }
 
-const _: () = assert!(size_of::<TargetConfig>() == 24 + 9 * 2 + 2 * 12 + 3 * 2);
+const _: () = assert!(size_of::<TargetConfig>() == 32 + 9 * 2 + 2 * 12 + 3 * 2);

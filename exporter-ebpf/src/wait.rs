@@ -88,7 +88,7 @@ pub struct WaitKey {
 pub struct WaitValue {
     /// Waits by bucket of [`BOUNDS_NS`], not cumulative.
     pub buckets: [u64; BUCKETS],
-    /// Sum of durations in nanoseconds.
+    /// Sum of durations in nanoseconds; see [`crate::histogram::grows`].
     pub sum_ns: u64,
 }
 
@@ -226,7 +226,7 @@ pub struct BlockedAtKey {
 pub struct BlockedAt {
     /// Waits that ended.
     pub count: u64,
-    /// How long they were, nanoseconds.
+    /// How long they were, nanoseconds; see [`crate::histogram::grows`].
     pub sum_ns: u64,
 }
 

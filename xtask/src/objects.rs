@@ -32,7 +32,7 @@ const HELPERS: [(u32, &str); 10] = [
 ];
 
 /// The types of maps that programs may use (include/uapi/linux/bpf.h: `enum bpf_map_type`): none has values per CPU.
-const MAPS: [(u32, &str); 3] = [(1, "hash"), (2, "array"), (27, "ringbuf")];
+const MAPS: [(u32, &str); 4] = [(1, "hash"), (2, "array"), (9, "LRU hash"), (27, "ringbuf")];
 
 /// Where maps are defined, each by a `struct bpf_map_def` that begins with the type.
 const MAP_SECTION: &str = "maps";

@@ -9,7 +9,7 @@ use exporter_ebpf::{
 };
 
 use super::{
-    maps::{add, lost},
+    maps::{add, add_time, lost},
     regs::Regs,
     stack::stack,
     watch::{BLOCKED_AT, PARKED, waited, watched},
@@ -85,7 +85,7 @@ fn blocked_at(target: u32, parked: &Parked, duration_ns: u64) {
         // SAFETY: from a map look-up.
         Some(value) => unsafe {
             add(&raw mut (*value).count, 1);
-            add(&raw mut (*value).sum_ns, duration_ns);
+            add_time(&raw mut (*value).sum_ns, duration_ns);
         },
         None => lost(target, Reason::StackLost),
     }

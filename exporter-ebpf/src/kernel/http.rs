@@ -9,18 +9,17 @@ use aya_ebpf::{
 };
 use exporter_ebpf::{
     event,
-    histogram::bucket,
-    http::{InFlight, PanicKey, Panicked, SeriesKey, SeriesValue, XNET, XNET_CALLED, goroutine_key, route_kind},
+    http::{InFlight, PanicKey, Panicked, XNET, XNET_CALLED, goroutine_key, status_code},
     loss::Reason,
     method,
     target::{Http2Offsets, NONE, TargetConfig, at_check, target_slot},
 };
 
 use super::{
-    maps::{BPF_NOEXIST, INFLIGHT, PANICS, SERIES, TARGET_SLOTS, TARGETS, add, lost, tell},
+    maps::{BPF_NOEXIST, INFLIGHT, PANICS, REFUSED, SERIES, TARGET_SLOTS, TARGETS, lost, tell_once},
     memory::{read, zero},
     regs::Regs,
-    series::{new_route, same_word, series},
+    series::{admit, count, new_route, record, same_word, series},
 };
 
 super::programs! {
@@ -92,18 +91,43 @@ fn start(ctx: &ProbeContext, probe: u16, writer: usize, request: usize, outer: u
     let start_ns = unsafe { bpf_ktime_get_ns() };
     let entry = InFlight { start_ns, writer: regs.arg(writer), request: regs.arg(request), routed: zero(), outer };
     let Some(slot) = INFLIGHT.get_ptr_mut(&key) else {
-        if INFLIGHT.insert(&key, &entry, BPF_NOEXIST).is_err() {
-            lost(target.id, Reason::InFlightFull);
-        }
-        return;
+        return start_first(target, key, &entry);
     };
-    // SAFETY: from a look-up just above. Only this goroutine's own probes write its entry, and it is in this one; user space
-    // removes entries that have been idle for a minute (see InFlight).
+    // SAFETY: from a look-up just above. Only this goroutine's own probes write its entry, and it is in this one. User space
+    // removes idle entries: should it remove this one now, the request is told as lost at its end, as is that of a goroutine
+    // that is given the entry's memory in the same moment.
     let slot = unsafe { &mut *slot };
     if slot.writer == 0 {
         *slot = entry;
     } else {
         start_again(key, slot, &entry);
+    }
+}
+
+/// The goroutine has no entry yet.
+#[inline(never)]
+fn start_first(target: &TargetConfig, key: u64, entry: &InFlight) {
+    if entry.outer == 0 && target.xnet.writer_rws != NONE {
+        // SAFETY: copied before it is compared.
+        let outer = unsafe { REFUSED.get(&key) }.copied();
+        if outer == Some(entry.writer) {
+            // x/net's runHandler was refused for the same request.
+            return;
+        }
+    }
+    if INFLIGHT.insert(&key, entry, BPF_NOEXIST).is_err() {
+        lost(target.id, Reason::InFlightFull);
+        let outer = if entry.outer == 0 { 0 } else { entry.writer };
+        let _ = REFUSED.insert(&key, &outer, 0);
+        tell_once(event::IN_FLIGHT_FULL, target.pid);
+    }
+}
+
+/// A request ended whose start is not in the map.
+#[inline(never)]
+fn no_start(target: &TargetConfig, g: u64) {
+    if REFUSED.remove(&goroutine_key(target.id, g)).is_err() {
+        lost(target.id, Reason::NoStart);
     }
 }
 
@@ -153,7 +177,7 @@ fn take(target: &TargetConfig, g: u64, writer: u64) -> Option<InFlight> {
 fn http1_end_at(ctx: &ProbeContext) {
     let Some((target, regs)) = called(ctx, at_check::HTTP1_END) else { return };
     let writer = regs.arg(0);
-    let Some(entry) = take(target, regs.g(), writer) else { return lost(target.id, Reason::NoStart) };
+    let Some(entry) = take(target, regs.g(), writer) else { return no_start(target, regs.g()) };
     let status = word(writer, target.response_status);
     end(ctx, target, &entry, http1_request(target, &entry), status, 200);
 }
@@ -181,7 +205,7 @@ struct Subject {
 fn http2_end_at(ctx: &ProbeContext, probe: u16, server: impl Fn(&TargetConfig) -> &Http2Offsets) {
     let Some((target, regs)) = called(ctx, probe) else { return };
     let writer = regs.arg(0);
-    let Some(entry) = take(target, regs.g(), writer) else { return lost(target.id, Reason::NoStart) };
+    let Some(entry) = take(target, regs.g(), writer) else { return no_start(target, regs.g()) };
     if server(target).writer_rws == NONE {
         return lost(target.id, Reason::LayoutUnknown);
     }
@@ -238,7 +262,10 @@ fn hijack_at(ctx: &ProbeContext) {
     let Some(target) = target(pid()) else { return };
     let regs = Regs::of(ctx);
     let writer = regs.arg(0);
-    let Some(entry) = take(target, regs.g(), writer) else { return };
+    let Some(entry) = take(target, regs.g(), writer) else {
+        let _ = REFUSED.remove(&goroutine_key(target.id, regs.g()));
+        return;
+    };
     let status = word(writer, target.response_status);
     end(ctx, target, &entry, http1_request(target, &entry), status, 101);
 }
@@ -282,6 +309,8 @@ fn panic_at(ctx: &ProbeContext) {
     let (mut series, route) = series(target, subject.address, subject.method, status_code(status, 500));
     if SERIES.get_ptr(&series).is_none() {
         new_route(ctx, target, &mut series, &route);
+        // Here, so that whoever settles the request need not know of limits.
+        admit(&mut series, target.max_series);
     }
     let panicked = Panicked {
         series,
@@ -290,16 +319,16 @@ fn panic_at(ctx: &ProbeContext) {
         pid,
         reserved: 0,
     };
-    if PANICS.insert(&PanicKey { goroutine: key, start_ns: entry.start_ns }, &panicked, 0).is_err() {
+    let key = PanicKey { goroutine: key, start_ns: entry.start_ns };
+    if let Some(earlier) = PANICS.get_ptr_mut(&key) {
+        // The request has recovered from another panic, of which user space knows.
+        // SAFETY: from a look-up just above. User space removes an entry only once its goroutine writes it no more.
+        unsafe { *earlier = panicked };
+    } else if PANICS.insert(&key, &panicked, BPF_NOEXIST).is_ok() {
+        tell_once(event::PANIC, pid);
+    } else {
         lost(target.id, Reason::PanicsFull);
     }
-    tell(event::PANIC, pid);
-}
-
-/// Nothing written is `unwritten`: 200 at a normal end (net/http/server.go: finishRequest).
-#[inline(always)]
-fn status_code(status: u64, unwritten: u16) -> u16 {
-    if status == 0 || status > 999 { unwritten } else { status as u16 }
 }
 
 #[inline(always)]
@@ -322,47 +351,6 @@ fn end(ctx: &ProbeContext, target: &TargetConfig, entry: &InFlight, subject: Sub
         return;
     }
     new_route(ctx, target, &mut series, &route);
+    admit(&mut series, target.max_series);
     count(&series, duration_ns);
-}
-
-/// Counts one request.
-#[inline(always)]
-fn count(key: &SeriesKey, duration_ns: u64) {
-    if let Some(value) = SERIES.get_ptr_mut(key) {
-        record(value, duration_ns);
-    } else {
-        count_first(key, duration_ns);
-    }
-}
-
-#[inline(always)]
-fn record(value: *mut SeriesValue, duration_ns: u64) {
-    let index = bucket(duration_ns);
-    // SAFETY: from a map look-up; `bucket` never exceeds the array, and the mask shows it to the verifier: with 32 slots the
-    // access would pass the end, so it is compared as well.
-    unsafe {
-        if index < exporter_ebpf::histogram::BUCKETS {
-            add((&raw mut (*value).buckets).cast::<u64>().add(index), 1);
-        }
-        add(&raw mut (*value).sum_ns, duration_ns);
-    }
-}
-
-#[inline(never)]
-fn count_first(key: &SeriesKey, duration_ns: u64) {
-    let _ = SERIES.insert(key, &SeriesValue::ZERO, BPF_NOEXIST);
-    if let Some(value) = SERIES.get_ptr_mut(key) {
-        record(value, duration_ns);
-        return;
-    }
-    let overflow =
-        SeriesKey { route: 0, target: key.target, status: 0, method: 0, route_kind: route_kind::SERIES_OVERFLOW };
-    let _ = SERIES.insert(&overflow, &SeriesValue::ZERO, BPF_NOEXIST);
-    match SERIES.get_ptr_mut(&overflow) {
-        Some(value) => {
-            record(value, duration_ns);
-            lost(key.target, Reason::SeriesOverflow);
-        }
-        None => lost(key.target, Reason::SeriesFull),
-    }
 }

@@ -2,13 +2,14 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, RingBuf},
+    maps::{Array, HashMap, LruHashMap, RingBuf},
 };
 use exporter_ebpf::{
-    event::{Event, RING_BYTES},
+    event::{Event, KINDS, RING_BYTES},
+    histogram::grows,
     http::{
-        InFlight, MAX_IN_FLIGHT, MAX_PANICS, MAX_ROUTES, MAX_SERIES, PanicKey, Panicked, RouteKey, RouteText,
-        SeriesKey, SeriesValue,
+        HttpState, InFlight, MAX_IN_FLIGHT, MAX_PANICS, MAX_REFUSED, MAX_ROUTES, MAX_SERIES, PanicKey, Panicked,
+        RouteKey, RouteText, SeriesKey, SeriesValue,
     },
     loss::{LostKey, MAX_LOST, Reason},
     target::{MAX_TARGETS, TARGET_SLOTS as SLOTS, TargetConfig},
@@ -27,6 +28,11 @@ pub(crate) static TARGET_SLOTS: Array<TargetConfig> = Array::with_max_entries(SL
 #[map]
 pub(crate) static INFLIGHT: HashMap<u64, InFlight> = HashMap::with_max_entries(MAX_IN_FLIGHT, 0);
 
+/// Goroutines whose request `INFLIGHT` refused: told of at its start, it is not told of again at its end. The value is the
+/// response writer where x/net's `runHandler` was refused, otherwise 0. The oldest give way.
+#[map]
+pub(crate) static REFUSED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(MAX_REFUSED, 0);
+
 /// Requests whose goroutine panicked, until they end after all or the goroutine is gone.
 #[map]
 pub(crate) static PANICS: HashMap<PanicKey, Panicked> = HashMap::with_max_entries(MAX_PANICS, 0);
@@ -39,13 +45,17 @@ pub(crate) static SERIES: HashMap<SeriesKey, SeriesValue> = HashMap::with_max_en
 #[map]
 pub(crate) static ROUTES: HashMap<RouteKey, RouteText> = HashMap::with_max_entries(MAX_ROUTES, 0);
 
-/// How many routes each target has, by target id.
+/// What is kept of each target beside, by its id.
 #[map]
-pub(crate) static ROUTE_COUNT: HashMap<u32, u64> = HashMap::with_max_entries(MAX_TARGETS, 0);
+pub(crate) static HTTP_STATES: Array<HttpState> = Array::with_max_entries(MAX_TARGETS + 1, 0);
 
 /// What could not be counted.
 #[map]
 pub(crate) static LOST: HashMap<LostKey, u64> = HashMap::with_max_entries(MAX_LOST, 0);
+
+/// By kind of event: 1 from telling of it until user space looks; see [`tell_once`].
+#[map]
+pub(crate) static PENDING: Array<u32> = Array::with_max_entries(KINDS, 0);
 
 /// Rare events.
 #[map]
@@ -77,12 +87,39 @@ pub(crate) fn add(counter: *mut u64, amount: u64) {
     }
 }
 
-/// Tells user space. Lost events are counted; the scan of /proc is the net beneath.
+/// Adds a duration to a sum of them in a map's value, unless that has come to its end.
 #[inline(always)]
-pub(crate) fn tell(kind: u32, pid: u32) {
+pub(crate) fn add_time(sum_ns: *mut u64, duration_ns: u64) {
+    // SAFETY: as in `add`.
+    if grows(unsafe { *sum_ns }) {
+        add(sum_ns, duration_ns);
+    }
+}
+
+/// Tells user space, and returns whether there was room. Lost events are counted; the scan of /proc is the net beneath.
+#[inline(always)]
+pub(crate) fn tell(kind: u32, pid: u32) -> bool {
     // SAFETY: no preconditions.
     let at_ns = unsafe { aya_ebpf::helpers::bpf_ktime_get_ns() };
-    if EVENTS.output::<Event>(&Event { kind, pid, at_ns }, 0).is_err() {
+    let told = EVENTS.output::<Event>(&Event { kind, pid, at_ns }, 0).is_ok();
+    if !told {
         lost(0, Reason::EventRing);
+    }
+    told
+}
+
+/// Tells user space of what a program could make happen any number of times a second: not again before it has looked.
+#[inline(never)]
+pub(crate) fn tell_once(kind: u32, pid: u32) {
+    let Some(pending) = PENDING.get_ptr_mut(kind) else { return };
+    // SAFETY: from a map look-up; a word is read and written whole. Two CPUs that see 0 at one time tell twice.
+    unsafe {
+        if *pending != 0 {
+            return;
+        }
+        *pending = 1;
+        if !tell(kind, pid) {
+            *pending = 0;
+        }
     }
 }

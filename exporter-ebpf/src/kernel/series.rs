@@ -1,12 +1,13 @@
-//! The series that a request belongs to: its method and route, read from the program's own structs. Knows nothing of when a
-//! request begins or ends.
+//! The series that a request belongs to: its method and route, read from the program's own structs, and the counts that it
+//! adds to. Knows nothing of when a request begins or ends.
 
 use core::mem::MaybeUninit;
 
 use aya_ebpf::programs::ProbeContext;
 use aya_log_ebpf::debug;
 use exporter_ebpf::{
-    http::{ROUTE_TEXT, RouteKey, RouteText, SeriesKey, route_kind},
+    histogram::{BUCKETS, bucket},
+    http::{ROUTE_TEXT, RouteKey, RouteText, SeriesKey, SeriesValue, route_kind},
     loss::Reason,
     method,
     route::{Folder, MAX_PATH},
@@ -14,7 +15,7 @@ use exporter_ebpf::{
 };
 
 use super::{
-    maps::{BPF_NOEXIST, ROUTE_COUNT, ROUTES, add, lost},
+    maps::{BPF_NOEXIST, HTTP_STATES, ROUTES, SERIES, add, add_time, lost},
     memory::{GoString, read, read_bytes},
 };
 
@@ -94,7 +95,7 @@ pub(super) fn series(target: &TargetConfig, address: u64, method: u64, status: u
 /// Finds the route and where its text is.
 #[inline(always)]
 fn route(target: &TargetConfig, series: &mut SeriesKey, request: &Request) -> Route {
-    let literal = request.pattern.ptr.wrapping_sub(target.literals_from) < u64::from(target.literals_len);
+    let literal = request.pattern.ptr.wrapping_sub(target.literals_from) < target.literals_len;
     if request.pat != 0 && request.pattern.len != 0 && literal {
         // The text is the pattern's own: new_route() verifies this when the series is first seen. One that was made at run time
         // is freed with its mux, and its address is given to another: it is known by its text.
@@ -233,10 +234,8 @@ fn insert_route(ctx: &ProbeContext, target: &TargetConfig, series: &mut SeriesKe
         series.route_kind = route_kind::NONE;
         return;
     }
-    if ROUTE_COUNT.get_ptr(&target.id).is_none() {
-        let _ = ROUTE_COUNT.insert(&target.id, &0, BPF_NOEXIST);
-    }
-    let count = ROUTE_COUNT.get_ptr_mut(&target.id);
+    // SAFETY: from a map look-up.
+    let count = HTTP_STATES.get_ptr_mut(target.id).map(|state| unsafe { &raw mut (*state).routes });
     // SAFETY: from a look-up just above; a race lets a few routes more in than the limit, as many as there are CPUs at most.
     let room = count.is_some_and(|count| unsafe { *count } < u64::from(target.max_routes));
     let mut route = RouteText { len: text.len as u32, read: 0, text: [0; ROUTE_TEXT] };
@@ -258,6 +257,53 @@ fn insert_route(ctx: &ProbeContext, target: &TargetConfig, series: &mut SeriesKe
     series.route = 0;
     series.route_kind = route_kind::OVERFLOW;
     lost(target.id, Reason::RouteOverflow);
+}
+
+/// Makes sure that a series has its entry. Past the target's limit, or that of all, it becomes the target's overflow series.
+#[inline(never)]
+pub(super) fn admit(series: &mut SeriesKey, max_series: u32) {
+    if SERIES.get_ptr(series).is_some() {
+        return;
+    }
+    if let Some(state) = HTTP_STATES.get_ptr_mut(series.target) {
+        // SAFETY: from a look-up just above; a race lets a few series more in than the limit, as many as there are CPUs at most.
+        unsafe {
+            if (*state).series < u64::from(max_series) && SERIES.insert(series, &SeriesValue::ZERO, BPF_NOEXIST).is_ok()
+            {
+                add(&raw mut (*state).series, 1);
+                return;
+            }
+        }
+    }
+    // Another CPU may have been first.
+    if SERIES.get_ptr(series).is_none() {
+        *series = SeriesKey::overflow(series.target);
+    }
+}
+
+/// Counts one request of a series that was admitted.
+#[inline(never)]
+pub(super) fn count(key: &SeriesKey, duration_ns: u64) {
+    if let Some(value) = SERIES.get_ptr_mut(key) {
+        record(value, duration_ns);
+    } else if let Some(state) = HTTP_STATES.get_ptr_mut(key.target) {
+        // SAFETY: from a look-up just above.
+        record(unsafe { &raw mut (*state).overflow }, duration_ns);
+        lost(key.target, Reason::SeriesOverflow);
+    }
+}
+
+#[inline(always)]
+pub(super) fn record(value: *mut SeriesValue, duration_ns: u64) {
+    let index = bucket(duration_ns);
+    // SAFETY: from a map look-up; `bucket` never exceeds the array, and the mask shows it to the verifier: with 32 slots the
+    // access would pass the end, so it is compared as well.
+    unsafe {
+        if index < BUCKETS {
+            add((&raw mut (*value).buckets).cast::<u64>().add(index), 1);
+        }
+        add_time(&raw mut (*value).sum_ns, duration_ns);
+    }
 }
 
 const _: () = assert!(ROUTE_TEXT == MAX_PATH + 1, "both buffers are read with one mask");

@@ -14,7 +14,7 @@ use exporter_ebpf::{
     },
 };
 
-use super::maps::{add, lost};
+use super::maps::{add, add_time, lost};
 
 /// Watched processes, by process id.
 #[map]
@@ -77,7 +77,7 @@ fn record(value: *mut WaitValue, duration_ns: u64) {
         if index < BUCKETS {
             add((&raw mut (*value).buckets).cast::<u64>().add(index), 1);
         }
-        add(&raw mut (*value).sum_ns, duration_ns);
+        add_time(&raw mut (*value).sum_ns, duration_ns);
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::{collections::hash_map::Entry, sync::Arc};
 
+use exporter_ebpf::http::series_of_one;
 use tracing::{info, warn};
 
 use super::{
@@ -27,7 +28,7 @@ pub(super) struct Inspected {
     /// See [`exporter_ebpf::wait::Watch::last_gc`].
     last_gc: u64,
     /// See [`exporter_ebpf::target::TargetConfig::literals_from`].
-    literals: (u64, u32),
+    literals: (u64, u64),
     /// Whether it holds for every process of the file, and not just for this attempt.
     of_file: bool,
 }
@@ -98,6 +99,7 @@ impl Agent {
         config.id = outcome.id;
         (config.literals_from, config.literals_len) = outcome.literals;
         config.max_routes = super::pods::max_routes(target, self.inner.config.max_routes);
+        config.max_series = series_of_one(self.inner.config.max_series);
         target.inspection = Some(inspection.clone());
         let told = if target.features.has(Measure::Http) {
             let targets = &self.inner.kernel.maps().targets;

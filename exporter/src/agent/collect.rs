@@ -2,21 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fs,
-    io::{self, IoSliceMut},
+    fs, io,
     sync::{PoisonError, atomic::Ordering},
     time::Instant,
 };
 
-use exporter_ebpf::{
-    histogram::bucket,
-    http::{Panicked, SeriesValue, goroutine_key_g, goroutine_key_target},
-    loss::Reason,
-};
-use nix::{
-    sys::uio::{RemoteIoVec, process_vm_readv},
-    unistd::Pid,
-};
+use exporter_ebpf::{http::goroutine_key_target, loss::Reason};
 
 use super::{
     Agent, Inner,
@@ -40,7 +31,6 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
     };
     let mut guard = agent.state();
     let state = &mut *guard;
-    settle(&inner.kernel, state);
 
     let leaders = state.leaders();
     let (http, wants_mux) = super::series::collect(maps, state, inner.config.max_routes, &leaders, &mut usage);
@@ -120,6 +110,11 @@ fn lost(maps: &Maps, state: &State, leaders: &HashMap<u32, u32>) -> Vec<Lost> {
         }
     });
     let Ok(mut counts) = counts else { return Vec::new() };
+    for (target, count) in super::series::past_the_limit(state) {
+        if let Some(leader) = leaders.get(&target) {
+            *counts.entry((*leader, Reason::SeriesOverflow as u32)).or_default() += count;
+        }
+    }
     for leader in leaders.values().collect::<BTreeSet<_>>() {
         let Some(retired) = state.targets.get(leader).and_then(|target| state.retired.get(&target.labels)) else {
             continue;
@@ -212,45 +207,6 @@ fn in_flight(kernel: &Kernel, state: &mut State) -> io::Result<(HashMap<u32, u64
     })?;
     state.settled_requests = still_settled;
     Ok((active, entries))
-}
-
-/// Counts panicked requests whose goroutine is gone: it will not come to a normal end any more. Of this and the kernel's own
-/// settling, whoever removes the entry counts it.
-pub(super) fn settle(kernel: &Kernel, state: &mut State) {
-    let maps = kernel.maps();
-    // Where it cannot be read, they wait for the next time.
-    let waiting = maps.panics.read(|all: &mut Vec<_>, key, panicked| all.push((*key, *panicked)));
-    for (key, panicked) in waiting.unwrap_or_default() {
-        if maps.in_flight.get(&key.goroutine).is_none_or(|entry| entry.writer == 0 || entry.start_ns != key.start_ns) {
-            // Recovered by middleware: the request ended normally and was counted.
-            maps.panics.remove(&key);
-        } else if is_over(state, key.goroutine, &panicked) && maps.panics.remove(&key) {
-            state.settled_requests.insert(key.goroutine, key.start_ns);
-            let value = state.settled.entry(panicked.series).or_insert(SeriesValue::ZERO);
-            value.buckets[bucket(panicked.duration_ns)] += 1;
-            value.sum_ns = value.sum_ns.saturating_add(panicked.duration_ns);
-        }
-    }
-}
-
-/// Whether the goroutine that panicked is gone: its g is dead (6) or idle (0), serves as another goroutine, or cannot be read
-/// any more (runtime/runtime2.go; the upper bit 0x1000 of a status is the garbage collector's).
-fn is_over(state: &State, key: u64, panicked: &Panicked) -> bool {
-    let inspection = state.targets.get(&goroutine_key_target(key)).and_then(|target| target.inspection.as_deref());
-    let Some(inspection) = inspection else { return false };
-    let g = goroutine_key_g(key);
-    let goid = read_u64(panicked.pid, g + u64::from(inspection.config.g_goid));
-    let status = read_u64(panicked.pid, g + u64::from(inspection.g_status)).map(|word| word as u32 & !0x1000);
-    goid != Some(panicked.goid) || matches!(status, Some(0 | 6))
-}
-
-/// A word of a process's memory; none where it cannot be read.
-fn read_u64(pid: u32, address: u64) -> Option<u64> {
-    let mut word = [0; 8];
-    let remote = RemoteIoVec { base: usize::try_from(address).ok()?, len: word.len() };
-    let pid = Pid::from_raw(i32::try_from(pid).ok()?);
-    let read = process_vm_readv(pid, &mut [IoSliceMut::new(&mut word)], &[remote]).ok()?;
-    (read == 8).then(|| u64::from_ne_bytes(word))
 }
 
 /// CPU seconds and resident bytes of this process.

@@ -1,7 +1,7 @@
 //! Finding processes, and noticing that they are gone.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     path::Path,
     sync::{Arc, PoisonError},
     time::{Instant, SystemTime},
@@ -67,29 +67,6 @@ impl Agent {
             self.look_for_replaced();
             self.try_failed_again();
         }
-    }
-
-    /// When the map of requests in flight is half full, removes entries whose goroutine has served nothing since the last full
-    /// scan. Should it start a request in that very moment, the request is not counted, and is told as lost at its end.
-    fn forget_idle(&self) {
-        let in_flight = &self.inner.kernel.maps().in_flight;
-        let seen = in_flight.read(|(entries, idle): &mut (u64, HashMap<u64, u64>), key, entry| {
-            *entries += 1;
-            if entry.writer == 0 {
-                idle.insert(*key, entry.start_ns);
-            }
-        });
-        let Ok((entries, idle)) = seen else { return };
-        let mut state = self.state();
-        if entries * 2 < in_flight.capacity() {
-            state.idle = HashMap::new();
-            return;
-        }
-        let still = idle.iter().filter(|(key, start)| state.idle.get(key) == Some(start));
-        for (key, _) in still {
-            in_flight.remove(key);
-        }
-        state.idle = idle;
     }
 
     /// Begins anew with targets that could not be attached to, ever less often: the limit that they ran into may be gone.

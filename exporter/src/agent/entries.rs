@@ -4,7 +4,7 @@
 use std::{collections::HashSet, io};
 
 use exporter_ebpf::{
-    http::{PanicKey, RouteKey, SeriesKey, goroutine_key_target},
+    http::{HttpState, PanicKey, RouteKey, SeriesKey, goroutine_key_target},
     loss::LostKey,
     wait::{BlockedAtKey, WaitKey, WatchState},
 };
@@ -14,6 +14,7 @@ use crate::kernel::Maps;
 pub(super) struct Entries<'t> {
     targets: &'t HashSet<u32>,
     in_flight: Vec<u64>,
+    refused: Vec<u64>,
     panics: Vec<PanicKey>,
     series: Vec<SeriesKey>,
     routes: Vec<RouteKey>,
@@ -36,6 +37,7 @@ impl<'t> Entries<'t> {
         Ok(Self {
             targets,
             in_flight: maps.in_flight.keys(|key| targets.contains(&goroutine_key_target(*key)))?,
+            refused: maps.refused.keys(|key| targets.contains(&goroutine_key_target(*key)))?,
             panics: maps.panics.keys(|key| targets.contains(&goroutine_key_target(key.goroutine)))?,
             series: maps.series.keys(|key| targets.contains(&key.target))?,
             routes: maps.routes.keys(|key| targets.contains(&key.target))?,
@@ -49,6 +51,7 @@ impl<'t> Entries<'t> {
 
     pub(super) fn remove(self, maps: &Maps) {
         maps.in_flight.remove_all(&self.in_flight);
+        maps.refused.remove_all(&self.refused);
         maps.panics.remove_all(&self.panics);
         maps.series.remove_all(&self.series);
         maps.routes.remove_all(&self.routes);
@@ -59,9 +62,9 @@ impl<'t> Entries<'t> {
         maps.waits.remove_all(&waits.unwrap_or(self.waits));
         maps.blocked_at.remove_all(&self.blocked_at);
         maps.lost.remove_all(&self.lost);
-        maps.route_count.remove_all(self.targets);
         for id in self.targets {
             // The number comes again.
+            let _ = maps.http_states.set(*id, &HttpState::ZERO);
             let _ = maps.watch_states.set(*id, &WatchState::default());
         }
     }

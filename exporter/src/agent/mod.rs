@@ -7,8 +7,10 @@ mod collect;
 mod discovery;
 mod entries;
 mod gone;
+mod in_flight;
 mod leftovers;
 mod links;
+mod panics;
 mod patience;
 mod pods;
 mod profile;
@@ -40,7 +42,7 @@ use std::{
 
 use exporter_ebpf::event;
 use tokio::{
-    sync::{OnceCell, Semaphore, mpsc},
+    sync::{Notify, OnceCell, Semaphore, mpsc},
     time::MissedTickBehavior,
 };
 use tracing::{debug, warn};
@@ -65,8 +67,6 @@ const PORT_LOOKS: [Duration; 4] =
 const ROUNDS_OF_A_FULL_SCAN: u64 = 15;
 /// How long after an exit event the process should be gone from /proc.
 const EXIT_LOOK: Duration = Duration::from_millis(50);
-/// How long after a panic its goroutine should be gone.
-const PANIC_LOOK: Duration = Duration::from_millis(100);
 /// Executables read, and probes attached, at one time: a thread for each of 250 targets that come at once would be done no
 /// sooner, and cost memory.
 const TURNS: usize = 32;
@@ -83,8 +83,6 @@ enum Message {
     Verify(u32),
     /// They are not.
     Regroup(u32),
-    /// Settle panicked requests.
-    Settle,
     /// A process's executable was read.
     Inspected(Box<attachment::Inspected>),
     /// Probes were attached, or could not be.
@@ -127,6 +125,8 @@ struct Inner {
     exec_events: AtomicU64,
     exit_events: AtomicU64,
     panic_events: AtomicU64,
+    /// Wakes what settles panicked requests.
+    panicked: Notify,
 }
 
 impl Agent {
@@ -158,6 +158,7 @@ impl Agent {
             exec_events: AtomicU64::new(0),
             exit_events: AtomicU64::new(0),
             panic_events: AtomicU64::new(0),
+            panicked: Notify::new(),
         };
         (Self { inner: Arc::new(inner) }, Inbox(inbox))
     }
@@ -170,6 +171,7 @@ impl Agent {
         scan.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut looks = tokio::time::interval(quiet::LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.settle_panics();
         let mut rounds: u64 = 0;
         loop {
             tokio::select! {
@@ -283,8 +285,9 @@ impl Agent {
             }
             event::PANIC => {
                 self.inner.panic_events.fetch_add(1, Ordering::Relaxed);
-                self.later(PANIC_LOOK, Message::Settle);
+                self.inner.panicked.notify_one();
             }
+            event::IN_FLIGHT_FULL => self.make_room_at_once(),
             other => warn!(kind = other, "unknown event from the kernel side"),
         }
     }
@@ -296,10 +299,6 @@ impl Agent {
             Message::Regroup(id) => self.regroup(id),
             Message::Place(pid) => self.place_again(pid),
             Message::Containers(containers) => self.containers_changed(&containers),
-            Message::Settle => {
-                let mut state = self.state();
-                collect::settle(&self.inner.kernel, &mut state);
-            }
             Message::Inspected(outcome) => self.inspected(*outcome),
             Message::Attached(outcome) => self.attached(*outcome),
         }

@@ -9,6 +9,7 @@ use std::{
 
 use exporter_ebpf::{
     http::SeriesValue,
+    loss::Reason,
     wait::{WaitValue, WatchState},
 };
 
@@ -64,12 +65,8 @@ impl State {
         if of_pods.is_empty() {
             return Ok(());
         }
-        let mut series = maps.series.read(|all: &mut Vec<_>, key, value| {
-            if of_pods.contains_key(&key.target) {
-                all.push((*key, *value));
-            }
-        })?;
-        let lost = maps.lost.read(|all: &mut Vec<_>, key, count| {
+        let (series, _) = super::series::counted(maps, self, |id| of_pods.contains_key(&id))?;
+        let mut lost = maps.lost.read(|all: &mut Vec<_>, key, count| {
             if let Some(whose) = of_pods.get(&key.target) {
                 all.push((whose, key.reason, *count));
             }
@@ -80,9 +77,6 @@ impl State {
             .iter()
             .map(|(id, whose)| Ok((id, whose, maps.watch_states.get(*id).ok_or_else(unreadable)?)))
             .collect::<io::Result<_>>()?;
-        series.extend(
-            self.settled.iter().filter(|(key, _)| of_pods.contains_key(&key.target)).map(|(key, value)| (*key, *value)),
-        );
         for (key, value) in series {
             let route = self.route_label(&key, maps, max_routes);
             let (labels, uid) = &of_pods[&key.target];
@@ -108,6 +102,10 @@ impl State {
             let functions = functions.iter().map(|(name, seconds)| (name.as_str(), *seconds));
             add_functions(&mut retired.blocked_functions, functions);
         }
+        let past_the_limit = super::series::past_the_limit(self);
+        lost.extend(
+            past_the_limit.filter_map(|(id, count)| Some((of_pods.get(&id)?, Reason::SeriesOverflow as u32, count))),
+        );
         for ((labels, uid), reason, count) in lost {
             *self.retired_of(labels, uid).lost.entry(reason).or_default() += count;
         }

@@ -39,11 +39,9 @@ pub(super) fn collect(
     leaders: &HashMap<u32, u32>,
     usage: &mut Vec<Usage>,
 ) -> (Vec<HttpSeries>, Vec<u32>) {
-    let raw: io::Result<Vec<(SeriesKey, SeriesValue)>> =
-        maps.series.read(|all: &mut Vec<_>, key, value| all.push((*key, *value)));
-    usage.push(maps.series.usage(raw.as_ref().ok().map(|raw| raw.len() as u64)));
-    let Ok(mut raw) = raw else { return (Vec::new(), Vec::new()) };
-    raw.extend(state.settled.iter().map(|(key, value)| (*key, *value)));
+    let counted = counted(maps, state, |_| true);
+    usage.push(maps.series.usage(counted.as_ref().ok().map(|(_, entries)| *entries)));
+    let Ok((raw, _)) = counted else { return (Vec::new(), Vec::new()) };
     let mut merged = Merged::default();
     let mut wants_mux = Vec::new();
     for (key, value) in &raw {
@@ -69,6 +67,37 @@ pub(super) fn collect(
         Some(HttpSeries { target: state.targets.get(&id)?.labels.clone(), method, status, route, value })
     });
     (series.collect(), wants_mux)
+}
+
+/// Every series of these targets that has counted something, wherever it is: in the kernel's map, in a target's overflow series, or
+/// in user space; and how many entries the kernel's map has. A key can come twice.
+///
+/// # Errors
+/// The kernel's map cannot be read.
+pub(super) fn counted(
+    maps: &Maps,
+    state: &State,
+    of: impl Fn(u32) -> bool,
+) -> io::Result<(Vec<(SeriesKey, SeriesValue)>, u64)> {
+    // The kernel side makes an entry at a panic; the request may end otherwise.
+    let counts = |key: &SeriesKey, value: &SeriesValue| of(key.target) && value.count() != 0;
+    let (mut series, entries) = maps.series.read(|(all, entries): &mut (Vec<_>, u64), key, value| {
+        *entries += 1;
+        if counts(key, value) {
+            all.push((*key, *value));
+        }
+    })?;
+    let kept = |id: &u32| Some((SeriesKey::overflow(*id), maps.http_states.get(*id)?.overflow));
+    series.extend(state.targets.keys().filter_map(kept).filter(|(key, value)| counts(key, value)));
+    let settled = state.settled.iter().map(|(key, value)| (*key, *value));
+    series.extend(settled.filter(|(key, value)| counts(key, value)));
+    Ok((series, entries))
+}
+
+/// Requests that user space has counted in overflow series, by target. The kernel side tells of its own.
+pub(super) fn past_the_limit(state: &State) -> impl Iterator<Item = (u32, u64)> {
+    let overflow = state.settled.iter().filter(|(key, _)| key.route_kind == route_kind::SERIES_OVERFLOW);
+    overflow.map(|(key, value)| (key.target, value.count()))
 }
 
 #[cfg(test)]

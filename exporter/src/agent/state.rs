@@ -107,13 +107,11 @@ pub(super) struct State {
     pub(super) unwanted: HashMap<u32, Option<ProcessId>>,
     pub(super) verdicts: HashMap<FileId, Verdict>,
     pub(super) groups: HashMap<GroupKey, Group>,
-    /// Requests counted in user space: those that panicked.
+    /// Requests counted in user space: those that panicked. The kernel side admitted each of these series to its map, or made
+    /// it the target's overflow series, so that they are as limited as its own.
     pub(super) settled: HashMap<SeriesKey, SeriesValue>,
     /// Starts of settled requests whose entries are still in the kernel's map, by goroutine key.
     pub(super) settled_requests: HashMap<u64, u64>,
-    /// Idle entries of the map of requests in flight, as of the last full scan, with the start of their last request. Empty
-    /// unless the map is filling.
-    pub(super) idle: HashMap<u64, u64>,
     /// The tasks of the machine, just before the last scan.
     pub(super) census: Option<Census>,
     pub(super) routes: Routes,
@@ -156,7 +154,6 @@ impl State {
             groups: HashMap::new(),
             settled: HashMap::new(),
             settled_requests: HashMap::new(),
-            idle: HashMap::new(),
             census: None,
             routes: Routes::default(),
             contained: Contained::default(),

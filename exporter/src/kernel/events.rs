@@ -26,13 +26,16 @@ impl Events {
         Ok(Self { ring: RingBuf::try_from(map).map_err(|error| error.to_string())? })
     }
 
-    /// Waits for events and hands over all that are there. Needs a tokio runtime.
+    /// Waits for events and hands them over. Needs a tokio runtime.
     pub(crate) fn stream(self) -> io::Result<EventStream> {
         // SAFETY: the descriptor is a duplicate that the AsyncFd owns: nothing else closes it.
         let ready = unsafe { AsyncFd::register(self.ring.as_fd().try_clone_to_owned()?) }.map_err(io::Error::from)?;
         Ok(EventStream { ring: self.ring, ready })
     }
 }
+
+/// Most events of a batch: whoever makes them faster than they are read must not fill the memory, or keep all else waiting.
+const BATCH: usize = 1024;
 
 /// Events as they come.
 pub(crate) struct EventStream {
@@ -41,17 +44,18 @@ pub(crate) struct EventStream {
 }
 
 impl EventStream {
-    /// The next events: at least one.
+    /// The next events: at least one, and no more than [`BATCH`].
     pub(crate) async fn next(&mut self) -> io::Result<Vec<Event>> {
         loop {
             let mut guard = self.ready.readable().await?;
             let mut events = Vec::new();
-            while let Some(item) = self.ring.next() {
-                if let Some(event) = parse(&item) {
-                    events.push(event);
-                }
+            while events.len() < BATCH {
+                let Some(item) = self.ring.next() else {
+                    guard.clear_ready();
+                    break;
+                };
+                events.extend(parse(&item));
             }
-            guard.clear_ready();
             if !events.is_empty() {
                 return Ok(events);
             }

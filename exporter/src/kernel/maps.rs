@@ -14,7 +14,7 @@ use aya::{
     maps::{Array, HashMap, MapData, MapError},
 };
 use exporter_ebpf::{
-    http::{InFlight, PanicKey, Panicked, RouteKey, RouteText, SeriesKey, SeriesValue},
+    http::{HttpState, InFlight, PanicKey, Panicked, RouteKey, RouteText, SeriesKey, SeriesValue},
     loss::{LostKey, Reason},
     wait::{BlockedAt, BlockedAtKey, Parked, Stack, Task, WaitKey, WaitValue, Watch, WatchState},
 };
@@ -44,14 +44,18 @@ pub(crate) struct Maps {
     pub(crate) targets: Targets,
     /// Requests in flight.
     pub(crate) in_flight: Map<u64, InFlight>,
+    /// Goroutines whose request found no room.
+    pub(crate) refused: Map<u64, u64>,
     /// Panicked requests.
     pub(crate) panics: Map<PanicKey, Panicked>,
     /// Counts and durations.
     pub(crate) series: Map<SeriesKey, SeriesValue>,
     /// Routes' texts.
     pub(crate) routes: Map<RouteKey, RouteText>,
-    /// Routes by target.
-    pub(crate) route_count: Map<u32, u64>,
+    /// What the kernel side keeps of each target beside.
+    pub(crate) http_states: Elements<HttpState>,
+    /// Kinds of events that were told and not looked at yet.
+    pub(crate) pending: Elements<u32>,
     /// What was lost.
     pub(crate) lost: Map<LostKey, u64>,
     /// Processes whose waits are measured.
@@ -75,10 +79,12 @@ impl Maps {
         Ok(Self {
             targets: Targets::take(ebpf)?,
             in_flight: Map::take(ebpf, "INFLIGHT")?,
+            refused: Map::take(ebpf, "REFUSED")?,
             panics: Map::take(ebpf, "PANICS")?,
             series: Map::take(ebpf, "SERIES")?,
             routes: Map::take(ebpf, "ROUTES")?,
-            route_count: Map::take(ebpf, "ROUTE_COUNT")?,
+            http_states: Elements::take(ebpf, "HTTP_STATES")?,
+            pending: Elements::take(ebpf, "PENDING")?,
             lost: Map::take(ebpf, "LOST")?,
             watched: Map::take(ebpf, "WATCHED")?,
             watch_states: Elements::take(ebpf, "WATCH_STATES")?,
@@ -117,7 +123,9 @@ impl<K: Pod, V: Pod> Map<K, V> {
         let Some(map) = ebpf.take_map(name) else {
             return Err(format!("hash map {name} is not in the object"));
         };
-        let aya::maps::Map::HashMap(data) = &map else { return Err(format!("map {name} is no hash map")) };
+        let (aya::maps::Map::HashMap(data) | aya::maps::Map::LruHashMap(data)) = &map else {
+            return Err(format!("map {name} is no hash map"));
+        };
         let capacity = data.info().map_or(0, |info| u64::from(info.max_entries()));
         let fd = data.fd().as_fd().try_clone_to_owned().map_err(|error| format!("map {name}: {error}"))?;
         let map: HashMap<MapData, K, V> = map.try_into().map_err(|error: MapError| format!("map {name}: {error}"))?;

@@ -128,13 +128,13 @@ impl Literals {
     }
 
     /// Address and length in a process; of no length where that is not known.
-    pub(crate) fn in_process(&self, pid: u32) -> (u64, u32) {
+    pub(crate) fn in_process(&self, pid: u32) -> (u64, u64) {
         let bias = match (self.pie, self.anchor) {
             (false, _) => Some(0),
             (true, Some(anchor)) => runtime::load_bias(pid, anchor).ok(),
             (true, None) => None,
         };
-        let length = bias.and_then(|_| u32::try_from(self.range.1).ok()).unwrap_or(0);
+        let length = bias.map_or(0, |_| self.range.1);
         (self.range.0.wrapping_add(bias.unwrap_or(0)), length)
     }
 }

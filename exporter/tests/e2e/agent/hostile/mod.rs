@@ -3,8 +3,11 @@
 //! `xtask/go/hostile`.
 
 mod clients;
+mod in_flight;
 mod memory;
 mod names;
+mod panics;
+mod series;
 
 use std::time::{Duration, Instant};
 
@@ -64,11 +67,4 @@ impl Ring {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1024
     }
-}
-
-#[test]
-fn nothing_hostile_yet() {
-    let ring = Ring::start(&[]);
-    assert_eq!(ring.ask("/hello").trim(), "hello");
-    ring.is_unharmed();
 }

@@ -1,0 +1,246 @@
+//! Panicked requests: finds out which of them their goroutine has taken with it, and counts those. A task of its own, which reads
+//! the programs' memory while nobody waits for it. Knows nothing of labels.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io::IoSliceMut,
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
+};
+
+use exporter_ebpf::{
+    event,
+    histogram::bucket,
+    http::{PanicKey, Panicked, SeriesValue, goroutine_key_g, goroutine_key_target},
+};
+use nix::{
+    sys::uio::{RemoteIoVec, process_vm_readv},
+    unistd::Pid,
+};
+
+use super::{Agent, patience, state::State};
+use crate::target::Inspection;
+
+/// How long after a panic its goroutine should be gone. Turns are this far apart at least.
+const LOOK: Duration = Duration::from_millis(100);
+/// How far apart looks at a request that goes on come to be: less than a target lingers after its end.
+const SELDOM: Duration = Duration::from_millis(3200);
+/// How long one look may take. On an idle machine it is some microseconds.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Looks in one turn: two system calls each, and two reads of a program's memory.
+const LOOKS: usize = 1024;
+
+impl Agent {
+    /// Settles panicked requests from here on: whenever the kernel side tells of some, and while some go on.
+    pub(super) fn settle_panics(&self) {
+        let agent = self.clone();
+        tokio::spawn(async move {
+            let mut agenda = Agenda::default();
+            loop {
+                let told = agent.inner.panicked.notified();
+                match agenda.next() {
+                    Some(next) => drop(tokio::time::timeout_at(next.into(), told).await),
+                    None => told.await,
+                }
+                tokio::time::sleep(LOOK).await;
+                let worker = agent.clone();
+                let turn = tokio::task::spawn_blocking(move || {
+                    worker.settle(&mut agenda);
+                    agenda
+                });
+                agenda = turn.await.unwrap_or_default();
+            }
+        });
+    }
+
+    /// Looks at the requests whose time has come. Of this and the kernel's own settling, whoever removes an entry counts it.
+    fn settle(&self, agenda: &mut Agenda) {
+        let maps = self.inner.kernel.maps();
+        // Before the look: what panics from here on is told anew.
+        let _ = maps.pending.set(event::PANIC, &0);
+        // Where it cannot be read, they wait for the next time.
+        let waiting = maps.panics.read(|all: &mut HashMap<_, _>, key, panicked| _ = all.insert(*key, *panicked));
+        let Ok(waiting) = waiting else { return };
+        let due = agenda.due(&waiting, Instant::now());
+        if due.is_empty() {
+            return;
+        }
+        let inspections: HashMap<u32, _> = {
+            let state = self.state();
+            let ids = due.iter().map(|key| goroutine_key_target(key.goroutine));
+            ids.filter_map(|id| Some((id, state.targets.get(&id)?.inspection.clone()?))).collect()
+        };
+        let mut looks = Vec::new();
+        for key in due {
+            let entry = maps.in_flight.get(&key.goroutine);
+            if entry.is_none_or(|entry| entry.writer == 0 || entry.start_ns != key.start_ns) {
+                // Recovered by middleware: the request ended normally and was counted.
+                maps.panics.remove(&key);
+            } else if let Some(inspection) = inspections.get(&goroutine_key_target(key.goroutine)) {
+                looks.push(Look { key, panicked: waiting[&key], inspection: Arc::clone(inspection) });
+            } else {
+                agenda.goes_on(&key, Instant::now());
+            }
+        }
+        let over = agenda.look(looks);
+        let mut state = self.state();
+        for key in over {
+            // Its target may have been buried meanwhile, and the entry with it. Read anew: the goroutine may have panicked once
+            // more before it ended.
+            if let Some(panicked) = maps.panics.get(&key)
+                && maps.panics.remove(&key)
+            {
+                state.count_panicked(&key, &panicked);
+            }
+        }
+    }
+}
+
+impl State {
+    fn count_panicked(&mut self, key: &PanicKey, panicked: &Panicked) {
+        self.settled_requests.insert(key.goroutine, key.start_ns);
+        let value = self.settled.entry(panicked.series).or_insert(SeriesValue::ZERO);
+        value.buckets[bucket(panicked.duration_ns)] += 1;
+        value.sum_ns = value.sum_ns.saturating_add(panicked.duration_ns);
+    }
+}
+
+/// When each waiting request is looked at next.
+#[derive(Default)]
+struct Agenda {
+    next: HashMap<PanicKey, Next>,
+    /// Targets whose memory did not answer: a thread waits for each. Their requests stay as they are.
+    silent: HashSet<u32>,
+}
+
+/// What a look at a request's goroutine needs.
+struct Look {
+    key: PanicKey,
+    panicked: Panicked,
+    inspection: Arc<Inspection>,
+}
+
+struct Next {
+    at: Instant,
+    /// Should it go on then, the time until the next look.
+    then: Duration,
+}
+
+impl Agenda {
+    /// Takes over what is waiting now; those to be looked at in this turn, the longest overdue first.
+    fn due<T>(&mut self, waiting: &HashMap<PanicKey, T>, now: Instant) -> Vec<PanicKey> {
+        self.silent.retain(|target| waiting.keys().any(|key| goroutine_key_target(key.goroutine) == *target));
+        let asked = |key: &PanicKey| !self.silent.contains(&goroutine_key_target(key.goroutine));
+        self.next.retain(|key, _| waiting.contains_key(key) && asked(key));
+        for key in waiting.keys().filter(|key| asked(key)) {
+            self.next.entry(*key).or_insert(Next { at: now, then: LOOK });
+        }
+        let mut due: Vec<_> =
+            self.next.iter().filter(|(_, next)| next.at <= now).map(|(key, next)| (next.at, *key)).collect();
+        due.sort_unstable_by_key(|(at, key)| (*at, key.start_ns));
+        due.into_iter().take(LOOKS).map(|(_, key)| key).collect()
+    }
+
+    /// Looks at the goroutines; which requests are over. A program may never hand over its memory: the others do not wait for it.
+    fn look(&mut self, looks: Vec<Look>) -> Vec<PanicKey> {
+        let asked: Vec<PanicKey> = looks.iter().map(|look| look.key).collect();
+        let (tell, told) = mpsc::channel();
+        let until = Instant::now() + PATIENCE * 4;
+        let left = patience::each(looks, PATIENCE, until, move || {
+            let tell = tell.clone();
+            move |look: Look| {
+                let _ = tell.send((look.key, is_over(&look.inspection, look.key.goroutine, &look.panicked)));
+            }
+        });
+        let found: HashMap<PanicKey, bool> = told.try_iter().collect();
+        let now = Instant::now();
+        for key in asked.iter().filter(|key| !found.get(key).is_some_and(|over| *over)) {
+            self.goes_on(key, now);
+        }
+        if left > 0
+            && let Some(key) = asked.iter().find(|key| !found.contains_key(key))
+        {
+            // In their order the first that was not told of is the one that did not come back.
+            self.silent.insert(goroutine_key_target(key.goroutine));
+        }
+        found.into_iter().filter(|(_, over)| *over).map(|(key, _)| key).collect()
+    }
+
+    /// A request was looked at and is not over.
+    fn goes_on(&mut self, key: &PanicKey, now: Instant) {
+        if let Some(next) = self.next.get_mut(key) {
+            *next = Next { at: now + next.then, then: (next.then * 2).min(SELDOM) };
+        }
+    }
+
+    /// When the first of them is to be looked at.
+    fn next(&self) -> Option<Instant> {
+        self.next.values().map(|next| next.at).min()
+    }
+}
+
+/// Whether the goroutine that panicked is gone: its g is dead (6) or idle (0), serves as another goroutine, or cannot be read
+/// any more (runtime/runtime2.go; the upper bit 0x1000 of a status is the garbage collector's).
+fn is_over(inspection: &Inspection, goroutine: u64, panicked: &Panicked) -> bool {
+    let g = goroutine_key_g(goroutine);
+    let goid = read_u64(panicked.pid, g + u64::from(inspection.config.g_goid));
+    let status = read_u64(panicked.pid, g + u64::from(inspection.g_status)).map(|word| word as u32 & !0x1000);
+    goid != Some(panicked.goid) || matches!(status, Some(0 | 6))
+}
+
+/// A word of a process's memory; none where it cannot be read.
+fn read_u64(pid: u32, address: u64) -> Option<u64> {
+    let mut word = [0; 8];
+    let remote = RemoteIoVec { base: usize::try_from(address).ok()?, len: word.len() };
+    let pid = Pid::from_raw(i32::try_from(pid).ok()?);
+    let read = process_vm_readv(pid, &mut [IoSliceMut::new(&mut word)], &[remote]).ok()?;
+    (read == 8).then(|| u64::from_ne_bytes(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waiting(starts: std::ops::Range<u64>) -> HashMap<PanicKey, u64> {
+        starts.map(|start_ns| (PanicKey { goroutine: start_ns % 7, start_ns }, start_ns)).collect()
+    }
+
+    #[test]
+    fn a_request_that_goes_on_is_looked_at_less_and_less() {
+        let (mut agenda, one, begin) = (Agenda::default(), waiting(0..1), Instant::now());
+        let mut looks = Vec::new();
+        for tick in 0..200 {
+            let now = begin + tick * LOOK;
+            for key in agenda.due(&one, now) {
+                looks.push(tick);
+                agenda.goes_on(&key, now);
+            }
+        }
+        assert_eq!(looks, [0, 1, 3, 7, 15, 31, 63, 95, 127, 159, 191]);
+    }
+
+    #[test]
+    fn a_turn_is_bounded_and_none_is_forgotten() {
+        let (mut agenda, many, begin) = (Agenda::default(), waiting(0..3000), Instant::now());
+        let mut seen = std::collections::HashSet::new();
+        for tick in 0..3 {
+            let now = begin + tick * LOOK / 10;
+            let due = agenda.due(&many, now);
+            assert!(due.len() <= LOOKS);
+            for key in due {
+                assert!(seen.insert(key), "looked at twice while others wait");
+                agenda.goes_on(&key, now);
+            }
+        }
+        assert_eq!(seen.len(), 3000);
+    }
+
+    #[test]
+    fn what_is_gone_is_not_waited_for() {
+        let (mut agenda, now) = (Agenda::default(), Instant::now());
+        assert_eq!(agenda.due(&waiting(0..5), now).len(), 5);
+        assert_eq!(agenda.next(), Some(now));
+        assert_eq!(agenda.due(&waiting(5..5), now), []);
+        assert_eq!(agenda.next(), None);
+    }
+}

@@ -1,0 +1,58 @@
+//! Requests in flight without end.
+
+use std::{collections::BTreeMap, fs};
+
+use xtask::{go::Variant, service::get};
+
+use super::Ring;
+use crate::support::{Agent, eventually, load, must_be_root, scratch, service_of, settles, start};
+
+#[test]
+fn what_is_refused_is_told_once_and_who_is_idle_gives_way() {
+    // Room is made because it is needed, and not by a scan.
+    let config = scratch("in-flight").join("gopulse.yaml");
+    fs::write(&config, "scan_interval_seconds: 3600\n").expect("it can be written");
+    let ring = Ring::start(&["--max-in-flight", "64", "--config", config.to_str().expect("UTF-8")]);
+    let pid = ring.hostile.pid();
+    ring.ask("/hold?n=100");
+    // With this one, 101 at one time.
+    settles("it is full", &Some(63), || ring.agent.scrape().active(pid));
+    ring.ask("/release");
+    settles("none is left", &Some(0), || ring.agent.scrape().active(pid));
+    // All connections stay, and with them the entries of their goroutines.
+    let (neighbour, address) = (ring.neighbour.pid(), ring.neighbour.address("http").expect("it listens"));
+    eventually("room is made for the neighbour", || {
+        get(address, "/hello").expect("it lives");
+        (ring.agent.scrape().total(neighbour) > 0).then_some(())
+    });
+    ring.is_unharmed();
+    let scrape = ring.agent.scrape();
+    let lost = scrape.lost();
+    assert!(lost.iter().all(|lost| lost.starts_with("in_flight_map_full: ")), "{lost:?}");
+    let of_hostile = scrape
+        .samples
+        .iter()
+        .find(|it| it.name == "exporter_lost_total" && it.label("instance_pid") == pid.to_string());
+    let refused = of_hostile.expect("it was refused some").value as u64;
+    assert_eq!(scrape.total(pid) + refused, 102, "each is counted or told");
+}
+
+#[test]
+fn what_has_two_starts_is_told_once() {
+    const REQUESTS: u64 = 3000;
+    must_be_root();
+    let running = start(&service_of("xnet", "local", Variant::Default), &[]);
+    let agent = Agent::measuring(running.pid(), &["--max-in-flight", "16"]);
+    let address = running.address("https").expect("it listens").to_string();
+    let load_of = ["-mode", "h2", "-address", &address, "-n", &REQUESTS.to_string(), "-c", "16", "-s", "4"];
+    load(&load_of, &["GET /hello 200 /hello 1"]);
+    let counted_or_told = || {
+        let scrape = agent.scrape();
+        let told = scrape.samples.iter().filter(|it| it.name == "exporter_lost_total");
+        let told: BTreeMap<_, _> = told.map(|it| (it.label("reason").to_owned(), it.value as u64)).collect();
+        let refused = told.get("in_flight_map_full").copied().unwrap_or(0);
+        println!("    {refused} of {REQUESTS} were refused");
+        (refused > 0, scrape.total(running.pid()) + told.values().sum::<u64>())
+    };
+    settles("some were refused, and each is counted or told", &(true, REQUESTS), counted_or_told);
+}

@@ -1,0 +1,58 @@
+//! Panics without end.
+
+use xtask::exposition::Sample;
+
+use super::Ring;
+use crate::support::{http::request, settles};
+
+#[test]
+fn a_storm_of_panics_is_told_of_once() {
+    let ring = Ring::start(&[]);
+    let pid = ring.hostile.pid();
+    for _ in 0..3 {
+        ring.ask("/storm?panics=200000");
+        ring.is_unharmed();
+    }
+    settles("requests that recovered", &3, || ring.agent.scrape().total(pid));
+    let scrape = ring.agent.scrape();
+    let of_panics = |it: &&Sample| it.name == "exporter_process_events_total" && it.label("event") == "panic";
+    let told = scrape.samples.iter().find(of_panics).expect("it is a metric").value;
+    assert!((1.0..=3.0).contains(&told), "{told} events for three requests");
+    assert_eq!(scrape.lost(), Vec::<String>::new());
+}
+
+#[test]
+fn requests_that_recovered_and_go_on_hold_up_no_other() {
+    const STUCK: u64 = 2000;
+    let ring = Ring::start(&[]);
+    let pid = ring.hostile.pid();
+    ring.ask(&format!("/stuck?n={STUCK}"));
+    let address = ring.hostile.address("http").expect("it listens");
+    for _ in 0..10 {
+        assert_eq!(request(address, "GET", "/die"), "");
+        ring.is_unharmed();
+    }
+    let death = ("GET".to_owned(), 500, "/die".to_owned());
+    settles("those that died", &Some(10), || ring.agent.scrape().counts(pid).remove(&death));
+    settles("those that go on", &Some(STUCK), || ring.agent.scrape().active(pid));
+    ring.ask("/unstick");
+    // /stuck, /unstick, and those that died.
+    settles("all have ended", &(STUCK + 12), || ring.agent.scrape().total(pid));
+    settles("none goes on", &Some(0), || ring.agent.scrape().active(pid));
+    assert_eq!(ring.agent.scrape().lost(), Vec::<String>::new());
+}
+
+#[test]
+fn panicked_requests_are_within_the_limits_of_series() {
+    const SHARE: u64 = 256;
+    let ring = Ring::start(&["--max-series", "1024"]);
+    let pid = ring.hostile.pid();
+    ring.ask("/burst?routes=10&statuses=100");
+    // With the request that asked for it.
+    let all = 10 * 100 + 1;
+    settles("each is counted", &all, || ring.agent.scrape().total(pid));
+    let scrape = ring.agent.scrape();
+    assert_eq!(scrape.counts(pid).len() as u64, SHARE + 1);
+    assert_eq!(scrape.lost(), [format!("series_limit: {}", all - SHARE)]);
+    ring.is_unharmed();
+}
