@@ -21,8 +21,12 @@ pub(super) fn each<T: Send + 'static, W: FnMut(T) + 'static>(
     hand: impl Fn() -> W + Clone + Send + 'static,
 ) -> usize {
     let queue = Arc::new(Mutex::new(VecDeque::from(things)));
-    let next = |queue: &Mutex<VecDeque<T>>| queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-    let is_late = || until.is_some_and(|until| Instant::now() >= until);
+    let is_late = move || until.is_some_and(|until| Instant::now() >= until);
+    let next = move |queue: &Mutex<VecDeque<T>>| {
+        let thing = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        // Asked here, so that no thing is begun that nobody waits for.
+        if is_late() { None } else { thing() }
+    };
     let mut left = 0;
     while !queue.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
         let (done, told) = mpsc::channel();
@@ -42,9 +46,9 @@ pub(super) fn each<T: Send + 'static, W: FnMut(T) + 'static>(
         }
         loop {
             match told.recv_timeout(patience) {
-                Ok(()) if !is_late() => {}
-                // It is too late for more; all are done; or the thread broke down over one.
-                Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Ok(()) => {}
+                // All are done, it is too late for more, or the thread broke down over one.
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
                 Err(mpsc::RecvTimeoutError::Timeout) => {
                     left += 1;
                     break;
@@ -102,6 +106,7 @@ mod tests {
             }
         });
         assert_eq!(count.load(Ordering::SeqCst), 2);
+        // Too late from the beginning.
         let counted = Arc::clone(&count);
         let left = each(vec![0; 1000], LONG, Some(Instant::now()), move || {
             let count = Arc::clone(&counted);
@@ -109,6 +114,6 @@ mod tests {
                 count.fetch_add(1, Ordering::SeqCst);
             }
         });
-        assert_eq!(left, 0);
+        assert_eq!((left, count.load(Ordering::SeqCst)), (0, 2));
     }
 }
