@@ -12,16 +12,21 @@ use std::{
 const STACK: usize = 512 * 1024;
 
 /// Does `work` on each thing in turn, on a thread that has its own `work` from `hand`. One that takes longer than `patience`
-/// is left to its thread, and another thread goes on with the next. Things whose turn has not come by `until` are dropped.
-/// How many were left.
+/// is left to its thread, and another thread goes on with the next. Things whose turn has not come by `until`, where there is
+/// such a time, are dropped. How many were left.
 pub(super) fn each<T: Send + 'static, W: FnMut(T) + 'static>(
     things: Vec<T>,
     patience: Duration,
-    until: Instant,
+    until: Option<Instant>,
     hand: impl Fn() -> W + Clone + Send + 'static,
 ) -> usize {
     let queue = Arc::new(Mutex::new(VecDeque::from(things)));
-    let next = |queue: &Mutex<VecDeque<T>>| queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let is_late = move || until.is_some_and(|until| Instant::now() >= until);
+    let next = move |queue: &Mutex<VecDeque<T>>| {
+        let thing = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        // Asked here, so that no thing is begun that nobody waits for.
+        if is_late() { None } else { thing() }
+    };
     let mut left = 0;
     while !queue.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
         let (done, told) = mpsc::channel();
@@ -41,9 +46,8 @@ pub(super) fn each<T: Send + 'static, W: FnMut(T) + 'static>(
         }
         loop {
             match told.recv_timeout(patience) {
-                Ok(()) if Instant::now() < until => {}
-                Ok(()) => break,
-                // All are done, or the thread broke down over one.
+                Ok(()) => {}
+                // All are done, it is too late for more, or the thread broke down over one.
                 Err(mpsc::RecvTimeoutError::Disconnected) => break,
                 Err(mpsc::RecvTimeoutError::Timeout) => {
                     left += 1;
@@ -51,7 +55,7 @@ pub(super) fn each<T: Send + 'static, W: FnMut(T) + 'static>(
                 }
             }
         }
-        if Instant::now() >= until {
+        if is_late() {
             queue.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
     }
@@ -72,7 +76,7 @@ mod tests {
         let held = Arc::new(Mutex::new(held));
         let (tell, told) = mpsc::channel();
         let things = (0..10).collect();
-        let left = each(things, Duration::from_millis(100), Instant::now() + LONG, move || {
+        let left = each(things, Duration::from_millis(100), None, move || {
             let (held, tell) = (Arc::clone(&held), tell.clone());
             move |thing: u32| {
                 if thing == 3 {
@@ -94,7 +98,7 @@ mod tests {
     fn what_breaks_down_holds_nobody_up_and_nothing_begins_too_late() {
         let count = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&count);
-        each(vec![0, 1, 2], LONG, Instant::now() + LONG, move || {
+        each(vec![0, 1, 2], LONG, None, move || {
             let count = Arc::clone(&counted);
             move |thing| {
                 assert_ne!(thing, 1, "as a mistake of ours would");
@@ -102,13 +106,14 @@ mod tests {
             }
         });
         assert_eq!(count.load(Ordering::SeqCst), 2);
+        // Too late from the beginning.
         let counted = Arc::clone(&count);
-        let left = each(vec![0; 1000], LONG, Instant::now(), move || {
+        let left = each(vec![0; 1000], LONG, Some(Instant::now()), move || {
             let count = Arc::clone(&counted);
             move |_| {
                 count.fetch_add(1, Ordering::SeqCst);
             }
         });
-        assert_eq!(left, 0);
+        assert_eq!((left, count.load(Ordering::SeqCst)), (0, 2));
     }
 }

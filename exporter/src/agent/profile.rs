@@ -91,7 +91,7 @@ impl Agent {
         let broken = |_| NoProfile::Failed("the profile could not be made".into());
         let agent = self.clone();
         // What a profile has left whose client went away.
-        spawn_blocking(move || agent.forget_stacks()).await.map_err(broken)?.map_err(unreadable)?;
+        spawn_blocking(move || agent.forget_stacks()).await.map_err(broken)?.map_err(|error| unreadable(&error))?;
         let (began, since, from) = (Instant::now(), SystemTime::now(), super::blocking::monotonic_ns());
         if !self.set_stacks(&subject, from) {
             return Err(NoProfile::Unknown("the process ended".into()));
@@ -102,7 +102,7 @@ impl Agent {
         let took = began.elapsed();
         let agent = self.clone();
         spawn_blocking(move || {
-            let weights = agent.weights(&subject, from).map_err(unreadable);
+            let weights = agent.weights(&subject, from).map_err(|error| unreadable(&error));
             drop(off);
             let stacks = weights.and_then(|weights| agent.stacks(&subject, &weights));
             // Where this fails, the next profile begins with it.
@@ -276,7 +276,7 @@ fn callers(stack: &[u64]) -> impl Iterator<Item = u64> + '_ {
     stack.iter().enumerate().map(|(i, address)| if i == 0 { *address } else { address.saturating_sub(1) })
 }
 
-fn unreadable(error: io::Error) -> NoProfile {
+fn unreadable(error: &io::Error) -> NoProfile {
     NoProfile::Failed(format!("the kernel's map of stacks: {error}"))
 }
 
@@ -298,7 +298,7 @@ struct Mapped(Vec<(u64, u64, u64)>);
 impl Mapped {
     fn of(pid: u32, inode: u64) -> Result<Self, NoProfile> {
         let inode = inode.to_string();
-        let bytes = fs::read(format!("/proc/{pid}/maps"))
+        let bytes = crate::process::told(pid, "maps")
             .map_err(|error| NoProfile::Failed(format!("the process's memory map: {error}")))?;
         let parse = |line: &str| {
             let mut words = line.split_whitespace();

@@ -1,13 +1,19 @@
 //! Programs that drop or replace pages of their own code, by madvise(2) or by mapping them anew: the probes that were in them
 //! are gone, without a word from the kernel. Noticed by a look at each site from time to time, told, and put right.
 
+use std::time::Duration;
+
+use tokio::runtime::Handle;
 use tracing::{info, warn};
 
-use super::{Agent, Message, links::on_inspected, state::Stage};
+use super::{Agent, Message, links::on_inspected, patience, state::Stage};
 use crate::{
     kernel::{Probe, Scope},
     process::{Process, is_probed},
 };
+
+/// How long one target's memory is waited for before the next is looked at.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a look at a target's code needs, and by which group it was asked for.
 struct Look {
@@ -40,18 +46,37 @@ impl Agent {
             // One that is being looked at still is not asked again: its memory may never answer.
             measured.filter_map(|it| (!std::mem::replace(&mut it.code.looked_at, true)).then_some(it.id)).collect()
         };
-        for id in ids {
-            self.elsewhere(move |agent| {
-                let look = agent.look_of(id);
-                let there = look.as_ref().is_some_and(Look::are_there);
-                if let Some(look) = look.filter(|_| !there) {
-                    agent.put_back(&look);
-                }
-                if let Some(target) = agent.state().targets.get_mut(&id) {
-                    target.code.seen |= there;
-                    target.code.looked_at = false;
+        if ids.is_empty() {
+            return;
+        }
+        // In no turn: one whose memory never answers would keep it.
+        let (agent, runtime) = (self.clone(), Handle::current());
+        tokio::task::spawn_blocking(move || {
+            patience::each(ids, PATIENCE, None, move || {
+                let (agent, runtime) = (agent.clone(), runtime.clone());
+                move |id| {
+                    let _runtime = runtime.enter();
+                    agent.look_whether_replaced(id);
                 }
             });
+        });
+    }
+
+    fn look_whether_replaced(&self, id: u32) {
+        let look = self.look_of(id);
+        let there = look.as_ref().is_some_and(Look::are_there);
+        let looked = move |agent: &Self| {
+            if let Some(target) = agent.state().targets.get_mut(&id) {
+                target.code.seen |= there;
+                target.code.looked_at = false;
+            }
+        };
+        match look.filter(|_| !there) {
+            None => looked(self),
+            Some(look) => self.elsewhere(move |agent| {
+                agent.put_back(&look);
+                looked(agent);
+            }),
         }
     }
 

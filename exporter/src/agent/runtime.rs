@@ -214,7 +214,7 @@ impl Runtimes {
         drop(kept);
         let asked = stale.clone();
         let kept = Arc::clone(&self.kept);
-        let left = patience::each(stale, PATIENCE, until, move || {
+        let left = patience::each(stale, PATIENCE, Some(until), move || {
             let (kept, mut networks) = (Arc::clone(&kept), Networks::default());
             move |it| read_one(&kept, &it, &mut networks)
         });
@@ -251,7 +251,7 @@ impl Runtimes {
         let due: Vec<Wanted> = due.into_iter().map(|(_, it)| it).collect();
         let asked = due.clone();
         let kept = Arc::clone(&self.kept);
-        let left = patience::each(due, PATIENCE, begun + WALKS_OF_A_SCRAPE, move || {
+        let left = patience::each(due, PATIENCE, Some(begun + WALKS_OF_A_SCRAPE), move || {
             let (kept, mut scratch) = (Arc::clone(&kept), Scratch::default());
             move |it| walk_one(&kept, &it, &mut scratch)
         });
@@ -311,7 +311,7 @@ fn read_one(kept: &Mutex<Kept>, wanted: &Wanted, networks: &mut Networks) {
 
 /// Walks over the goroutines of one target, without a lock.
 fn walk_one(kept: &Mutex<Kept>, wanted: &Wanted, scratch: &mut Scratch) {
-    let Some(reader) = lock(kept).of(wanted).and_then(|known| known.take()) else { return };
+    let Some(reader) = lock(kept).of(wanted).and_then(Known::take) else { return };
     let at = Instant::now();
     let found = reader.goroutines(scratch);
     let mut kept = lock(kept);

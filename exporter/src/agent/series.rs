@@ -20,7 +20,10 @@ use crate::{
 /// Series by what they show. The kernel side tells more apart than labels do: patterns that differ in their method alone,
 /// methods that have one name.
 #[derive(Default)]
-struct Merged(BTreeMap<(u32, Option<Arc<str>>, &'static str, u16), SeriesValue>);
+struct Merged(BTreeMap<Shown, SeriesValue>);
+
+/// The target that speaks for it, route, method, status.
+type Shown = (u32, Option<Arc<str>>, &'static str, u16);
 
 impl Merged {
     fn add(&mut self, target: u32, route: Option<Arc<str>>, method: u8, status: u16, value: &SeriesValue) {

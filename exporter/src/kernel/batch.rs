@@ -119,11 +119,13 @@ fn walk<K: Pod, V: Pod>(
 mod tests {
     use super::*;
 
+    type Numbers = [MaybeUninit<u64>];
+
     /// A kernel that hands over so many numbers with their squares, and what it says when asked for more than it likes.
     fn numbers(
         all: u64,
         mut odd: impl FnMut(u64, usize) -> Option<i32>,
-    ) -> impl FnMut(&mut Cursor, bool, &mut [MaybeUninit<u64>], &mut [MaybeUninit<u64>]) -> io::Result<Found> {
+    ) -> impl FnMut(&mut Cursor, bool, &mut Numbers, &mut Numbers) -> io::Result<Found> {
         move |cursor, started, keys, values| {
             let from = if started { u64::from_ne_bytes(*cursor.first_chunk().unwrap()) } else { 0 };
             if let Some(error) = odd(from, keys.len()) {

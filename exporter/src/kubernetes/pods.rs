@@ -157,11 +157,18 @@ impl Pods {
     pub(crate) fn new(settings: &super::PolicySettings, checks: Checks) -> Result<Self, String> {
         // As many as the configuration names, for the life of the process.
         let chosen = settings.pod_labels.iter().map(|label| (label.clone(), &*metric_label(label).leak()));
+        let chosen: Vec<(String, &'static str)> = chosen.collect();
+        for (i, (label, name)) in chosen.iter().enumerate() {
+            // One series cannot have a label twice.
+            if let Some((other, _)) = chosen[..i].iter().find(|(_, other)| other == name) {
+                return Err(format!("pod_labels: {other} and {label} would both be shown as {name}"));
+            }
+        }
         Ok(Self {
             policy: Arc::new(Policy::new(settings)?),
             checks,
             default: settings.default,
-            chosen: chosen.collect(),
+            chosen: chosen.into(),
             inner: Arc::default(),
         })
     }

@@ -151,7 +151,7 @@ contract! {
         "CPU time that probes have cost a target, by what they measure: hits times what a hit cost when it was measured on this machine.",
         "the kernel side's own account, and a measurement when the first such probe is attached";
     PROBE_SAMPLED: "exporter_probe_sampled_ratio", Gauge, true, ["probes"], Development,
-        "Share of the time in which the probes are attached: 1 where all is seen; where less, counts are scaled up.",
+        "Share of the time, since the window before the last, in which the probes were attached: 1 where all is seen; where less, counts are scaled up. Falls while they are detached.",
         "the overhead budget";
     LOST: "exporter_lost_total", Counter, true, ["reason"], Development,
         "What could not be counted as it should have been, by reason; see the reference of reasons.",

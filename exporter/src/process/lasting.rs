@@ -40,7 +40,7 @@ fn is_sealed(file: &File) -> bool {
 /// Whether a process's executable, which is on overlayfs, is in a lower layer; none where that cannot be told. The paths that
 /// overlayfs was mounted with are those of the node: container runtimes mount in its mount namespace.
 fn in_lower_layer(process: &Process) -> Option<bool> {
-    let mounts = fs::read(format!("/proc/{}/mountinfo", process.id.pid)).ok()?;
+    let mounts = super::told(process.id.pid, "mountinfo").ok()?;
     let Some(at) = upper_path(&mounts, &process.executable)? else { return Some(true) };
     let in_node = |path: &Path| Path::new("/proc/1/root").join(path.strip_prefix("/").unwrap_or(path));
     if !fs::symlink_metadata(in_node(&at.layer)).ok()?.is_dir() {

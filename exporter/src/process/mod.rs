@@ -24,7 +24,25 @@ pub(crate) use self::{
 #[cfg(test)]
 pub(crate) use self::identity::Inode;
 
-use std::{fs, io};
+use std::{
+    fs::{self, File},
+    io::{self, Read as _},
+};
+
+/// Bytes of a file that tells of a process. A process may have 65,530 mappings (vm.max_map_count), which are some 6 MiB; with
+/// the longest names there are, a quarter of a gigabyte.
+const MOST: u64 = 16 << 20;
+
+/// Reads a file of /proc/PID, however long the process has made it: `FileTooLarge` past what a program needs.
+pub(crate) fn told(pid: u32, file: &str) -> io::Result<Vec<u8>> {
+    read_most(File::open(format!("/proc/{pid}/{file}"))?, MOST)
+}
+
+fn read_most(file: impl io::Read, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
+}
 
 /// How many tasks there are, and the last id given to one: while both stay, no process has come, nor any gone. From
 /// `/proc/loadavg` (proc(5)), of which reading costs a small part of what listing /proc does.
@@ -55,7 +73,16 @@ pub(crate) fn pids() -> io::Result<Vec<u32>> {
 
 #[cfg(test)]
 mod tests {
-    use super::Census;
+    use super::{Census, io, read_most, told};
+
+    #[test]
+    fn what_a_process_makes_too_long_is_refused() {
+        assert_eq!(read_most(&b"12345"[..], 5).unwrap(), b"12345");
+        assert_eq!(read_most(&b"123456"[..], 5).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        assert_eq!(read_most(io::repeat(7), 1000).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        assert!(told(std::process::id(), "maps").unwrap().ends_with(b"\n"));
+        assert_eq!(told(0, "maps").unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
 
     #[test]
     fn a_process_that_comes_or_goes_changes_the_census() {

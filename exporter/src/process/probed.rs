@@ -36,7 +36,7 @@ pub(crate) fn is_probed(process: &Process, file_offset: u64) -> io::Result<bool>
 fn address_of(process: &Process, file_offset: u64) -> io::Result<u64> {
     let pid = process.id.pid;
     let executable = as_in_maps(&fs::read_link(process.exe())?);
-    let maps = fs::read(format!("/proc/{pid}/maps"))?;
+    let maps = super::told(pid, "maps")?;
     let mut lines = maps.split(|byte| *byte == b'\n');
     lines.find_map(|line| address_in(line, &executable, file_offset)).ok_or_else(|| io::ErrorKind::NotFound.into())
 }

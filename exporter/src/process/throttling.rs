@@ -20,7 +20,7 @@ const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/proc/1/root/sys/fs/cgroup"];
 impl Throttling {
     /// That of the process's cgroup.
     pub(crate) fn of(pid: u32) -> Option<Self> {
-        let cgroups = fs::read(format!("/proc/{pid}/cgroup")).ok()?;
+        let cgroups = super::told(pid, "cgroup").ok()?;
         files(&cgroups).into_iter().find_map(|file| Self::parse(&fs::read_to_string(file).ok()?))
     }
 

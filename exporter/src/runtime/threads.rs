@@ -186,3 +186,43 @@ pub(super) fn threads(memory: Memory, at: &Offsets, allm: u64, known: &mut Vec<u
     sums.not_in_go = statuses.iter().filter(|status| **status & STATUS == G_SYSCALL).count() as u64;
     Ok(Some(sums))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Links of a list that a hostile program would have, in this process's own memory.
+    fn list(lens: usize, back_to: Option<usize>) -> Vec<u64> {
+        let mut links = vec![0_u64; lens];
+        let at = |links: &[u64], i: usize| &raw const links[i] as u64;
+        for i in 1..lens {
+            links[i - 1] = at(&links, i);
+        }
+        if let Some(back) = back_to {
+            links[lens - 1] = at(&links, back);
+        }
+        links
+    }
+
+    #[test]
+    fn a_list_of_threads_that_does_not_end_is_no_list() {
+        let at = Offsets { m_alllink: Some(0), ..Offsets::default() };
+        let memory = Memory::of(std::process::id()).unwrap();
+        let first = |links: &[u64]| links.as_ptr() as u64;
+        let mut known = Vec::new();
+        let (ends, turns) = (list(3, None), list(3, Some(1)));
+        assert_eq!(threads(memory, &at, first(&ends), &mut known).unwrap().unwrap().count, 3);
+        assert_eq!(
+            threads(memory, &at, first(&ends), &mut known).unwrap().unwrap().count,
+            3,
+            "by the list that is known"
+        );
+        assert!(threads(memory, &at, first(&turns), &mut known).unwrap().is_none());
+        let error = threads(memory.within(Duration::ZERO), &at, first(&turns), &mut known).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let error = processors(memory, &at, first(&ends), 1 << 40).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+}

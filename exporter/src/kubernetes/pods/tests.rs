@@ -136,6 +136,21 @@ fn chosen_labels_have_the_names_that_kube_state_metrics_gives_them() {
 }
 
 #[test]
+fn two_chosen_labels_of_one_name_are_refused() {
+    let labels =
+        |labels: [&str; 2]| PolicySettings { pod_labels: labels.map(Into::into).into(), ..PolicySettings::default() };
+    let refusal = Pods::new(&labels(["app.kubernetes.io/name", "app-kubernetes-io/name"]), CHECKS).err();
+    assert_eq!(
+        refusal.as_deref(),
+        Some(
+            "pod_labels: app.kubernetes.io/name and app-kubernetes-io/name would both be shown as \
+             label_app_kubernetes_io_name"
+        )
+    );
+    assert!(Pods::new(&labels(["app", "app2"]), CHECKS).is_ok());
+}
+
+#[test]
 fn a_new_list_ends_what_is_not_in_it() {
     let pods = pods(&PolicySettings::default());
     pods.apply(&pod("a", &[ON], &[("app", 1)]));

@@ -1,6 +1,7 @@
 //! A real Prometheus server scrapes the agent and answers what its users ask.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::Write as _,
     path::Path,
@@ -9,18 +10,43 @@ use std::{
 
 use crate::support::{
     Agent, eventually,
-    http::exchange,
+    http::{exchange, request},
     load, must_be_root,
     prometheus::{Prometheus, have_prometheus},
     scratch, service, start,
 };
-use xtask::service::get;
+use xtask::{exposition, service::get};
 
 /// Latencies that the service makes itself: nine in ten are short, and the longest tenth lies between 76 and 98.5 ms, evenly
 /// over the bucket from 75 to 100 ms, so that the quantile within it is a matter of counting and not of luck.
 fn mix() -> Vec<String> {
     let slow = (0..10).map(|i| format!("GET /sleep?ms={} 200 /sleep 1", 76.0 + 2.5 * f64::from(i)));
     std::iter::once("GET /sleep?ms=4 200 /sleep 90".to_owned()).chain(slow).collect()
+}
+
+/// Whatever clients send, no two series have the same labels: Prometheus would drop one, and the OpenMetrics parser the scrape.
+#[test]
+fn no_series_is_there_twice() {
+    must_be_root();
+    let running = start(&service("hello"), &[]);
+    let agent = Agent::measuring(running.pid(), &[]);
+    let address = running.address("http").expect("it listens");
+    let methods = ["GET", "PRI", "PROPFIND", "get", "X"];
+    for method in methods {
+        request(address, method, "/hello");
+    }
+    eventually("all are counted", || (agent.scrape().total(running.pid()) == methods.len() as u64).then_some(()));
+    for accept in ["text/plain", "application/openmetrics-text;version=1.0.0"] {
+        let answer =
+            exchange(agent.address, &format!("GET /metrics HTTP/1.0\r\nHost: test\r\nAccept: {accept}\r\n\r\n"));
+        let (_, text) = answer.split_once("\r\n\r\n").expect("it is HTTP");
+        let mut seen = BTreeSet::new();
+        for sample in exposition::parse(text) {
+            let new = seen.insert((sample.name.clone(), sample.labels.clone()));
+            assert!(new, "{accept}: {sample:?} is there twice");
+        }
+        assert!(seen.len() > 100, "{accept}: {}", seen.len());
+    }
 }
 
 #[test]

@@ -346,6 +346,35 @@ fn profile_of_a_hot_mutex() {
     agent.stop();
 }
 
+/// Who asks for a profile and goes away leaves nothing to who asks next: neither what had been seen, nor what parked then and wakes
+/// later.
+#[test]
+fn a_profile_that_is_broken_off() {
+    must_be_root();
+    let running = start(&service_of("waits", "1.27", Variant::Strip), &[]);
+    let pid = running.pid();
+    let agent = Agent::measuring(pid, &["--features", "blocking", "--budget", "0.5"]);
+    eventually("everything is seen", || ratio(&agent, pid).filter(|ratio| *ratio > 0.999));
+    let _: String = ask(&running, "/start");
+    let profile = |path: &str| String::from_utf8(download(&agent, path)).expect("it is text");
+    let path = format!("/debug/blocked?pid={pid}&format=folded&seconds");
+    let whole = profile(&format!("{path}=1"));
+    assert!(whole.contains("main.heldMutex") && whole.contains("main.sleeper"), "{whole}");
+    let mut leaves = crate::support::http::connect(agent.address);
+    leaves.write_all(format!("GET {path}=100 HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes()).expect("it reads");
+    let parks = || waited(&agent, pid, "go_goroutine_blocked_seconds", |_| true).0;
+    let before = parks();
+    eventually("the profile has seen something", || (parks() > before + 100).then_some(()));
+    drop(leaves);
+    let _: Vec<serde_json::Value> = ask(&running, "/stop");
+    let after = eventually("it is noticed that nobody waits for the profile", || {
+        let answer = crate::support::http::request(agent.address, "GET", &format!("{path}=1"));
+        answer.starts_with("HTTP/1.1 200").then_some(answer)
+    });
+    assert!(!after.contains("main.heldMutex") && !after.contains("main.sleeper"), "{after}");
+    agent.stop();
+}
+
 /// What the kernel says of a process's threads: nanoseconds on run queues, involuntary switches.
 fn threads(pid: u32) -> (f64, u64) {
     let (mut waited, mut switches) = (0.0, 0);
