@@ -146,7 +146,7 @@ impl Agenda {
         let asked: Vec<PanicKey> = looks.iter().map(|look| look.key).collect();
         let (tell, told) = mpsc::channel();
         let until = Instant::now() + PATIENCE * 4;
-        let left = patience::each(looks, PATIENCE, until, move || {
+        let left = patience::each(looks, PATIENCE, Some(until), move || {
             let tell = tell.clone();
             move |look: Look| {
                 let _ = tell.send((look.key, is_over(&look.inspection, look.key.goroutine, &look.panicked)));
