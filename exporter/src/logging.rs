@@ -26,8 +26,9 @@ use tracing_subscriber::{
 
 use crate::{config::LogFormat, visible};
 
-/// Lines that wait to be written at most. The longest, with a path of 4 KiB that is all escapes, has some 25 KiB.
-const WAITING: usize = 1024;
+/// Lines that wait to be written at most: more than a start has with `debug`. The longest, with a path of 4 KiB that is all escapes,
+/// has some 25 KiB.
+const WAITING: usize = 2048;
 /// For what waits when the process is to end.
 const MOMENT: Duration = Duration::from_secs(1);
 

@@ -230,7 +230,7 @@ fn inspect(file: &std::path::Path, json: bool) -> Result<(), Failure> {
     if json {
         print(&(serde_json::to_string_pretty(&inspection).map_err(Failure::error)? + "\n"))
     } else {
-        print(&inspection.to_string())
+        print(&visible::lines(&inspection.to_string()))
     }
 }
 

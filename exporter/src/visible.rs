@@ -42,6 +42,22 @@ pub(crate) fn lines(text: &str) -> Cow<'_, str> {
     escaped.into()
 }
 
+/// Escapes in JSON what JSON need not; ends of lines are between its tokens alone.
+pub(crate) fn json(text: &str) -> Cow<'_, str> {
+    if !text.contains(|c| acts(c) && c != '\n') {
+        return text.into();
+    }
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if acts(c) && c != '\n' {
+            let _ = write!(escaped, "\\u{:04x}", u32::from(c));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped.into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,6 +72,14 @@ mod tests {
         let mut again = String::new();
         Escaped(&mut again).write_str(&escaped).unwrap();
         assert_eq!(again, escaped);
+    }
+
+    #[test]
+    fn json_means_what_it_meant() {
+        let text = serde_json::to_string_pretty(&[EVIL]).unwrap();
+        let escaped = json(&text);
+        assert!(!escaped.contains(|c| acts(c) && c != '\n') && escaped.contains("\\u2028"), "{escaped}");
+        assert_eq!(serde_json::from_str::<Vec<String>>(&escaped).unwrap(), [EVIL]);
     }
 
     #[test]

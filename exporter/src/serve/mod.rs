@@ -45,7 +45,7 @@ use crate::{
     agent::Agent,
     hpa::{feed::Feed, wire},
     kubernetes::{Access, Reviewer},
-    metrics,
+    metrics, visible,
 };
 
 /// Request line and headers together, bytes.
@@ -163,11 +163,11 @@ enum Rendered {
 
 fn renderings(agent: &Agent) -> Renderings<Rendered> {
     let agent = agent.clone();
-    Renderings::new(move |what, mut out| match what {
+    Renderings::new(move |what, out| match what {
         Rendered::Metrics(format) => metrics::write(&Arc::new(agent.snapshot()), format, out),
         Rendered::Targets => {
-            serde_json::to_writer_pretty(&mut out, &agent.targets())?;
-            out.write_all(b"\n")
+            let json = serde_json::to_string_pretty(&agent.targets())?;
+            writeln!(out, "{}", visible::json(&json))
         }
     })
 }
