@@ -339,7 +339,7 @@ fn measurable_process(pid: u32, features: Features) -> Result<(), String> {
         let linker = process.executable.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"ld-"));
         let hint =
             if linker { ". That is the dynamic linker: start the program itself and not through it" } else { "" };
-        format!("{:?}: {error}{hint}", process.executable)
+        format!("{}: {error}{hint}", crate::visible::lines(&process.executable.display().to_string()))
     })?;
     if inspection.measures_something(features) { Ok(()) } else { Err(inspection.why_nothing()) }
 }

@@ -41,28 +41,30 @@ fn is_sealed(file: &File) -> bool {
 /// overlayfs was mounted with are those of the node: container runtimes mount in its mount namespace.
 fn in_lower_layer(process: &Process) -> Option<bool> {
     let mounts = super::told(process.id.pid, "mountinfo").ok()?;
-    let Some(at) = upper_path(&mounts, &process.executable)? else { return Some(true) };
+    let Place::Upper { layer, within } = place_of(&mounts, &process.executable)? else { return Some(true) };
     let in_node = |path: &Path| Path::new("/proc/1/root").join(path.strip_prefix("/").unwrap_or(path));
-    if !fs::symlink_metadata(in_node(&at.layer)).ok()?.is_dir() {
+    if !fs::symlink_metadata(in_node(&layer)).ok()?.is_dir() {
         return None;
     }
-    match fs::symlink_metadata(in_node(&at.layer.join(&at.within))) {
+    match fs::symlink_metadata(in_node(&layer.join(&within))) {
         Ok(_) => Some(false),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some(true),
         Err(_) => None,
     }
 }
 
-/// Where a file would be in the upper layer.
+/// Where an overlay has the files that were changed.
 #[derive(Debug, PartialEq, Eq)]
-struct Upper {
-    layer: PathBuf,
-    within: PathBuf,
+enum Place {
+    /// Nowhere: it has no upper layer.
+    Nowhere,
+    /// There, and a file's path within.
+    Upper { layer: PathBuf, within: PathBuf },
 }
 
-/// The upper layer's copy of a path, by the overlay that it is on, from /proc/PID/mountinfo (proc(5)); none where it is not on
-/// one, or on a part of one, and none within where that has no upper layer.
-fn upper_path(mountinfo: &[u8], path: &Path) -> Option<Option<Upper>> {
+/// Where a path's copy would be, by the overlay that it is on, from /proc/PID/mountinfo (proc(5)); none where it is not on one, or on
+/// a part of one.
+fn place_of(mountinfo: &[u8], path: &Path) -> Option<Place> {
     // The last of those that are mounted nearest to it is the one that is seen.
     let nearest = mountinfo
         .split(|byte| *byte == b'\n')
@@ -74,8 +76,8 @@ fn upper_path(mountinfo: &[u8], path: &Path) -> Option<Option<Upper>> {
     }
     let within = path.strip_prefix(&nearest.point).ok()?.to_path_buf();
     match nearest.upper {
-        None => Some(None),
-        Some(layer) if layer.is_absolute() => Some(Some(Upper { layer, within })),
+        None => Some(Place::Nowhere),
+        Some(layer) if layer.is_absolute() => Some(Place::Upper { layer, within }),
         Some(_) => None,
     }
 }
@@ -137,17 +139,16 @@ mod tests {
 
     #[test]
     fn the_nearest_overlay_says_where_a_copy_would_be() {
-        let upper = |path: &str| {
-            upper_path(MOUNTS, Path::new(path)).map(|it| it.map(|it| it.layer.join(&it.within).display().to_string()))
-        };
-        assert_eq!(upper("/app/server"), Some(Some("/l/3/fs/app/server".into())));
-        assert_eq!(upper("/opt/two words/app"), Some(Some("/x\\y z/app".into())));
-        assert_eq!(upper("/ro/app"), Some(None), "nobody can have copied it");
-        assert_eq!(upper("/srv/data/app"), None, "it is not on an overlay");
-        assert_eq!(upper("/part/app"), None, "paths there are not those of the layer");
-        assert_eq!(upper("/relative/app"), None);
-        assert_eq!(upper("/relatively/app"), Some(Some("/l/3/fs/relatively/app".into())), "not below that mount");
-        assert_eq!(upper_path(b"", Path::new("/app")), None);
+        let place = |path: &str| place_of(MOUNTS, Path::new(path));
+        let upper = |layer: &str, within: &str| Some(Place::Upper { layer: layer.into(), within: within.into() });
+        assert_eq!(place("/app/server"), upper("/l/3/fs", "app/server"));
+        assert_eq!(place("/opt/two words/app"), upper("/x\\y z", "app"));
+        assert_eq!(place("/ro/app"), Some(Place::Nowhere), "nobody can have copied it");
+        assert_eq!(place("/srv/data/app"), None, "it is not on an overlay");
+        assert_eq!(place("/part/app"), None, "paths there are not those of the layer");
+        assert_eq!(place("/relative/app"), None);
+        assert_eq!(place("/relatively/app"), upper("/l/3/fs", "relatively/app"), "not below that mount");
+        assert_eq!(place_of(b"", Path::new("/app")), None);
     }
 
     #[test]
