@@ -87,7 +87,14 @@ impl Agent {
                 target.stage = Stage::Unsupported(reason);
                 return;
             }
-            Err(reason) if !outcome.of_file => return target.failed(reason),
+            Err(reason) if !outcome.of_file => {
+                if target.process.is_there() {
+                    return target.failed(reason);
+                }
+                drop(guard);
+                // It ended before it was read.
+                return self.look(pid);
+            }
             Err(reason) => {
                 info!(pid, executable, reason, "not measured");
                 target.stage = Stage::Unsupported(reason);

@@ -16,10 +16,12 @@ fn acts(c: char) -> bool {
     c.is_control() && c != '\n' || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
+const NAME: &str =
+    "evil\n2026-11-27T09:00:00.000000Z  INFO measured pid=1 executable=trusted\x1b[2J\x1b]0;owned\x07\u{9b}\u{2028}x";
+
 #[test]
 fn the_path_of_an_executable_forges_no_line_of_the_log() {
     must_be_root();
-    const NAME: &str = "evil\n2026-11-27T09:00:00.000000Z  INFO measured pid=1 executable=trusted\x1b[2J\x1b]0;owned\x07\u{9b}\u{2028}x";
     let path = scratch("names").join(NAME);
     fs::copy(service("hello"), &path).expect("it can be called so");
     let running = start(&path, &[]);
