@@ -14,18 +14,18 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::places::Activity;
+use super::places::{Activity, Asked};
 
 /// A stream whose traffic is told of.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(crate) struct Watched {
     stream: TcpStream,
     activity: Arc<Activity>,
 }
 
 impl Watched {
     /// Watches it from now on.
-    pub(super) fn new(stream: TcpStream, activity: Arc<Activity>) -> Self {
+    pub(crate) fn new(stream: TcpStream, activity: Arc<Activity>) -> Self {
         Self { stream, activity }
     }
 
@@ -77,25 +77,16 @@ impl AsyncWrite for Watched {
     }
 }
 
-/// A body whose end is told of.
-pub(super) struct Answer<B> {
+/// A body that is told of when it is at its end.
+pub(crate) struct Answer<B> {
     body: B,
-    _until: Answered,
-}
-
-/// Tells that an answer is made when it is dropped.
-struct Answered(Arc<Activity>);
-
-impl Drop for Answered {
-    fn drop(&mut self) {
-        self.0.answered();
-    }
+    _asked: Asked,
 }
 
 impl<B> Answer<B> {
-    /// The answer to what `activity` was told of.
-    pub(super) fn new(body: B, activity: Arc<Activity>) -> Self {
-        Self { body, _until: Answered(activity) }
+    /// The answer to a request.
+    pub(crate) fn new(body: B, asked: Asked) -> Self {
+        Self { body, _asked: asked }
     }
 }
 

@@ -4,18 +4,24 @@
 mod accept;
 mod connection;
 mod debug;
+mod listen;
 mod places;
 mod render;
 mod tls;
 
-pub(crate) use self::tls::acceptor;
+pub(crate) use self::{
+    connection::{Answer, Watched},
+    listen::listen,
+    places::{Carries, Place, Places},
+    tls::acceptor,
+};
 
 use std::{
     convert::Infallible,
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -31,16 +37,11 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
-    time::MissedTickBehavior,
 };
 use tokio_rustls::TlsAcceptor;
 use tracing::debug;
 
-use self::{
-    connection::{Answer, Watched},
-    places::{Place, Places},
-    render::Renderings,
-};
+use self::render::Renderings;
 use crate::{
     agent::Agent,
     hpa::{feed::Feed, wire},
@@ -52,8 +53,8 @@ use crate::{
 const MAX_HEAD: usize = 16 * 1024;
 /// Paths that are asked for with a token where tokens are needed.
 const GUARDED: [&str; 4] = ["/metrics", "/targets", "/debug/blocked", wire::PATH];
-/// Between looks for clients that keep the agent waiting.
-const SWEEP: Duration = Duration::from_secs(1);
+/// Connections served at one time.
+const CONNECTIONS: usize = 256;
 
 type Body = BoxBody<Bytes, io::Error>;
 
@@ -98,55 +99,25 @@ pub(crate) async fn serve(listener: std::net::TcpListener, agent: Agent, protect
     let listener = TcpListener::from_std(listener)?;
     let Protection { tls, reviewer } = protection;
     let server = Arc::new(Server { rendered: renderings(&agent), agent, reviewer, feed: Feed::default() });
-    let places = Places::default();
-    let mut sweeps = tokio::time::interval(SWEEP);
-    sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = sweeps.tick(), if !places.is_empty() => {
-                places.sweep(Instant::now());
-                continue;
-            }
-        };
-        let (stream, client) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of descriptors, or the client is gone already: neither ends the server.
-                debug!(%error, "accept");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        let Some(place) = places.take(client.ip()) else {
-            debug!(%client, "turned away: too many requests are being answered");
-            continue;
-        };
+    let never = listen(listener, Places::new(CONNECTIONS, Carries::Heads), move |stream, place| {
         let (server, tls) = (Arc::clone(&server), tls.clone());
-        places.serve(place, |place| {
-            let connection = async move {
-                let stream = Watched::new(stream, Arc::clone(&place.activity));
-                match tls {
-                    None => connection(stream, server, &place).await,
-                    Some(tls) => match tls.accept(stream).await {
-                        Ok(stream) => connection(stream, server, &place).await,
-                        Err(error) => debug!(%error, "TLS"),
-                    },
-                }
-                drop(place);
-            };
-            tokio::spawn(connection).abort_handle()
-        });
-    }
+        async move {
+            match tls {
+                None => connection(stream, server, &place).await,
+                Some(tls) => match tls.accept(stream).await {
+                    Ok(stream) => connection(stream, server, &place).await,
+                    Err(error) => debug!(%error, "TLS"),
+                },
+            }
+        }
+    });
+    match never.await {}
 }
 
 async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, server: Arc<Server>, place: &Place) {
     let service = service_fn(move |request| {
-        let (server, activity) = (Arc::clone(&server), Arc::clone(&place.activity));
-        async move {
-            activity.asked();
-            Ok::<_, Infallible>(server.answer(request, place.client).await.map(|body| Answer::new(body, activity)))
-        }
+        let (server, asked) = (Arc::clone(&server), place.activity.asked());
+        async move { Ok::<_, Infallible>(server.answer(request, place.client).await.map(|body| Answer::new(body, asked))) }
     });
     let served = http1::Builder::new().max_buf_size(MAX_HEAD).serve_connection(TokioIo::new(stream), service).await;
     if let Err(error) = served {

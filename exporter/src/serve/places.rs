@@ -10,10 +10,8 @@ use std::{
 
 use tokio::task::AbortHandle;
 
-/// Connections served at one time.
-const PLACES: usize = 256;
-/// Those of one client address, where others want in.
-const SHARE: usize = PLACES / 4;
+/// One in so many places is a client address's share, where others want in.
+const CLIENTS: usize = 4;
 /// For TLS's handshake and the head of a request, together, from the first byte or from the connection on.
 const HEAD: Duration = Duration::from_secs(5);
 /// For the next request on a connection that is kept: longer than most scrape intervals.
@@ -28,13 +26,24 @@ enum Phase {
     Kept(Instant),
     /// No whole head has come since then.
     Head(Instant),
-    /// A request has come, and its answer is not at its end.
-    Answer,
+    /// So many requests have come whose answers are not at their end.
+    Answer(u32),
+}
+
+/// What connections carry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Carries {
+    /// Requests one after another: each has a head, and the next comes soon.
+    #[default]
+    Heads,
+    /// Streams beside each other, on connections that are kept for good: bytes between requests are no beginning of one.
+    Streams,
 }
 
 /// For whom a connection waits: its client, or the agent.
 #[derive(Clone, Copy, Debug)]
 struct State {
+    carries: Carries,
     phase: Phase,
     /// Since when the client has taken nothing of what was written.
     stalled: Option<Instant>,
@@ -45,7 +54,7 @@ impl State {
     fn waits_since(self) -> Option<Instant> {
         match self.phase {
             Phase::Kept(since) | Phase::Head(since) => Some(since),
-            Phase::Answer => self.stalled,
+            Phase::Answer(_) => self.stalled,
         }
     }
 
@@ -53,20 +62,20 @@ impl State {
         let longer = |since: Instant, limit| now.saturating_duration_since(since) > limit;
         self.stalled.is_some_and(|since| longer(since, STALL))
             || match self.phase {
-                Phase::Kept(since) => longer(since, KEPT),
+                Phase::Kept(since) => self.carries == Carries::Heads && longer(since, KEPT),
                 Phase::Head(since) => longer(since, HEAD),
-                Phase::Answer => false,
+                Phase::Answer(_) => false,
             }
     }
 }
 
 /// What a connection is at, told by those who serve it.
 #[derive(Debug)]
-pub(super) struct Activity(Mutex<State>);
+pub(crate) struct Activity(Mutex<State>);
 
 impl Activity {
-    fn begun() -> Self {
-        Self(Mutex::new(State { phase: Phase::Head(Instant::now()), stalled: None }))
+    fn begun(carries: Carries) -> Self {
+        Self(Mutex::new(State { carries, phase: Phase::Head(Instant::now()), stalled: None }))
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
@@ -78,32 +87,46 @@ impl Activity {
     }
 
     /// Bytes have come.
-    pub(super) fn received(&self) {
+    pub(crate) fn received(&self) {
         self.change(|it| {
-            if matches!(it.phase, Phase::Kept(_)) {
+            if it.carries == Carries::Heads && matches!(it.phase, Phase::Kept(_)) {
                 it.phase = Phase::Head(Instant::now());
             }
         });
     }
 
-    /// A request's head is whole.
-    pub(super) fn asked(&self) {
-        self.change(|it| it.phase = Phase::Answer);
-    }
-
-    /// The last byte of the answer is made.
-    pub(super) fn answered(&self) {
+    /// Streams can come now: a handshake is over.
+    pub(crate) fn ready(&self) {
         self.change(|it| it.phase = Phase::Kept(Instant::now()));
     }
 
+    /// A request's head is whole; its answer is made when what this returns is dropped.
+    pub(crate) fn asked(self: &Arc<Self>) -> Asked {
+        self.change(|it| it.phase = Phase::Answer(if let Phase::Answer(others) = it.phase { others + 1 } else { 1 }));
+        Asked(Arc::clone(self))
+    }
+
     /// The client's end takes no more for now.
-    pub(super) fn stalled(&self) {
+    pub(crate) fn stalled(&self) {
         self.change(|it| _ = it.stalled.get_or_insert_with(Instant::now));
     }
 
     /// It has taken some.
-    pub(super) fn took(&self) {
+    pub(crate) fn took(&self) {
         self.change(|it| it.stalled = None);
+    }
+}
+
+/// A request whose answer is not made yet.
+#[derive(Debug)]
+pub(crate) struct Asked(Arc<Activity>);
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.0.change(|it| match it.phase {
+            Phase::Answer(all) if all > 1 => it.phase = Phase::Answer(all - 1),
+            _ => it.phase = Phase::Kept(Instant::now()),
+        });
     }
 }
 
@@ -168,19 +191,23 @@ impl Table {
     }
 }
 
-/// All places.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Places(Arc<Mutex<Table>>);
+/// All places of a server.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    most: usize,
+    carries: Carries,
+    table: Arc<Mutex<Table>>,
+}
 
 /// One connection's place, free again when this is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     number: u64,
     table: Arc<Mutex<Table>>,
     /// Whose it is.
-    pub(super) client: IpAddr,
+    pub(crate) client: IpAddr,
     /// What its connection is at.
-    pub(super) activity: Arc<Activity>,
+    pub(crate) activity: Arc<Activity>,
 }
 
 impl Drop for Place {
@@ -190,12 +217,17 @@ impl Drop for Place {
 }
 
 impl Places {
+    /// So many, all of them free.
+    pub(crate) fn new(most: usize, carries: Carries) -> Self {
+        Self { most, carries, table: Arc::default() }
+    }
+
     fn table(&self) -> std::sync::MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A place for a newcomer, if need be that of another. None where all answers are being made.
-    pub(super) fn take(&self, client: IpAddr) -> Option<Place> {
+    pub(crate) fn take(&self, client: IpAddr) -> Option<Place> {
         let client = client.to_canonical();
         let mut table = self.table();
         let taken: Vec<Taken> = table
@@ -206,21 +238,21 @@ impl Places {
                 Taken { number: *number, client: held.client, waits_since }
             })
             .collect();
-        match verdict(client, &taken, PLACES, SHARE) {
+        match verdict(client, &taken, self.most, self.most / CLIENTS) {
             Verdict::Welcome => {}
             Verdict::InsteadOf(number) => table.end(number),
             Verdict::Full => return None,
         }
         let number = table.next;
         table.next += 1;
-        let activity = Arc::new(Activity::begun());
+        let activity = Arc::new(Activity::begun(self.carries));
         table.held.insert(number, Held { client, activity: activity.clone(), noted: false, task: None });
         drop(table);
-        Some(Place { number, table: self.0.clone(), client, activity })
+        Some(Place { number, table: self.table.clone(), client, activity })
     }
 
     /// Names the task that serves the connection, to be ended when another takes its place.
-    pub(super) fn serve(&self, place: Place, serve: impl FnOnce(Place) -> AbortHandle) {
+    pub(crate) fn serve(&self, place: Place, serve: impl FnOnce(Place) -> AbortHandle) {
         let number = place.number;
         let task = serve(place);
         if let Some(held) = self.table().held.get_mut(&number) {
@@ -229,12 +261,12 @@ impl Places {
     }
 
     /// Whether nobody is there.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.table().held.is_empty()
     }
 
     /// Ends connections whose clients have let the agent wait for too long.
-    pub(super) fn sweep(&self, now: Instant) {
+    pub(crate) fn sweep(&self, now: Instant) {
         let mut table = self.table();
         let mut ended = Vec::new();
         for (number, held) in &mut table.held {
@@ -307,7 +339,7 @@ mod tests {
 
     #[test]
     fn half_a_head_sent_byte_by_byte_does_not_gain_time() {
-        let activity = Activity::begun();
+        let activity = Arc::new(Activity::begun(Carries::Heads));
         let since = activity.state().waits_since().expect("its first head is waited for");
         activity.received();
         assert_eq!(activity.state().waits_since(), Some(since));
@@ -316,11 +348,11 @@ mod tests {
 
     #[test]
     fn a_connection_that_is_kept_has_long_for_its_next_request_and_short_for_the_rest_of_it() {
-        let activity = Activity::begun();
-        activity.asked();
+        let activity = Arc::new(Activity::begun(Carries::Heads));
+        let asked = activity.asked();
         assert_eq!(activity.state().waits_since(), None);
         assert!(!activity.state().overdue(Instant::now() + Duration::from_hours(1)));
-        activity.answered();
+        drop(asked);
         let since = activity.state().waits_since().expect("the next request is waited for");
         assert!(!activity.state().overdue(since + KEPT) && activity.state().overdue(since + KEPT * 2));
         activity.received();
@@ -329,9 +361,24 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_of_streams_waits_for_its_client_while_none_is_open_and_for_good() {
+        let activity = Arc::new(Activity::begun(Carries::Streams));
+        assert!(activity.state().overdue(Instant::now() + HEAD * 2), "the handshake has a limit");
+        activity.ready();
+        activity.received();
+        assert!(!activity.state().overdue(Instant::now() + Duration::from_hours(1)));
+        assert!(activity.state().waits_since().is_some());
+        let (one, other) = (activity.asked(), activity.asked());
+        drop(one);
+        assert_eq!(activity.state().waits_since(), None);
+        drop(other);
+        assert!(activity.state().waits_since().is_some());
+    }
+
+    #[test]
     fn a_reader_has_time_for_as_long_as_it_goes_on() {
-        let activity = Activity::begun();
-        activity.asked();
+        let activity = Arc::new(Activity::begun(Carries::Heads));
+        let asked = activity.asked();
         activity.stalled();
         let since = activity.state().waits_since().expect("the client is waited for");
         activity.stalled();
@@ -341,14 +388,14 @@ mod tests {
         assert!(!activity.state().overdue(since + STALL * 2));
         // The answer is made, but its last bytes are not taken.
         activity.stalled();
-        activity.answered();
+        drop(asked);
         assert!(activity.state().overdue(Instant::now() + STALL * 2));
     }
 
     #[tokio::test]
     async fn newcomers_are_served_while_others_say_nothing() {
-        let places = Places::default();
-        for _ in 0..10 * PLACES {
+        let places = Places::new(16, Carries::Heads);
+        for _ in 0..160 {
             let place = places.take(address(1)).expect("an idle one gives way");
             places.serve(place, |place| {
                 tokio::spawn(async move {
@@ -358,13 +405,13 @@ mod tests {
                 .abort_handle()
             });
         }
-        assert_eq!(places.table().held.len(), PLACES);
+        assert_eq!(places.table().held.len(), 16);
         assert!(places.take(address(2)).is_some(), "and so is somebody else");
     }
 
     #[tokio::test]
     async fn who_is_overdue_twice_is_ended() {
-        let places = Places::default();
+        let places = Places::new(16, Carries::Heads);
         let place = places.take(address(1)).expect("there is room");
         let late = Instant::now() + HEAD * 2;
         let (ended, end) = tokio::sync::oneshot::channel::<()>();

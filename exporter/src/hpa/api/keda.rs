@@ -12,8 +12,7 @@ use prost::Message;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
-    sync::{Semaphore, mpsc},
-    time::timeout,
+    sync::mpsc,
 };
 use tokio_rustls::TlsAcceptor;
 use tonic::{
@@ -25,11 +24,11 @@ use tonic_prost::ProstCodec;
 use tracing::debug;
 
 use super::query::{NoValue, Sources};
+use crate::serve::{Answer, Carries, Place, Places, listen};
 
 const SERVICE: &str = "/externalscaler.ExternalScaler/";
 /// Connections at one time: KEDA's operator holds one for each trigger.
 const CONNECTIONS: usize = 1024;
-const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How often a stream looks whether something has become active.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -271,32 +270,28 @@ async fn answer(scaler: Scaler, request: HttpRequest<Incoming>) -> hyper::Respon
 
 /// Serves until it is dropped; over TLS where there is an acceptor.
 pub(crate) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, sources: Arc<Sources>) -> Infallible {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let place = places.clone().acquire_owned().await;
-        let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        };
+    let places = Places::new(CONNECTIONS, Carries::Streams);
+    let serve = move |stream, place: Place| {
         let (scaler, tls) = (Scaler(sources.clone()), tls.clone());
-        tokio::spawn(async move {
+        async move {
             match tls {
-                None => connection(stream, scaler).await,
-                Some(tls) => match timeout(HANDSHAKE, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => connection(stream, scaler).await,
-                    Ok(Err(error)) => debug!(%error, "TLS"),
-                    Err(_) => {}
+                None => connection(stream, &place, scaler).await,
+                Some(tls) => match tls.accept(stream).await {
+                    Ok(stream) => connection(stream, &place, scaler).await,
+                    Err(error) => debug!(%error, "TLS"),
                 },
             }
-            drop(place);
-        });
-    }
+        }
+    };
+    listen(listener, places, serve).await
 }
 
-async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, scaler: Scaler) {
+async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, place: &Place, scaler: Scaler) {
+    place.activity.ready();
+    let activity = Arc::clone(&place.activity);
     let service = service_fn(move |request| {
-        let scaler = scaler.clone();
-        async move { Ok::<_, Infallible>(answer(scaler, request).await) }
+        let (scaler, asked) = (scaler.clone(), activity.asked());
+        async move { Ok::<_, Infallible>(answer(scaler, request).await.map(|body| Answer::new(body, asked))) }
     });
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder.timer(TokioTimer::new()).max_concurrent_streams(100).keep_alive_interval(Duration::from_secs(30));

@@ -16,11 +16,7 @@ use hyper_util::{
 };
 use rustls::{ServerConfig, crypto::CryptoProvider, pki_types::CertificateDer, server::ResolvesServerCert};
 use serde_json::Value as Json;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    time::timeout,
-};
+use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tracing::debug;
 
@@ -31,10 +27,10 @@ use super::{
     objects::ObjectError,
     query::{NoValue, Sources},
 };
+use crate::serve::{Answer, Carries, Place, Places, Watched, listen};
 
-/// Connections at one time; more wait in the kernel's queue. The API servers hold a few each.
+/// Connections at one time. The API servers hold a few each.
 const CONNECTIONS: usize = 256;
-const HANDSHAKE: Duration = Duration::from_secs(10);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_HEAD: usize = 64 * 1024;
 
@@ -62,35 +58,24 @@ pub(crate) fn acceptor(
 
 /// Serves until it is dropped.
 pub(crate) async fn serve(listener: TcpListener, tls: TlsAcceptor, service: Arc<Service>) -> Infallible {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let place = places.clone().acquire_owned().await;
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                debug!(%error, "accept");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        let (tls, service) = (tls.clone(), service.clone());
-        tokio::spawn(async move {
-            connection(stream, tls, service).await;
-            drop(place);
-        });
-    }
+    let places = Places::new(CONNECTIONS, Carries::Streams);
+    listen(listener, places, move |stream, place| connection(stream, place, tls.clone(), service.clone())).await
 }
 
-async fn connection(stream: TcpStream, tls: TlsAcceptor, service: Arc<Service>) {
-    let stream = match timeout(HANDSHAKE, tls.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return debug!(%error, "TLS"),
-        Err(_) => return,
+async fn connection(stream: Watched, place: Place, tls: TlsAcceptor, service: Arc<Service>) {
+    let stream = match tls.accept(stream).await {
+        Ok(stream) => stream,
+        Err(error) => return debug!(%error, "TLS"),
     };
+    place.activity.ready();
+    let activity = Arc::clone(&place.activity);
     let certificates: Option<Arc<[CertificateDer<'static>]>> = stream.get_ref().1.peer_certificates().map(Into::into);
     let answer = service_fn(move |request: Request<Incoming>| {
-        let (service, certificates) = (service.clone(), certificates.clone());
-        async move { Ok::<_, Infallible>(service.answer(&request, certificates.as_deref()).await) }
+        let (service, certificates, asked) = (service.clone(), certificates.clone(), activity.asked());
+        async move {
+            let answer = service.answer(&request, certificates.as_deref()).await;
+            Ok::<_, Infallible>(answer.map(|body| Answer::new(body, asked)))
+        }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD);

@@ -2,7 +2,7 @@
 //! the manifests give it. The agents are rehearsed: they tell what the test says, by the stream that real ones have; the pods
 //! are real objects whose status the test writes.
 
-use std::{process::Command, time::Instant};
+use std::{net::TcpStream, process::Command, time::Instant};
 
 use crate::support::stage::{CUSTOM, Look, RPS, SYNC, Stage, by_pods, hpa, quantity, values_of};
 use serde_json::{Value, json};
@@ -24,6 +24,14 @@ fn pods_path(version: &str, rest: &str) -> String {
     format!("{CUSTOM}/{version}/namespaces/shop/{rest}/{RPS}")
 }
 
+/// More connections to the metrics-api than there are places, none of which gets to a request.
+fn handshakes_that_do_not_end_lock_nobody_out(stage: &Stage) {
+    let begun: Vec<_> = (0..600).map(|_| TcpStream::connect(("127.0.0.1", stage.port)).expect("it listens")).collect();
+    assert_eq!(status_of(&[&direct(stage, "/livez")]), "200");
+    assert_eq!(stage.values(&pods_path("v1beta2", "pods/*")).len(), 2, "nor the API server");
+    drop(begun);
+}
+
 /// A path of the metrics-api itself, past the API server.
 fn direct(stage: &Stage, path: &str) -> String {
     format!("https://127.0.0.1:{}{path}", stage.port)
@@ -35,6 +43,7 @@ fn the_apis_are_served_and_the_hpa_scales_by_them() {
     every_form_is_served(&stage);
     front_proxies_alone_are_believed(&stage);
     kedas_own_client_is_answered(&stage);
+    handshakes_that_do_not_end_lock_nobody_out(&stage);
     load_scales_the_deployment(&stage);
     restarts_are_no_reason_to_scale(&mut stage);
     a_dead_agents_pods_become_absent(&mut stage);
