@@ -18,6 +18,8 @@ pub(crate) struct Mounted(pub(crate) PathBuf);
 impl Mounted {
     /// `mount ARGUMENTS AT`.
     pub(crate) fn new(arguments: &[&str], at: PathBuf) -> Self {
+        // What a killed test left.
+        let _ = Command::new("umount").arg("--lazy").arg(&at).output();
         fs::create_dir_all(&at).expect("a directory");
         let mut all = arguments.to_vec();
         all.push(at.to_str().expect("a plain path"));
@@ -40,5 +42,21 @@ impl Mounted {
 impl Drop for Mounted {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("--lazy").arg(&self.0).output();
+    }
+}
+
+/// A file that is marked as immutable until this is dropped.
+pub(crate) struct Immutable(PathBuf);
+
+impl Immutable {
+    pub(crate) fn new(file: &Path) -> Self {
+        run("chattr", &["+i", file.to_str().expect("a plain path")]);
+        Self(file.to_owned())
+    }
+}
+
+impl Drop for Immutable {
+    fn drop(&mut self) {
+        let _ = Command::new("chattr").arg("-i").arg(&self.0).output();
     }
 }
