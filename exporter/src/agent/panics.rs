@@ -87,9 +87,11 @@ impl Agent {
         for key in over {
             // Its target may have been buried meanwhile, and the entry with it. Read anew: the goroutine may have panicked once
             // more before it ended.
-            if let Some(panicked) = maps.panics.get(&key)
-                && maps.panics.remove(&key)
-            {
+            let Some(panicked) = maps.panics.get(&key) else { continue };
+            // Asked once the goroutine is known to be gone: it may have ended the request normally right before, and that counted it.
+            let in_flight = maps.in_flight.get(&key.goroutine);
+            let in_flight = in_flight.is_some_and(|entry| entry.writer != 0 && entry.start_ns == key.start_ns);
+            if maps.panics.remove(&key) && in_flight {
                 state.count_panicked(&key, &panicked);
             }
         }

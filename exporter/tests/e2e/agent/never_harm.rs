@@ -149,7 +149,9 @@ fn restart(restarts: [usize; 2]) {
     let mut deaths = Vec::new();
     let mut total = 0;
     for place in places(&scratch) {
+        // An overlay goes by what a file of its lower layer was when it first saw it.
         fs::write(&place.write, b"").expect("it is written");
+        put(&place.write, &contents[0][0], Written::InPlace);
         for (method, restarts) in METHODS.into_iter().zip(restarts) {
             let agent = Agent::start(&["--executable", &place.run.display().to_string(), "--attach", method]);
             for i in 0..restarts {
