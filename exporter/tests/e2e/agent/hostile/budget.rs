@@ -1,6 +1,6 @@
 //! An agent that stands still while probes are attached whose cost it should watch.
 
-use std::{thread, time::Duration};
+use std::time::Duration;
 
 use nix::{
     sys::{
@@ -9,7 +9,6 @@ use nix::{
     },
     unistd::Pid,
 };
-use xtask::service::get;
 
 use crate::support::{
     Agent, eventually,
@@ -58,21 +57,18 @@ fn comes_off(parks: &str, budget: &str) {
     let agent = Agent::measuring(pid, &["--features", "http,blocking", "--budget", budget]);
     let sites = sampled(&agent, pid);
     eventually("waits are counted", || (waits(&agent, pid) > 0).then_some(()));
-    // They come and go within a few hundredths of a second where they are sampled.
-    let held = within(Duration::from_mins(2), "it is held while they are attached", || {
-        while probed(pid, &sites) < sites.len() {
-            thread::sleep(Duration::from_millis(1));
-        }
-        let held = Held::of(&agent);
-        (probed(pid, &sites) == sites.len()).then_some(held)
+    within(Duration::from_mins(3), "they come off by themselves", || {
+        let before = waits(&agent, pid);
+        let held = within(Duration::from_mins(1), "it is held while they are attached", || {
+            let held = Held::of(&agent);
+            (probed(pid, &sites) == sites.len()).then_some(held)
+        });
+        eventually("they come off", || (probed(pid, &sites) == 0).then_some(()));
+        drop(held);
+        eventually("waits are counted again", || (waits(&agent, pid) > before).then_some(()));
+        // Where they were just being detached when the agent was held, once more.
+        agent.log().iter().any(|line| line.contains("came off by themselves")).then_some(())
     });
-    eventually("they come off", || (probed(pid, &sites) == 0).then_some(()));
-    let address = agent.address;
-    drop(held);
-    get(address, "/healthz").expect("it goes on");
-    eventually("it says so", || agent.log().iter().find(|line| line.contains("came off by themselves")).cloned());
-    let before = waits(&agent, pid);
-    within(Duration::from_mins(2), "waits are counted again", || (waits(&agent, pid) > before).then_some(()));
     let lost = agent.scrape().lost();
     assert!(lost.iter().all(|lost| lost.starts_with("wait_unreadable: ")), "{lost:?}");
     agent.stop();
@@ -81,7 +77,7 @@ fn comes_off(parks: &str, budget: &str) {
 
 #[test]
 fn probes_in_a_window_come_off_though_the_agent_stands_still() {
-    comes_off("20000", "0.001");
+    comes_off("20000", "0.015");
 }
 
 #[test]
