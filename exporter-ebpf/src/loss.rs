@@ -28,8 +28,8 @@ pub enum Reason {
     TasksFull = 10,
     /// A request of a server whose struct layouts are not known. Not counted.
     LayoutUnknown = 11,
-    /// A wait outlasted the time for which the probes were attached, and the process's memory could not be read to see it end.
-    /// Not counted.
+    /// A wait outlasted the time for which the probes were attached, and the process's memory could not be read in time to see it
+    /// end. Not counted.
     WaitUnreadable = 12,
     /// A wait outlasted the time for which the probes were attached, and went on for so long that it is followed no more. Not
     /// counted.

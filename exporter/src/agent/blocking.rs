@@ -14,17 +14,19 @@ use tracing::{debug, info, warn};
 
 use super::{
     Agent,
+    accounts::Accounts,
     blocked::Raw,
+    lease::Lease,
     leftovers,
-    links::{GroupKey, attach_all, detach_elsewhere},
+    links::{GroupKey, Site, attach_each, detach_elsewhere},
     quiet,
     state::Stage,
 };
 use crate::{
-    budget::{Costs, Sampler, Turn},
-    kernel::Kernel,
-    process,
-    target::Measure,
+    budget::{Sampler, Turn},
+    kernel::{AttachError, Kernel},
+    process::Process,
+    target::{Inspection, Measure, PlannedProbe},
 };
 
 /// The longest that the probes stay attached beyond a window, so that what began in it is seen to end.
@@ -33,17 +35,11 @@ const TAIL: Duration = Duration::from_millis(250);
 const AGAIN: Duration = Duration::from_mins(1);
 /// The longest rest of an idle group's task that nobody wakes.
 const REST: Duration = Duration::from_mins(1);
-
-/// A user of a group, as the budget sees it.
-#[derive(Clone, Copy, Debug)]
-struct Account {
-    hits: (u64, u64),
-    at: Instant,
-    /// CPU seconds that it had used at some time.
-    cpu: Option<(Instant, f64)>,
-    /// CPUs that it used of late, one at least.
-    cpus: f64,
-}
+/// How late this may be before the probes come off without it: what a busy machine may cost it, and short, since a stalled agent
+/// must not go on costing the programs what nobody counts.
+pub(super) const GRACE: Duration = Duration::from_secs(3);
+/// How long attaching may take: perf events of many targets wait for one another.
+const ATTACHING: Duration = Duration::from_secs(10);
 
 /// Everything that one group's task keeps.
 struct Driver {
@@ -51,10 +47,22 @@ struct Driver {
     key: GroupKey,
     generation: u64,
     sampler: Sampler,
-    costs: Costs,
-    accounts: HashMap<u32, Account>,
+    accounts: Accounts,
     /// When the last window closed, or the task began.
     covered_until: Instant,
+}
+
+/// A time in which the kernel side counted.
+#[derive(Clone, Copy, Debug)]
+struct Recorded {
+    open: Duration,
+    /// Begin and end by the kernel side's clock.
+    from: u64,
+    until: u64,
+    /// When the probes were attached.
+    began: Instant,
+    /// Whether it was all the time there was, and not a window of it.
+    in_full: bool,
 }
 
 /// `CLOCK_MONOTONIC`, as the kernel side reads it.
@@ -86,12 +94,11 @@ impl Agent {
             key,
             generation,
             sampler: Sampler::new(),
-            costs: Costs::default(),
-            accounts: HashMap::new(),
+            accounts: Accounts::default(),
             covered_until: Instant::now(),
         };
         tokio::spawn(async move {
-            driver.costs = driver.agent.costs().await;
+            driver.accounts.costs = driver.agent.costs().await;
             driver.run().await;
         });
     }
@@ -105,14 +112,16 @@ impl Driver {
             let random = f64::from(monotonic_ns() as u32 % 10_000) / 10_000.0;
             match self.sampler.turn(random) {
                 Turn::Full => {
-                    if self.attach().await {
-                        self.full().await;
+                    if let Some(lease) = self.attach().await {
+                        self.full(&lease).await;
                     }
                 }
                 Turn::Window { wait, open } => {
                     self.rest(wait).await;
-                    if self.group_is_there() && self.attach().await {
-                        self.window(open).await;
+                    if self.group_is_there()
+                        && let Some(lease) = self.attach().await
+                    {
+                        self.window(&lease, open).await;
                     }
                 }
             }
@@ -134,7 +143,7 @@ impl Driver {
     }
 
     /// Attaches; where that fails, waits.
-    async fn attach(&mut self) -> bool {
+    async fn attach(&mut self) -> Option<Lease<Site>> {
         let found = {
             let state = self.agent.state();
             let group = state.groups.get(&self.key);
@@ -147,51 +156,52 @@ impl Driver {
         };
         let Some((inspection, process)) = found else {
             sleep(Duration::from_secs(1)).await;
-            return false;
+            return None;
         };
         let (agent, key) = (self.agent.clone(), self.key);
-        let Ok(turn) = self.agent.inner.turns.acquire().await else { return false };
-        let links = spawn_blocking(move || {
-            attach_all(&agent.inner.kernel, &inspection, &process, key, |it| it.measure() == Measure::Blocking)
-        })
-        .await;
+        let turn = self.agent.inner.turns.acquire().await.ok()?;
+        let lease = spawn_blocking(move || held(&agent, &inspection, &process, key)).await;
         drop(turn);
-        let links = match links {
-            Ok(Ok(links)) => links,
+        let lease = match lease {
+            Ok(Ok(lease)) => lease,
             Ok(Err(error)) => {
-                if !matches!(error, crate::kernel::AttachError::Gone { .. }) {
+                if !matches!(error, AttachError::Gone { .. }) {
                     warn!(%error, "blocking is not measured");
                 }
                 if let Some(group) = self.agent.state().groups.get_mut(&self.key) {
                     group.blocking_error = Some(error.to_string());
                 }
                 sleep(AGAIN).await;
-                return false;
+                return None;
             }
-            Err(_) => return false,
+            Err(_) => return None,
         };
         let mut state = self.agent.state();
         match state.groups.get_mut(&self.key) {
             Some(group) if group.generation == self.generation => {
-                group.blocking = links;
+                group.blocking = Some(lease.clone());
                 group.blocking_error = None;
-                true
+                Some(lease)
             }
             _ => {
                 drop(state);
-                detach_elsewhere(self.key, links);
-                false
+                detach_elsewhere(self.key, lease.take().unwrap_or_default());
+                None
             }
         }
     }
 
-    async fn detach(&mut self) {
-        let links = {
-            let mut state = self.agent.state();
-            let group = state.groups.get_mut(&self.key).filter(|group| group.generation == self.generation);
-            group.map(|group| std::mem::take(&mut group.blocking))
-        };
+    /// Detaches; whether the probes were attached until then.
+    async fn detach(&mut self, lease: &Lease<Site>) -> bool {
+        let links = lease.take();
+        let were_attached = links.is_some();
         let _ = spawn_blocking(move || drop(links)).await;
+        if let Some(group) = self.agent.state().groups.get_mut(&self.key)
+            && group.generation == self.generation
+        {
+            group.blocking = None;
+        }
+        were_attached
     }
 
     /// Ids and process ids of those of whom blocking is measured.
@@ -205,24 +215,33 @@ impl Driver {
             .collect()
     }
 
-    /// One window.
-    async fn window(&mut self, open: Duration) {
+    /// One window. Where this is late, the probes come off without it, and what was recorded until the window's end is right.
+    async fn window(&mut self, lease: &Lease<Site>, open: Duration) {
         self.spent();
         let users = self.users();
         let from = monotonic_ns();
         let until = from + u64::try_from(open.as_nanos()).unwrap_or(u64::MAX);
+        let tail = TAIL.min(open / 4);
+        if !lease.renew(Instant::now() + open + tail + GRACE) {
+            self.detach(lease).await;
+            return;
+        }
         for (id, pid) in &users {
             self.agent.set_window(*id, *pid, from, until);
         }
         let began = Instant::now();
-        sleep(open).await;
-        sleep(TAIL.min(open / 4)).await;
-        self.close(&users, open, from, until, began, true).await;
+        sleep(open + tail).await;
+        self.close(&users, lease, Recorded { open, from, until, began, in_full: false }).await;
     }
 
     /// Attached all the time, for as long as that is cheap enough.
-    async fn full(&mut self) {
+    async fn full(&mut self, lease: &Lease<Site>) {
         self.spent();
+        // Where this looks no more, the probes come off.
+        if !lease.renew(Instant::now() + quiet::LOOK + GRACE) {
+            self.detach(lease).await;
+            return;
+        }
         let from = monotonic_ns();
         let began = Instant::now();
         let mut users: Vec<(u32, u32)> = Vec::new();
@@ -237,7 +256,7 @@ impl Driver {
                 }
             }
             let waiting = Instant::now();
-            self.look_again().await;
+            self.look_again(lease).await;
             if !self.group_is_there() {
                 return;
             }
@@ -246,66 +265,62 @@ impl Driver {
             if waiting.elapsed() > Duration::from_millis(100) {
                 self.sampler.burned(waiting.elapsed(), spent);
             }
+            if !lease.renew(Instant::now() + quiet::LOOK + GRACE) {
+                break;
+            }
             if !self.sampler.can_stay() {
+                info!(
+                    probes = "blocking",
+                    "probes cost more than the budget: they are attached for a share of the time from now on"
+                );
                 break;
             }
         }
-        info!(
-            probes = "blocking",
-            "probes cost more than the budget: they are attached for a share of the time from now on"
-        );
-        let until = monotonic_ns();
+        let end = lease.over().unwrap_or_else(Instant::now);
+        let until = monotonic_ns().saturating_sub(u64::try_from(end.elapsed().as_nanos()).unwrap_or(u64::MAX));
         for (id, pid) in &users {
             self.agent.set_window(*id, *pid, from, until);
         }
-        let open = began.elapsed();
-        sleep(TAIL).await;
-        self.close(&users, open, from, until, began, false).await;
+        let open = end.saturating_duration_since(began);
+        if lease.over().is_none() {
+            sleep(TAIL).await;
+        }
+        self.close(&users, lease, Recorded { open, from, until, began, in_full: true }).await;
     }
 
     /// Waits until it should be asked again whether the probes may stay attached: soon, since load comes without notice, but
     /// for idle programs; or until there is another user.
-    async fn look_again(&self) {
+    async fn look_again(&self, lease: &Lease<Site>) {
         let joined = self.agent.state().groups.get(&self.key).map(|it| Arc::clone(&it.joined));
         let Some(joined) = joined else { return };
         let resting = self.sampler.is_quiet();
         if resting {
-            self.agent.inner.quiet.rest(self.key, self.resting(), Arc::clone(&joined));
+            let users = self.accounts.resting(&self.agent);
+            self.agent.inner.quiet.rest(self.key, users, lease.clone(), Arc::clone(&joined));
         }
         let _ = tokio::time::timeout(if resting { REST } else { quiet::LOOK }, joined.notified()).await;
         self.agent.inner.quiet.woke(self.key);
     }
 
-    /// Whose hits end a rest, and how many: what is still idle at the budget of each.
-    fn resting(&self) -> Vec<quiet::User> {
-        let state = self.agent.state();
-        let user = |(id, account): (&u32, &Account)| {
-            let limit = state.targets.get(id).map_or(0.0, |target| target.budget);
-            let spent = limit * crate::budget::QUIET * quiet::LOOK.as_secs_f64();
-            let most = (spent / self.costs.park.max(self.costs.run)) as u64;
-            quiet::User { id: *id, hits: account.hits.0 + account.hits.1, most }
-        };
-        self.accounts.iter().map(user).collect()
+    /// What the probes have cost since this was last asked, in seconds of the limit.
+    fn spent(&mut self) -> f64 {
+        let users = self.users();
+        self.accounts.spent(&self.agent, &users)
     }
 
     /// Settles what was seen, takes what has not ended, and detaches.
-    async fn close(
-        &mut self,
-        users: &[(u32, u32)],
-        open: Duration,
-        from: u64,
-        until: u64,
-        began: Instant,
-        window: bool,
-    ) {
+    async fn close(&mut self, users: &[(u32, u32)], lease: &Lease<Site>, recorded: Recorded) {
+        let Recorded { open, from, until, began, in_full } = recorded;
+        let window = !in_full;
         let left = leftovers::take(&self.agent, users, from, until).await;
-        self.detach().await;
+        let were_attached = self.detach(lease).await;
         let attached = began.elapsed();
         let spent = self.spent();
         if window {
             self.sampler.passed(attached, spent);
             // What was spent in the tail belongs to the window that it follows.
-            self.sampler.burned(open, spent);
+            let hit_for = lease.over().map_or(open, |over| over.saturating_duration_since(began));
+            self.sampler.burned(hit_for, spent);
         }
         let now = Instant::now();
         let period = now.saturating_duration_since(self.covered_until);
@@ -334,40 +349,30 @@ impl Driver {
         }
         self.covered_until = if window { now } else { began + open };
         debug!(?open, ?period, left = left.len(), spent, "blocking was measured");
-        leftovers::follow(&self.agent, &left, scale);
-    }
-
-    /// What the probes have cost since this was last asked, of the user who is nearest to the limit, in seconds of the limit.
-    fn spent(&mut self) -> f64 {
-        let users = self.users();
-        let mut worst: f64 = 0.0;
-        self.accounts.retain(|id, _| users.iter().any(|(user, _)| user == id));
-        for (id, pid) in users {
-            let Some(limit) = self.agent.state().targets.get(&id).map(|target| target.budget) else { continue };
-            let Some(kept) = self.agent.inner.kernel.maps().watch_states.get(id) else { continue };
-            let hits = (kept.parks, kept.runs);
-            let now = Instant::now();
-            let before = self.accounts.get(&id).copied();
-            let cost = before.map_or(0.0, |before| {
-                hits.0.saturating_sub(before.hits.0) as f64 * self.costs.park
-                    + hits.1.saturating_sub(before.hits.1) as f64 * self.costs.run
-            });
-            let elapsed = before.map_or(0.0, |before| now.duration_since(before.at).as_secs_f64());
-            // A program may spend the share of the CPU time it uses, or of one CPU where it uses less.
-            let mut cpus = before.map_or(1.0, |before| before.cpus);
-            let mut cpu = before.and_then(|before| before.cpu);
-            let since = cpu.map_or(Duration::MAX, |(at, _): (Instant, f64)| now.duration_since(at));
-            if since > Duration::from_secs(1) && (before.is_none() || cost > limit * elapsed * 0.5) {
-                let used = process::Stat::read(pid).map_or(0.0, |stat| stat.cpu_seconds);
-                if let Some((_, before)) = cpu {
-                    cpus = ((used - before) / since.as_secs_f64()).max(1.0);
-                }
-                cpu = Some((now, used));
-            }
-            worst = worst.max(cost / (limit * cpus));
-            self.accounts.insert(id, Account { hits, at: now, cpu, cpus });
+        if were_attached {
+            leftovers::follow(&self.agent, &left, scale);
+        } else {
+            warn!(probes = "blocking", "they came off by themselves: gopulse did not get to run in time");
+            leftovers::lose(&self.agent, &left, scale);
         }
-        worst
+    }
+}
+
+/// Attaches: from the moment when it is attached each probe comes off by itself, unless this task sees to it.
+fn held(agent: &Agent, inspection: &Inspection, process: &Process, key: GroupKey) -> Result<Lease<Site>, AttachError> {
+    let until = Instant::now() + ATTACHING;
+    let lease = agent.inner.leases.grant(until, move |links| detach_elsewhere(key, links));
+    let wanted = |it: &PlannedProbe| it.measure() == Measure::Blocking;
+    let keep = |site| {
+        let too_late = |(probe, ..): Site| AttachError::Refused { probe, reason: "the kernel took too long".into() };
+        lease.add(site).map_err(too_late)
+    };
+    match attach_each(&agent.inner.kernel, inspection, process, key, wanted, keep) {
+        Ok(()) => Ok(lease),
+        Err(error) => {
+            detach_elsewhere(key, lease.take().unwrap_or_default());
+            Err(error)
+        }
     }
 }
 

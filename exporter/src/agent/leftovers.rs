@@ -84,6 +84,14 @@ pub(super) async fn take(agent: &Agent, users: &[(u32, u32)], from: u64, until: 
     left
 }
 
+/// Tells waits as lost that cannot be followed: the probes were not there any more when their goroutines were read, so that what
+/// was read may be of later waits.
+pub(super) fn lose(agent: &Agent, left: &[Leftover], scale: f64) {
+    for of_one in left.chunk_by(|a, b| a.id == b.id) {
+        agent.inner.kernel.maps().lose(of_one[0].id, Reason::WaitUnreadable, weight(of_one, scale));
+    }
+}
+
 impl Agent {
     /// Looks at goroutines that wait: what is to be followed of them, and how many cannot be.
     fn look_at(&self, id: u32, pid: u32, waits: &[(u64, Parked)]) -> (Vec<Leftover>, u64) {

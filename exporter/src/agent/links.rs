@@ -13,6 +13,7 @@ use std::{
 
 use tokio::sync::Notify;
 
+use super::lease::Lease;
 use crate::{
     kernel::{AttachError, Kernel, Link, Probe, Scope},
     process::{Code, FileId, Process},
@@ -44,8 +45,9 @@ impl GroupKey {
     }
 }
 
-/// Attached sites: which program, at which file offset.
-pub(super) type Links = Vec<(Probe, u64, Link)>;
+/// An attached site: which program, at which file offset.
+pub(super) type Site = (Probe, u64, Link);
+pub(super) type Links = Vec<Site>;
 
 /// Links that live and die together.
 pub(super) struct Group {
@@ -60,8 +62,8 @@ pub(super) struct Group {
     pub(super) users: HashSet<u32>,
     /// Tells this group from one before it for the same file.
     pub(super) generation: u64,
-    /// The probes on goroutines that block, while they are attached.
-    pub(super) blocking: Links,
+    /// The probes on goroutines that block, while they are attached: they come off in time whatever becomes of their task.
+    pub(super) blocking: Option<Lease<Site>>,
     /// Whether a task sees to these.
     pub(super) driven: bool,
     /// Why they could not be attached.
@@ -81,7 +83,7 @@ impl Group {
             code,
             users: HashSet::from([id]),
             generation: GENERATIONS.fetch_add(1, Ordering::Relaxed),
-            blocking: Links::new(),
+            blocking: None,
             driven: false,
             blocking_error: None,
             joined: Arc::default(),
@@ -95,25 +97,26 @@ impl Group {
 
     /// Whether this very site is attached.
     pub(super) fn has(&self, planned: &PlannedProbe) -> bool {
-        let links = self.links.iter().chain(&self.blocking);
-        links.into_iter().any(|(probe, offset, _)| *probe == planned.probe && *offset == planned.file_offset)
+        let is = |(probe, offset, _): &Site| *probe == planned.probe && *offset == planned.file_offset;
+        self.links.iter().any(is) || self.blocking.as_ref().is_some_and(|lease| lease.count(is) > 0)
     }
 
     /// Sites attached.
     pub(super) fn sites(&self) -> usize {
-        self.links.len() + self.blocking.len()
+        self.links.len() + self.blocking.as_ref().map_or(0, |lease| lease.count(|_| true))
     }
 
     /// All links.
     pub(super) fn into_links(self) -> Links {
-        self.links.into_iter().chain(self.blocking).collect()
+        let blocking = self.blocking.and_then(|lease| lease.take());
+        self.links.into_iter().chain(blocking.unwrap_or_default()).collect()
     }
 }
 
 /// Attaches the planned probes that are wanted, all or none.
 ///
 /// # Errors
-/// As the kernel says it, or that the file is not the one that was inspected.
+/// As [`attach_each`].
 pub(super) fn attach_all(
     kernel: &Kernel,
     inspection: &Inspection,
@@ -121,24 +124,45 @@ pub(super) fn attach_all(
     key: GroupKey,
     wanted: impl Fn(&PlannedProbe) -> bool,
 ) -> Result<Links, AttachError> {
+    let mut links = Links::new();
+    let keep = |site| {
+        links.push(site);
+        Ok(())
+    };
+    match attach_each(kernel, inspection, process, key, wanted, keep) {
+        Ok(()) => Ok(links),
+        Err(error) => {
+            detach_elsewhere(key, links);
+            Err(error)
+        }
+    }
+}
+
+/// Attaches the planned probes that are wanted, one after another: each is `keep`'s from the moment when it is attached, also
+/// where another then fails.
+///
+/// # Errors
+/// As the kernel or `keep` says it, or that the file is not the one that was inspected.
+pub(super) fn attach_each(
+    kernel: &Kernel,
+    inspection: &Inspection,
+    process: &Process,
+    key: GroupKey,
+    wanted: impl Fn(&PlannedProbe) -> bool,
+    mut keep: impl FnMut(Site) -> Result<(), AttachError>,
+) -> Result<(), AttachError> {
     // Ends before starts: a start without its end would be in flight for ever.
     let mut planned: Vec<_> = inspection.probes.iter().filter(|it| !it.on_demand && wanted(it)).collect();
     planned.sort_by_key(|it| {
         matches!(it.probe, Probe::HttpStart | Probe::XnetStart | Probe::StwStart | Probe::StwStop | Probe::StwStopBare)
     });
-    let Some(first) = planned.first().map(|it| it.probe) else { return Ok(Links::new()) };
+    let Some(first) = planned.first().map(|it| it.probe) else { return Ok(()) };
     on_inspected(process, &inspection.code, first, |exe| {
-        let mut links = Links::new();
         for it in planned {
-            match kernel.attach(it.probe, exe, &[it.file_offset], key.scope()) {
-                Ok(link) => links.push((it.probe, it.file_offset, link)),
-                Err(error) => {
-                    detach_elsewhere(key, links);
-                    return Err(error);
-                }
-            }
+            let link = kernel.attach(it.probe, exe, &[it.file_offset], key.scope())?;
+            keep((it.probe, it.file_offset, link))?;
         }
-        Ok(links)
+        Ok(())
     })
 }
 

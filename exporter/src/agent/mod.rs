@@ -1,5 +1,6 @@
 //! The only place that knows all stations: drives each process from seen to measured to gone, and answers scrapes.
 
+mod accounts;
 mod attachment;
 mod blocked;
 mod blocking;
@@ -8,6 +9,7 @@ mod discovery;
 mod entries;
 mod gone;
 mod in_flight;
+mod lease;
 mod leftovers;
 mod links;
 mod panics;
@@ -116,6 +118,8 @@ struct Inner {
     costs: OnceCell<Costs>,
     /// Asked by the event loop alone.
     ports: Mutex<Ports>,
+    /// The probes on blocking, which come off in time whether or not the runtime goes on.
+    leases: lease::Leases<links::Site>,
     /// Groups whose task rests.
     quiet: quiet::Quiet,
     /// Entries of the map of blocked goroutines, as of the last full scan.
@@ -151,6 +155,7 @@ impl Agent {
             profiling: Arc::new(Semaphore::new(1)),
             profiles: Mutex::new(profile::PROFILES),
             costs: OnceCell::new(),
+            leases: lease::Leases::new(),
             quiet: quiet::Quiet::default(),
             parked_entries: AtomicU64::new(0),
             scanned: AtomicBool::new(false),
@@ -167,6 +172,7 @@ impl Agent {
     pub(crate) async fn run(&self, events: Events, inbox: Inbox) -> std::io::Result<()> {
         let Inbox(mut inbox) = inbox;
         let mut events = events.stream()?;
+        self.inner.leases.watch()?;
         let mut scan = tokio::time::interval(Duration::from_secs_f64(self.inner.config.scan_interval_seconds));
         scan.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut looks = tokio::time::interval(quiet::LOOK);

@@ -6,9 +6,9 @@ pub(crate) mod rehearse;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     task::{Context, Poll},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -66,11 +66,19 @@ enum Amount {
     Buckets { bounds: Arc<[f64]>, counts: Box<[u64]> },
 }
 
+/// Milliseconds since 1970 by the clock of the machine as it was when this was first asked: it may be set, and rates are over
+/// these times.
+fn unix_ms() -> u64 {
+    static FIRST: OnceLock<(Duration, Instant)> = OnceLock::new();
+    let now = || (SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), Instant::now());
+    let (at, first) = FIRST.get_or_init(now);
+    (*at + first.elapsed()).as_millis() as u64
+}
+
 impl Figures {
     /// Of a snapshot, what belongs to containers of pods.
     pub(crate) fn of(snapshot: &Snapshot) -> Self {
-        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |it| it.as_millis() as u64);
-        let mut figures = Self { unix_ms, ..Self::default() };
+        let mut figures = Self { unix_ms: unix_ms(), ..Self::default() };
         let mut shared: HashMap<&'static str, Arc<[f64]>> = HashMap::new();
         visit(
             snapshot,

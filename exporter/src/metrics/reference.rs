@@ -65,7 +65,7 @@ fn meaning(reason: Reason) -> &'static str {
         Reason::TasksFull => "more threads than can be kept; their waits for a CPU are not counted.",
         Reason::WaitUnreadable => {
             "a wait outlasted the time for which the probes on blocking were attached, and the target's memory could not be \
-             read to see it end; not counted."
+             read in time to see it end; not counted."
         }
         Reason::WaitTooLong => {
             "a wait outlasted the time for which the probes on blocking were attached, and went on for over ten minutes; not \

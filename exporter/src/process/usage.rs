@@ -5,7 +5,12 @@ use std::{
     fs::{self, File},
     io::{self, BufRead as _, BufReader, Read as _},
     os::unix::fs::MetadataExt as _,
-    sync::OnceLock,
+    sync::{Mutex, PoisonError},
+};
+
+use nix::{
+    sys::time::TimeSpec,
+    time::{ClockId, clock_gettime},
 };
 
 /// What tells one image of a process from what comes after it under the same id: its start, and where its stack begins, which
@@ -73,15 +78,32 @@ impl Stat {
 }
 
 impl Image {
-    /// When it started, seconds since 1970, as precise as the kernel's whole seconds of the boot.
+    /// When it started, seconds since 1970, as precise as the kernel's whole seconds of the boot. As client_golang's, it is by the
+    /// clock of now: where that was set, so is this.
     pub(crate) fn start_seconds(self) -> Option<f64> {
-        static BOOT: OnceLock<Option<u64>> = OnceLock::new();
-        let boot = *BOOT.get_or_init(|| {
-            let stat = fs::read_to_string("/proc/stat").ok()?;
-            stat.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok())
-        });
-        Some(boot? as f64 + self.started as f64 / procfs::ticks_per_second() as f64)
+        static BOOT: Mutex<Option<u64>> = Mutex::new(None);
+        let now = boot_by(clock_gettime(ClockId::CLOCK_REALTIME).ok()?, clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?);
+        let mut boot = BOOT.lock().unwrap_or_else(PoisonError::into_inner);
+        if boot.is_none_or(|boot| was_set(boot, now)) {
+            *boot = boot_of(&fs::read_to_string("/proc/stat").ok()?);
+        }
+        Some((*boot)? as f64 + self.started as f64 / procfs::ticks_per_second() as f64)
     }
+}
+
+fn boot_of(stat: &str) -> Option<u64> {
+    stat.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok())
+}
+
+/// When the machine was started, by these clocks; seconds since 1970.
+fn boot_by(real: TimeSpec, boot: TimeSpec) -> i64 {
+    (real - boot).tv_sec()
+}
+
+/// Whether the clock was set since the boot was read. A second more or less is the clock being slowed or sped up: it is not told,
+/// since a start that moves looks like another process.
+fn was_set(boot: u64, now: i64) -> bool {
+    now.abs_diff(boot.cast_signed()) > 1
 }
 
 impl Usage {
@@ -139,11 +161,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_boot_is_read_again_when_the_clock_was_set_and_only_then() {
+        let boot =
+            |real: i64, nanoseconds: i64| boot_by(TimeSpec::new(real, nanoseconds), TimeSpec::new(1000, 999_999_999));
+        let kept = 1_700_000_000;
+        assert_eq!(boot(1_700_001_001, 0), 1_700_000_000);
+        for (real, is_set) in [(0, false), (-1, false), (1, false), (3600, true), (-3600, true), (-1_700_001_000, true)]
+        {
+            assert_eq!(was_set(kept, boot(1_700_001_001 + real, 0)), is_set, "{real}");
+        }
+        assert_eq!(boot_of("cpu  1 2\nbtime 1700000000\n"), Some(kept));
+    }
+
+    #[test]
     fn this_process_uses_something() {
         let me = std::process::id();
         let stat = Stat::read(me).unwrap();
         assert!(stat.resident_bytes > 0 && stat.virtual_bytes > stat.resident_bytes && stat.image.stack > 0);
-        assert!(stat.image.start_seconds().unwrap() > 1.5e9);
+        let boot = boot_of(&fs::read_to_string("/proc/stat").unwrap()).unwrap() as f64;
+        let since_boot = stat.image.start_seconds().unwrap() - boot;
+        assert!((since_boot - stat.image.started as f64 / procfs::ticks_per_second() as f64).abs() < 2.5);
         let mut networks = Networks::default();
         let usage = Usage::read(me, &mut networks);
         assert!(usage.open_fds.unwrap() > 2 && usage.max_fds.unwrap() >= usage.open_fds.unwrap());

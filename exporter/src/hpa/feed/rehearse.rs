@@ -9,7 +9,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use clap::Args;
@@ -111,8 +111,7 @@ impl Rehearsal {
         };
         let elapsed = self.at.elapsed().as_secs_f64();
         self.at = Instant::now();
-        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |it| it.as_millis() as u64);
-        let mut figures = Figures { unix_ms, ..Figures::default() };
+        let mut figures = Figures { unix_ms: super::unix_ms(), ..Figures::default() };
         let bounds: Arc<[f64]> = BOUNDS.into();
         for pod in script.pods.iter().filter(|it| it.agent == self.number) {
             let name = (pod.namespace.clone(), pod.pod.clone(), pod.container.clone());

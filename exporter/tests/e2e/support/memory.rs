@@ -14,9 +14,14 @@ pub(crate) struct Site {
 
 /// A target's attached probe sites, from `/targets` and `/proc/PID/maps`.
 pub(crate) fn sites(pid: u32, target: &Value) -> Vec<Site> {
+    sites_that(pid, target, |probe| probe["attached"] == true)
+}
+
+/// The places of its probes that are like this.
+pub(crate) fn sites_that(pid: u32, target: &Value, are: impl Fn(&Value) -> bool) -> Vec<Site> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("the process runs");
     let probes = target["probes"].as_array().expect("a measured target has probes");
-    let offsets = probes.iter().filter(|probe| probe["attached"] == true);
+    let offsets = probes.iter().filter(|probe| are(probe));
     let offsets = offsets.map(|probe| probe["file_offset"].as_u64().expect("a number"));
     let sites: Vec<Site> = offsets
         .map(|file_offset| Site { file_offset, address: address(&maps, file_offset).expect("the site is mapped") })

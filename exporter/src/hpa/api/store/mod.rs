@@ -1,7 +1,8 @@
 //! What the agents have said, for as long as the table's longest window. Plain data; knows nothing of connections, of
 //! Kubernetes' objects or of HTTP.
 //!
-//! A frame's time is the agent's clock's; whether an agent is silent is judged by when its frames came, by our own.
+//! A frame's time is the agent's clock's, which goes on where it was when it is set anew; whether an agent is silent is judged by
+//! when its frames came, by our own.
 
 mod series;
 
@@ -72,8 +73,10 @@ struct Holder {
 /// One agent.
 #[derive(Debug)]
 pub(crate) struct Agent {
-    /// Times of its frames, milliseconds since 1970 by its clock, the newest last.
+    /// Times of its frames, milliseconds since 1970 by its clock as it was at first, the newest last.
     pub(crate) frames: VecDeque<u64>,
+    /// By how many milliseconds its clock has been set back since.
+    set_back: i64,
     /// When its last frame came.
     arrived: Instant,
     containers: HashMap<Key, Container>,
@@ -125,9 +128,8 @@ impl Store {
         }
         let state = self.agents.entry(agent.clone()).or_insert_with(|| Agent::new(now));
         let mut unsaid = if frame.first { state.begin() } else { HashSet::new() };
-        // A clock that was set back must not make windows negative.
         let last = state.frames.back().copied();
-        let at = frame.unix_ms.max(last.map_or(0, |it| it + 1));
+        let at = state.time_of(frame, now);
 
         for family in &frame.families {
             let kept = self.kept.of(&family.name);
@@ -284,6 +286,7 @@ impl Agent {
     fn new(now: Instant) -> Self {
         Self {
             frames: VecDeque::new(),
+            set_back: 0,
             arrived: now,
             containers: HashMap::new(),
             family_ids: HashMap::new(),
@@ -294,6 +297,19 @@ impl Agent {
 
     fn is_silent(&self, now: Instant) -> bool {
         now.duration_since(self.arrived) > SILENCE
+    }
+
+    /// A frame's time. Rates are over these times, so where the clock was set in between it is the time by our own clock that has
+    /// passed: frames may come late together, but no time goes back, and none is far from ours when a stream begins.
+    fn time_of(&mut self, frame: &Frame, now: Instant) -> u64 {
+        let Some(last) = self.frames.back().copied() else { return frame.unix_ms };
+        let at = frame.unix_ms.wrapping_add_signed(self.set_back);
+        let awaited = last.saturating_add(now.duration_since(self.arrived).as_millis() as u64);
+        if at >= last && !(frame.first && at.abs_diff(awaited) > LATE_MS) {
+            return at.max(last.saturating_add(1));
+        }
+        self.set_back = awaited.wrapping_sub(frame.unix_ms).cast_signed();
+        awaited.max(last.saturating_add(1))
     }
 
     /// A new stream begins: its ids are its own. What was known stays, to be gone on with where it is named again.

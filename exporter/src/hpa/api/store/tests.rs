@@ -4,7 +4,8 @@ use crate::hpa::{
     wire::{Family, Sample, Series as WireSeries},
 };
 
-const START: u64 = 1_000_000;
+const START: u64 = 1_000_000_000;
+const HOUR: u64 = 3_600_000;
 
 /// An agent that tells of pods `a` and `b`, each a container with requests and requests in flight.
 struct Fixture {
@@ -12,6 +13,8 @@ struct Fixture {
     agent: Arc<str>,
     begun: Instant,
     seconds: u64,
+    /// What the agent's clock says at `begun`, milliseconds.
+    clock: u64,
 }
 
 fn histogram(id: u32) -> Family {
@@ -52,6 +55,7 @@ impl Fixture {
             agent: "node-1".into(),
             begun,
             seconds: 0,
+            clock: START,
         };
         fixture.begin(&[("a", 1000), ("b", 500)]);
         fixture
@@ -90,7 +94,7 @@ impl Fixture {
     }
 
     fn try_frame(&mut self, frame: Frame) -> Result<(), FrameError> {
-        let frame = Frame { unix_ms: START + self.seconds * 1000, ..frame };
+        let frame = Frame { unix_ms: self.clock + self.seconds * 1000, ..frame };
         self.store.apply(&self.agent.clone(), &frame, self.now())
     }
 
@@ -164,6 +168,31 @@ fn a_reconnected_stream_goes_on_where_it_was() {
     it.seconds += 1;
     it.begin(&[("a", 12), ("d", 0)]);
     assert_eq!(it.rate("a"), Some(112.0 / 6.0));
+}
+
+#[test]
+fn a_clock_that_is_set_back_or_forth_changes_no_rate() {
+    let mut it = Fixture::new();
+    let minute = |it: &mut Fixture, mut count: u64| {
+        for _ in 0..60 {
+            count += 30;
+            it.tick(vec![counts(10, &[(1, count)])]);
+            assert_eq!(it.rate("a"), Some(30.0));
+        }
+        count
+    };
+    let count = minute(&mut it, 1000);
+    // An agent that tells the clock of its machine.
+    it.clock -= HOUR;
+    minute(&mut it, count);
+    // Agents that are started again behind it, and so begin a stream by another clock, with counts of their own.
+    for clock in [START + HOUR, START - HOUR, u64::MAX - HOUR, 0] {
+        it.clock = clock;
+        it.seconds += 1;
+        it.begin(&[("a", 30)]);
+        assert_eq!(it.rate("a"), Some(30.0));
+        minute(&mut it, 30);
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! stay exact, `/metrics` and `/healthz` answer, and the agent stays small; afterwards all is as before. The programs are
 //! `xtask/go/hostile`.
 
+mod budget;
 mod clients;
 mod in_flight;
 mod memory;
