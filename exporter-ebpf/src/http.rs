@@ -113,6 +113,10 @@ pub mod route_kind {
     pub const OVERFLOW: u8 = 4;
     /// Past the limit of series: method and status are not kept either.
     pub const SERIES_OVERFLOW: u8 = 5;
+    /// A pattern that takes all paths below it, by itself; the route is a hash of its text.
+    pub const SUBTREE: u8 = 6;
+    /// Such a pattern and the rest of the path, folded; the route is [`crate::route::Folder`]'s hash of both.
+    pub const BELOW: u8 = 7;
 }
 
 /// Key of `SERIES`.
@@ -200,6 +204,12 @@ pub struct RouteKey {
     pub route_kind: u32,
 }
 
+/// Routes that one pattern may have below it, of as many as its target may have: a tree of files never takes them all.
+#[inline(always)]
+pub const fn routes_below(max_routes: u32) -> u32 {
+    if max_routes / 4 > 1 { max_routes / 4 } else { 1 }
+}
+
 /// Value of `ROUTES`: the text a route was first seen with: the pattern, or one example path. Aligned to words, so that the
 /// kernel side clears one word by word: byte by byte, the verifier takes 132 rounds of a loop.
 #[repr(C, align(8))]
@@ -209,6 +219,12 @@ pub struct RouteText {
     pub len: u32,
     /// How many bytes of `text` were read; 0 where the memory could not be read.
     pub read: u32,
+    /// Of a route [`route_kind::BELOW`] a pattern: the route of that pattern, which is [`route_kind::SUBTREE`].
+    pub parent: u64,
+    /// Of the same: slashes of the path that the pattern stands for; the text is what follows them.
+    pub slashes: u32,
+    /// Of a pattern: routes below it.
+    pub below: u32,
     /// The bytes.
     pub text: [u8; ROUTE_TEXT],
 }
@@ -218,6 +234,7 @@ const _: () = assert!(
         && size_of::<RouteKey>() == 16
         && size_of::<PanicKey>() == 16
         && size_of::<Panicked>() == 40
+        && size_of::<RouteText>() == 24 + ROUTE_TEXT
 );
 
 #[cfg(test)]
@@ -231,6 +248,12 @@ mod tests {
         // Small maps: the map itself is the limit.
         assert_eq!(series_of_one(1025), 256);
         assert_eq!(series_of_one(16), 256);
+    }
+
+    #[test]
+    fn a_pattern_never_has_all_routes_below_it() {
+        assert_eq!(routes_below(100), 25);
+        assert_eq!(routes_below(1), 1);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The contract between gopulse's kernel side and user space: map keys and values (`repr(C)`, no implicit padding), limits,
-//! and the pure functions both sides must agree on (histogram bucket, method, path folding). Everything here is plain Rust,
+//! and the pure functions both sides must agree on (histogram bucket, method, first line, path folding). Everything here is plain Rust,
 //! tested on the host; it knows neither eBPF helpers nor how user space loads the programs.
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
@@ -7,6 +7,7 @@
 pub mod event;
 pub mod histogram;
 pub mod http;
+pub mod line;
 pub mod loss;
 pub mod method;
 pub mod route;

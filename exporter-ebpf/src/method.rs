@@ -65,6 +65,26 @@ pub fn id(bytes: u64, len: u64) -> u8 {
     }
 }
 
+/// The id of the method that ends before the last of eight bytes, little endian, which is a space: what is on the wire before a
+/// request's target. What stands before the method is not known.
+#[inline(always)]
+pub fn id_before(bytes: u64) -> u8 {
+    if bytes >> 56 != b' ' as u64 {
+        return 0;
+    }
+    // The method's last byte uppermost.
+    let bytes = bytes << 8;
+    let mut id = 1;
+    while id < NAMES.len() {
+        let name = NAMES[id];
+        if bytes >> (64 - 8 * name.len()) == word(name) {
+            return id as u8;
+        }
+        id += 1;
+    }
+    0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,6 +109,20 @@ mod tests {
     fn the_preface_is_no_method() {
         assert_eq!(of("PRI", b' '), PREFACE);
         assert_eq!(NAMES.get(usize::from(PREFACE)), None);
+    }
+
+    #[test]
+    fn a_method_is_known_by_what_stands_before_the_target() {
+        for (i, name) in NAMES.iter().enumerate().skip(1) {
+            for before in [[0; 8], [b'x'; 8]] {
+                let line = [&before[..], name.as_bytes(), b" "].concat();
+                let last = line[line.len() - 8..].try_into().unwrap();
+                assert_eq!(usize::from(id_before(u64::from_le_bytes(last))), i, "{name}");
+            }
+        }
+        for none in ["POST/abc", "PROPFIN ", "        "] {
+            assert_eq!(id_before(u64::from_le_bytes(none.as_bytes().try_into().unwrap())), 0, "{none}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Folding a URL path into a route template: identifiers in segments become `{id}`, and the depth is bounded.
 //! The kernel side computes only the template's hash, byte by byte, with no output buffer; user space applies the same
-//! machine to one example path to get the text. So the two can never disagree on which paths are one route.
+//! machine to one example path to get the text. So the two can never disagree on which paths are one route. Below a pattern that
+//! takes a whole tree, the pattern stands for the path's first segments.
 
 /// Bytes of a path that are looked at; a longer one ends in `/**`.
 pub const MAX_PATH: usize = 127;
@@ -86,7 +87,13 @@ impl Folder {
     /// Before the first byte.
     #[inline(always)]
     pub const fn new() -> Self {
-        Self { hash: FNV_OFFSET, segment: FNV_OFFSET, counts: 0, segments: 0 }
+        Self::below(FNV_OFFSET, 0)
+    }
+
+    /// Before what follows so many slashes of a path, where `hash` stands for all up to there.
+    #[inline(always)]
+    pub const fn below(hash: u64, slashes: u32) -> Self {
+        Self { hash, segment: FNV_OFFSET, counts: 0, segments: slashes as i64 }
     }
 
     /// Takes the next byte.
@@ -155,16 +162,26 @@ fn mix(hash: u64, token: u64) -> u64 {
 
 /// The hash of a whole path, as the kernel side computes it from its first [`MAX_PATH`] bytes.
 pub fn hash(path: &[u8]) -> u64 {
-    let mut folder = Folder::new();
-    for &byte in &path[..path.len().min(MAX_PATH)] {
+    hash_below(FNV_OFFSET, 0, path)
+}
+
+/// The hash of what follows so many slashes of a path, see [`Folder::below`].
+pub fn hash_below(hash: u64, slashes: u32, rest: &[u8]) -> u64 {
+    let mut folder = Folder::below(hash, slashes);
+    for &byte in &rest[..rest.len().min(MAX_PATH)] {
         folder.push(byte);
     }
-    folder.finish(path.len() <= MAX_PATH)
+    folder.finish(rest.len() <= MAX_PATH)
 }
 
 /// The template of a path, into `out`: as many bytes as fit (a folded segment may be longer than its id). Returns the length.
-/// `whole` says whether `path` is all of it.
+/// `whole` says whether that is all of it.
 pub fn template<'out>(path: &[u8], whole: bool, out: &'out mut [u8]) -> &'out [u8] {
+    template_below(0, path, whole, out)
+}
+
+/// The template of what follows so many slashes of a path, as [`template`].
+pub fn template_below<'out>(slashes: u32, rest: &[u8], whole: bool, out: &'out mut [u8]) -> &'out [u8] {
     let mut length = 0;
     let mut put = |bytes: &[u8]| {
         for &byte in bytes {
@@ -174,14 +191,14 @@ pub fn template<'out>(path: &[u8], whole: bool, out: &'out mut [u8]) -> &'out [u
             }
         }
     };
-    let looked_at = &path[..path.len().min(MAX_PATH)];
-    let whole = whole && path.len() <= MAX_PATH;
+    let looked_at = &rest[..rest.len().min(MAX_PATH)];
+    let whole = whole && rest.len() <= MAX_PATH;
     let count = looked_at.split(|&byte| byte == b'/').count();
     for (i, segment) in looked_at.split(|&byte| byte == b'/').enumerate() {
         if i > 0 {
             put(b"/");
         }
-        if i as u32 >= MAX_SEGMENTS || (!whole && i + 1 == count) {
+        if i as u32 + slashes >= MAX_SEGMENTS || (!whole && i + 1 == count) {
             put(b"**");
             break;
         }
@@ -252,6 +269,23 @@ mod tests {
         assert_eq!(hash(long.as_bytes()), hash(format!("/files/{}", "y".repeat(300)).as_bytes()));
     }
 
+    #[test]
+    fn what_lies_below_a_pattern() {
+        for (slashes, rest, want) in [
+            (1, "query", "query"),
+            (1, "query/", "query/"),
+            (1, "/query", "/query"),
+            (3, "users/7", "users/{id}"),
+            (7, "g/h/i", "g/**"),
+            (8, "h", "**"),
+        ] {
+            let mut out = [0; 256];
+            assert_eq!(template_below(slashes, rest.as_bytes(), true, &mut out), want.as_bytes(), "{rest}");
+        }
+        assert_eq!(hash_below(77, 7, b"g/h/i"), hash_below(77, 7, b"g/j"));
+        assert_ne!(hash_below(77, 2, b"alice"), hash_below(78, 2, b"alice"));
+    }
+
     /// The property that lets the kernel send hashes alone: two paths have one hash exactly when they have one template.
     #[test]
     fn one_hash_is_one_template() {
@@ -274,7 +308,7 @@ mod tests {
             "550e8400-e29b-41d4-a716-446655440000",
             "{id}",
         ];
-        let mut seen = std::collections::HashMap::new();
+        let (mut seen, mut seen_below) = (std::collections::HashMap::new(), std::collections::HashMap::new());
         for _ in 0..20_000 {
             let mut path = String::new();
             for _ in 0..next(11) {
@@ -288,7 +322,13 @@ mod tests {
             let text = folded(&path);
             let hash = hash(path.as_bytes());
             assert_eq!(*seen.entry(hash).or_insert_with(|| text.clone()), text, "{path}");
+            let mut out = [0; 256];
+            let rest = template_below(6, path.as_bytes(), true, &mut out).to_vec();
+            let hash = hash_below(77, 6, path.as_bytes());
+            assert_eq!(*seen_below.entry(hash).or_insert_with(|| rest.clone()), rest, "{path}");
         }
+        let below: std::collections::HashSet<_> = seen_below.values().collect();
+        assert_eq!(below.len(), seen_below.len(), "two hashes for one template below a pattern");
         let mut texts: Vec<_> = seen.values().collect();
         texts.sort();
         let before = texts.len();

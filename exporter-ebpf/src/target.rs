@@ -54,7 +54,7 @@ pub struct TargetConfig {
     pub h2: Http2Offsets,
     /// `golang.org/x/net/http2`, where the program carries its own.
     pub xnet: Http2Offsets,
-    /// 1 where `net/http.Request` has the layout of [`request_words`]: then one read takes all of it.
+    /// Where `net/http.Request` has the layout of [`request_words`], how many words of it are read at one time; otherwise 0.
     pub request_words: u16,
     /// Bits of [`at_check`].
     pub at_check: u16,
@@ -79,19 +79,25 @@ pub mod at_check {
     pub const HTTP_MUX: u16 = 32;
 }
 
-/// Words of `net/http.Request` in Go 1.23 to 1.27 on 64-bit machines (net/http/request.go), known at compile time so that the
-/// kernel side reads them from one copy of the struct. A program laid out otherwise is read field by field.
+/// Words of `net/http.Request` on 64-bit machines (net/http/request.go), known at compile time so that the kernel side reads them
+/// from one copy of the struct. A program laid out otherwise is read field by field, as its handlers left it.
 pub mod request_words {
     /// `Method`, a string: address and length.
     pub const METHOD: usize = 0;
     /// `URL`, a pointer.
     pub const URL: usize = 2;
-    /// `Pattern`, a string.
+    /// `Proto`, a string.
+    pub const PROTO: usize = 3;
+    /// `RequestURI`, a string.
+    pub const URI: usize = 24;
+    /// Words up to the last of those above: the same in Go 1.17 to 1.27.
+    pub const HEAD: usize = URI + 2;
+    /// `Pattern`, a string (Go 1.23 to 1.27, as what follows).
     pub const PATTERN: usize = 29;
     /// `pat`, a pointer.
     pub const PAT: usize = 33;
-    /// Words up to the last of them.
-    pub const WORDS: usize = PAT + 1;
+    /// Words up to the last of all.
+    pub const ALL: usize = PAT + 1;
 }
 
 /// Offsets in the response writer of one HTTP/2 server.

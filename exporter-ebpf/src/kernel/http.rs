@@ -12,14 +12,14 @@ use exporter_ebpf::{
     http::{InFlight, PanicKey, Panicked, XNET, XNET_CALLED, goroutine_key, status_code},
     loss::Reason,
     method,
-    target::{Http2Offsets, NONE, TargetConfig, at_check, target_slot},
+    target::{Http2Offsets, NONE, TargetConfig, at_check, request_words, target_slot},
 };
 
 use super::{
     maps::{BPF_NOEXIST, INFLIGHT, PANICS, REFUSED, SERIES, TARGET_SLOTS, TARGETS, lost, tell_once},
-    memory::{read, zero},
+    memory::{GoString, read, zero},
     regs::Regs,
-    series::{admit, count, new_route, record, same_word, series},
+    series::{Subject, admit, count, new_route, record, same_word, series},
 };
 
 super::programs! {
@@ -183,22 +183,14 @@ fn http1_end_at(ctx: &ProbeContext) {
 }
 
 /// The request to ask: the copy that a mux was told of, where there is one. The response holds the request until it ends, and
-/// with it the method's text, which is a part of the first line. Nothing holds the copy once it has been used last: while it
-/// shares that text, it is whole.
+/// with it the first line. Nothing holds the copy once it has been used last: while it shares the line's method or its target,
+/// it is whole. Handlers replace either, but hardly both.
 #[inline(always)]
 fn http1_request(target: &TargetConfig, entry: &InFlight) -> Subject {
-    let method = u64::from(target.request_method);
+    let shared = |offset: u64| same_word(entry.request.wrapping_add(offset), entry.routed.wrapping_add(offset)) != 0;
     let copied =
-        entry.routed != 0 && same_word(entry.request.wrapping_add(method), entry.routed.wrapping_add(method)) != 0;
-    Subject { address: if copied { entry.routed } else { entry.request }, method: 0 }
-}
-
-/// What is asked for a request's method and route.
-struct Subject {
-    /// An `http.Request` of it; 0 where all are gone.
-    address: u64,
-    /// Where else its method's string is; 0 where that is not known.
-    method: u64,
+        entry.routed != 0 && (shared(u64::from(target.request_method)) || shared(8 * request_words::URI as u64));
+    Subject { address: if copied { entry.routed } else { entry.request }, has_line: true, method: GoString::EMPTY }
 }
 
 #[inline(always)]
@@ -220,20 +212,23 @@ fn http2_end_at(ctx: &ProbeContext, probe: u16, server: impl Fn(&TargetConfig) -
 #[inline(always)]
 fn http2_state(target: &TargetConfig, server: &Http2Offsets, entry: &InFlight) -> (u64, Subject) {
     let Some(rws) = read::<u64>(entry.writer, server.writer_rws) else {
-        return (UNREADABLE, Subject { address: 0, method: 0 });
+        return (UNREADABLE, Subject::of(0));
     };
     let status = word(rws, server.rws_status);
     let mut held = Held { url: entry.request, header: entry.request };
     held.url = held.url.wrapping_add(u64::from(target.request_url));
     held.header = held.header.wrapping_add(u64::from(target.request_header));
-    let mut subject = Subject { address: entry.request, method: 0 };
+    let mut subject = Subject::of(entry.request);
     if server.server_request_url != NONE {
         // The request is part of the state (Go 1.27: `req ServerRequest`).
         let request = rws.wrapping_add(u64::from(server.rws_req));
         held.url = request.wrapping_add(u64::from(server.server_request_url));
         held.header = request.wrapping_add(u64::from(server.server_request_header));
-        subject.method = request.wrapping_add(u64::from(server.server_request_method));
-        if !held.is_of(target, entry.request) {
+        // The URL follows the method: most often the one look is enough.
+        let [ptr, len, url] = read::<[u64; 3]>(request, server.server_request_method).unwrap_or([0; 3]);
+        subject.method = GoString { ptr, len };
+        let whole = url != 0 && read::<u64>(entry.request, target.request_url) == Some(url);
+        if !whole && !held.is_of(target, entry.request) {
             subject.address = 0;
         }
     }
@@ -300,34 +295,37 @@ fn panic_at(ctx: &ProbeContext) {
         // Every program has the server of net/http, so that only the start tells whose request it is.
         let server = if entry.outer == 0 { &target.h2 } else { &target.xnet };
         if server.writer_rws == NONE {
-            (UNREADABLE, Subject { address: entry.request, method: 0 })
+            (UNREADABLE, Subject::of(entry.request))
         } else {
             http2_state(target, server, &entry)
         }
     };
     // Nothing was written yet: the client gets no answer at all, which is the server's failure.
-    let (mut series, route) = series(target, subject.address, subject.method, status_code(status, 500));
+    let (mut series, mut route) = series(target, &subject, status_code(status, 500));
     if SERIES.get_ptr(&series).is_none() {
-        new_route(ctx, target, &mut series, &route);
+        new_route(ctx, target, &mut series, &mut route);
         // Here, so that whoever settles the request need not know of limits.
         admit(&mut series, target.max_series);
     }
-    let panicked = Panicked {
-        series,
-        duration_ns: now.wrapping_sub(entry.start_ns),
-        goid: read::<u64>(regs.g(), target.g_goid).unwrap_or(0),
-        pid,
-        reserved: 0,
-    };
-    let key = PanicKey { goroutine: key, start_ns: entry.start_ns };
-    if let Some(earlier) = PANICS.get_ptr_mut(&key) {
+    let duration_ns = now.wrapping_sub(entry.start_ns);
+    let goid = read::<u64>(regs.g(), target.g_goid).unwrap_or(0);
+    remember(
+        &PanicKey { goroutine: key, start_ns: entry.start_ns },
+        &Panicked { series, duration_ns, goid, pid, reserved: 0 },
+    );
+}
+
+/// By itself for its stack, see `whole_request`.
+#[inline(never)]
+fn remember(key: &PanicKey, panicked: &Panicked) {
+    if let Some(earlier) = PANICS.get_ptr_mut(key) {
         // The request has recovered from another panic, of which user space knows.
         // SAFETY: from a look-up just above. User space removes an entry only once its goroutine writes it no more.
-        unsafe { *earlier = panicked };
-    } else if PANICS.insert(&key, &panicked, BPF_NOEXIST).is_ok() {
-        tell_once(event::PANIC, pid);
+        unsafe { *earlier = *panicked };
+    } else if PANICS.insert(key, panicked, BPF_NOEXIST).is_ok() {
+        tell_once(event::PANIC, panicked.pid);
     } else {
-        lost(target.id, Reason::PanicsFull);
+        lost(panicked.series.target, Reason::PanicsFull);
     }
 }
 
@@ -338,7 +336,7 @@ fn end(ctx: &ProbeContext, target: &TargetConfig, entry: &InFlight, subject: Sub
     if status == UNREADABLE {
         lost(target.id, Reason::Unreadable);
     }
-    let (mut series, route) = series(target, subject.address, subject.method, status_code(status, unwritten));
+    let (mut series, mut route) = series(target, &subject, status_code(status, unwritten));
     if series.status == 101 {
         match series.method {
             method::PREFACE => return,
@@ -350,7 +348,7 @@ fn end(ctx: &ProbeContext, target: &TargetConfig, entry: &InFlight, subject: Sub
         record(value, duration_ns);
         return;
     }
-    new_route(ctx, target, &mut series, &route);
+    new_route(ctx, target, &mut series, &mut route);
     admit(&mut series, target.max_series);
     count(&series, duration_ns);
 }

@@ -125,8 +125,10 @@ fn without_method(pattern: &str) -> &str {
 mod tests {
     use super::*;
 
+    const NO_TEXT: RouteText = RouteText { len: 0, read: 0, parent: 0, slashes: 0, below: 0, text: [0; ROUTE_TEXT] };
+
     fn text(of: &str) -> RouteText {
-        let mut text = RouteText { len: of.len() as u32, read: of.len().min(127) as u32, text: [0; ROUTE_TEXT] };
+        let mut text = RouteText { len: of.len() as u32, read: of.len().min(127) as u32, ..NO_TEXT };
         let n = text.read as usize;
         text.text[..n].copy_from_slice(&of.as_bytes()[..n]);
         text
@@ -180,7 +182,7 @@ mod tests {
         let long = format!("/{}", "a".repeat(200));
         assert!(label_of(route_kind::PATTERN, &text(&long)).unwrap().ends_with('…'));
         assert_eq!(label_of(route_kind::PATH, &text(&long)).unwrap(), "/**");
-        assert_eq!(label_of(route_kind::PATTERN, &RouteText { len: 9, read: 0, text: [0; ROUTE_TEXT] }), None);
+        assert_eq!(label_of(route_kind::PATTERN, &RouteText { len: 9, ..NO_TEXT }), None);
     }
 
     #[test]

@@ -62,7 +62,7 @@ const FUNCTIONS: [&str; 14] = [
 const LAYOUTS: [(&str, &[&str]); 13] = [
     ("runtime.g", &["goid", "atomicstatus", "trackingSeq"]),
     ("net/http.response", &["req", "status"]),
-    ("net/http.Request", &["Method", "URL", "Header", "Pattern", "pat"]),
+    ("net/http.Request", &["Method", "URL", "Proto", "Header", "RequestURI", "Pattern", "pat"]),
     ("net/http.pattern", &["str"]),
     ("net/url.URL", &["Path"]),
     ("net/http.http2responseWriter", &["rws"]),
@@ -299,14 +299,24 @@ impl Plan<'_> {
             );
         } else {
             let _ = self.probe(Probe::HttpMux, MUX, true);
-            let word = |offset: u16, word: usize| usize::from(offset) == word * size_of::<u64>();
-            let usual = word(config.request_method, request_words::METHOD)
-                && word(config.request_url, request_words::URL)
-                && word(config.request_pattern, request_words::PATTERN)
-                && word(config.request_pat, request_words::PAT);
-            config.request_words = u16::from(usual);
         }
+        config.request_words = self.request_words(&config);
         config
+    }
+
+    /// How much of a request can be read at one time.
+    fn request_words(&self, config: &TargetConfig) -> u16 {
+        let is = |offset: u16, word: usize| usize::from(offset) == word * size_of::<u64>();
+        let head = is(config.request_method, request_words::METHOD)
+            && is(config.request_url, request_words::URL)
+            && is(self.offset("net/http.Request", "Proto"), request_words::PROTO)
+            && is(self.offset("net/http.Request", "RequestURI"), request_words::URI);
+        let all = is(config.request_pattern, request_words::PATTERN) && is(config.request_pat, request_words::PAT);
+        match (head, all) {
+            (true, true) => request_words::ALL as u16,
+            (true, false) => request_words::HEAD as u16,
+            (false, _) => 0,
+        }
     }
 
     /// The runtime's own words and registers are known for these.

@@ -1,4 +1,5 @@
-// Command idioms routes requests as real services do: by muxes that are made anew while it runs, and by patterns that redirect.
+// Command idioms routes requests as real services do: by muxes that are made anew while it runs, by
+// patterns that redirect, by routers behind a mux, behind middleware that changes or copies the request.
 package main
 
 import (
@@ -28,11 +29,11 @@ func reload(name string) {
 	runtime.GC()
 }
 
-func main() {
-	address := flag.String("listen", "127.0.0.1:0", "address to listen at")
-	flag.Parse()
-	reload("first")
+// programs are the handlers that it can serve by, by name.
+var programs = map[string]func() http.Handler{"reloading": reloading}
 
+func reloading() http.Handler {
+	reload("first")
 	mux := http.NewServeMux()
 	mux.HandleFunc("/users/{id}/", ok)
 	mux.HandleFunc("/about", ok)
@@ -40,17 +41,28 @@ func main() {
 		reload(r.URL.Query().Get("name"))
 		ok(w, r)
 	})
-	handler := func(w http.ResponseWriter, r *http.Request) {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if len(r.URL.Path) > 6 && r.URL.Path[:6] == "/from-" {
 			current.Load().(*http.ServeMux).ServeHTTP(w, r)
 			return
 		}
 		mux.ServeHTTP(w, r)
+	})
+}
+
+func main() {
+	address := flag.String("listen", "127.0.0.1:0", "address to listen at")
+	as := flag.String("as", "reloading", "the program to be")
+	flag.Parse()
+	program, found := programs[*as]
+	if !found {
+		log.Fatalf("there is no program %q", *as)
 	}
 	l, err := net.Listen("tcp", *address)
 	if err != nil {
 		log.Fatal(err)
 	}
+	handler := program()
 	fmt.Printf("{\"pid\":%d,\"http\":%q}\n", os.Getpid(), l.Addr().String())
-	log.Fatal(http.Serve(l, http.HandlerFunc(handler)))
+	log.Fatal(serve(l, handler))
 }

@@ -11,6 +11,7 @@ pub(crate) mod never_harm;
 mod overlay;
 mod preempted;
 mod prometheus;
+mod routes;
 mod runtime_changes;
 pub(crate) mod runtime_truth;
 pub(crate) mod waits;
