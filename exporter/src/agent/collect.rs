@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fs, io,
-    sync::{PoisonError, atomic::Ordering},
+    sync::atomic::Ordering,
     time::Instant,
 };
 
@@ -25,10 +25,7 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
     let inner = &*agent.inner;
     let maps = inner.kernel.maps();
     let mut usage: Vec<Usage> = Vec::new();
-    let involuntary = {
-        let links = inner.scheduler.lock().unwrap_or_else(PoisonError::into_inner);
-        links.as_ref().is_some_and(|links| links.tells_involuntary)
-    };
+    let involuntary = inner.scheduler.tells_involuntary();
     let mut guard = agent.state();
     let state = &mut *guard;
 

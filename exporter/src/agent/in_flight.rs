@@ -59,7 +59,7 @@ impl Agent {
         let Ok((entries, idle)) = seen else { return };
         let (before, most) = match give {
             Give::Old if entries * 2 < in_flight.capacity() => return,
-            Give::Old => (super::blocking::monotonic_ns().saturating_sub(LONG.as_nanos() as u64), usize::MAX),
+            Give::Old => (crate::clock::monotonic_ns().saturating_sub(LONG.as_nanos() as u64), usize::MAX),
             Give::Quarter => (u64::MAX, (in_flight.capacity() / 4) as usize),
         };
         let leave = longest_idle(idle, before, most);

@@ -53,7 +53,7 @@ use crate::{
     budget::{Costs, calibrate},
     config::Config,
     hpa::feed::Figures,
-    kernel::{Events, Kernel, SchedulerLinks},
+    kernel::{Events, Kernel},
     kubernetes::{Change, Pods},
     metrics::Snapshot,
     process::Ports,
@@ -104,8 +104,7 @@ struct Inner {
     /// Never read while the state is locked.
     runtimes: runtime::Runtimes,
     messages: mpsc::UnboundedSender<Message>,
-    /// The scheduler's tracepoints, while somebody asks for them. Never taken while the state is.
-    scheduler: Mutex<Option<SchedulerLinks>>,
+    scheduler: scheduler::Scheduler,
     /// Executables read, and probes attached, at one time.
     turns: Arc<Semaphore>,
     /// One profile is taken at a time: the maps of stacks are small.
@@ -146,7 +145,7 @@ impl Agent {
             kernel,
             pods,
             messages,
-            scheduler: Mutex::default(),
+            scheduler: scheduler::Scheduler::default(),
             turns: Arc::new(Semaphore::new(TURNS)),
             profiling: Arc::new(Semaphore::new(1)),
             profiles: Mutex::new(profile::PROFILES),

@@ -22,6 +22,9 @@ use tracing::warn;
 
 use super::{batch, targets::Targets};
 
+/// Changes what is there, and adds nothing (include/uapi/linux/bpf.h).
+const BPF_EXIST: u64 = 2;
+
 /// How full a map is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Usage {
@@ -139,6 +142,14 @@ impl<K: Pod, V: Pod> Map<K, V> {
     /// Writes an entry.
     pub(crate) fn insert(&self, key: &K, value: &V) -> Result<(), MapError> {
         self.lock().insert(key, value, 0)
+    }
+
+    /// Changes an entry that is there to what `to` makes of it, if it makes something; whether it has. Of several who do, each
+    /// sees what the one before has written, and none brings back an entry that the kernel side has removed.
+    pub(crate) fn change(&self, key: &K, to: impl FnOnce(V) -> Option<V>) -> bool {
+        let mut map = self.lock();
+        let Some(new) = map.get(key, 0).ok().and_then(to) else { return false };
+        map.insert(key, &new, BPF_EXIST).is_ok()
     }
 
     /// Removes an entry; whether it was there. Of several removers one is told so.
