@@ -5,8 +5,10 @@ mod blocked;
 mod blocking;
 mod collect;
 mod discovery;
+mod ends;
 mod entries;
 mod gone;
+mod goroutine;
 mod in_flight;
 mod leftovers;
 mod links;
@@ -126,6 +128,8 @@ struct Inner {
     panic_events: AtomicU64,
     /// Wakes what settles panicked requests.
     panicked: Notify,
+    /// Wakes what settles requests whose connection was taken over.
+    hijacked: Notify,
 }
 
 impl Agent {
@@ -158,6 +162,7 @@ impl Agent {
             exit_events: AtomicU64::new(0),
             panic_events: AtomicU64::new(0),
             panicked: Notify::new(),
+            hijacked: Notify::new(),
         };
         (Self { inner: Arc::new(inner) }, Inbox(inbox))
     }
@@ -171,6 +176,7 @@ impl Agent {
         let mut looks = tokio::time::interval(quiet::LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.settle_panics();
+        self.settle_ends();
         let mut rounds: u64 = 0;
         loop {
             tokio::select! {
@@ -286,6 +292,7 @@ impl Agent {
                 self.inner.panic_events.fetch_add(1, Ordering::Relaxed);
                 self.inner.panicked.notify_one();
             }
+            event::HIJACK => self.inner.hijacked.notify_one(),
             event::IN_FLIGHT_FULL => self.make_room_at_once(),
             other => warn!(kind = other, "unknown event from the kernel side"),
         }
