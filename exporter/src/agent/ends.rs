@@ -68,11 +68,12 @@ impl Agent {
         let now = crate::clock::monotonic_ns();
         // After the hijacks: the request of each was in flight before it.
         let seen = maps.in_flight.read(|(taken, long): &mut (Vec<(u64, InFlight)>, Vec<Request>), key, entry| {
-            if entry.writer == 0 {
-            } else if hijack_of(&hijacks, *key, entry).is_some() {
-                taken.push((*key, *entry));
-            } else if now.saturating_sub(entry.start_ns) >= LONG.as_nanos() as u64 {
-                long.push((*key, entry.start_ns));
+            let age = now.saturating_sub(entry.start_ns);
+            match hijack_of(&hijacks, *key, entry) {
+                _ if entry.writer == 0 => {}
+                Some(_) => taken.push((*key, *entry)),
+                None if age >= LONG.as_nanos() as u64 => long.push((*key, entry.start_ns)),
+                None => {}
             }
         });
         let Ok((taken, long)) = seen else { return };
@@ -94,7 +95,8 @@ impl Agent {
         for (key, entry) in taken {
             let of = goroutine_key(goroutine_key_target(key), entry.writer);
             let Some(hijacked) = hijacks.get(&of).filter(|_| counted.insert(of)) else { continue };
-            let same = maps.in_flight.get(&key).is_some_and(|now| now == entry);
+            let now = maps.in_flight.get(&key);
+            let same = now.is_some_and(|now| (now.start_ns, now.writer) == (entry.start_ns, entry.writer));
             // In this order: whoever has removed the hijack counts it, and the kernel side looks for it when it finds the request.
             if same && maps.in_flight.remove(&key) && maps.hijacks.remove(&of) && hijacked.series.is_request() {
                 self.state().count(&hijacked.series, hijacked.at_ns - entry.start_ns);

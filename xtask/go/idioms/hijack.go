@@ -73,15 +73,21 @@ func hijacks(mux *http.ServeMux) {
 		}()
 		<-done
 	})
-	// Each is answered once the other was asked for; /release leaves the program without its probes before, so that nothing that is
+	// Each goes on once the other was asked for; /release leaves the program without its probes before, so that nothing that is
 	// in flight is seen to end.
+	none, abort := func() {}, func() { panic(http.ErrAbortHandler) }
 	for _, of := range []struct {
 		hold, release string
-		before        func()
-	}{{"/hold", "/release", dropCode}, {"/hold-on", "/release-on", func() {}}} {
-		released, before := make(chan struct{}), of.before
+		before, then  func()
+	}{
+		{"/hold", "/release", dropCode, none},
+		{"/hold-on", "/release-on", none, none},
+		{"/hold-panic", "/release-panic", none, abort},
+	} {
+		released, before, then := make(chan struct{}), of.before, of.then
 		mux.HandleFunc(of.hold, func(w http.ResponseWriter, r *http.Request) {
 			<-released
+			then()
 			ok(w, r)
 		})
 		mux.HandleFunc(of.release, func(w http.ResponseWriter, r *http.Request) {

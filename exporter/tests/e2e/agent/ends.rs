@@ -1,7 +1,12 @@
 //! Requests that no probe sees the end of: what is in flight falls to the truth, and each is counted or told as lost. The program
 //! is `xtask/go/idioms`, its file `hijack.go`.
 
-use std::{fs, net::SocketAddr, net::TcpStream, thread};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    thread,
+};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -11,7 +16,8 @@ use xtask::service::Running;
 
 use crate::support::{
     Agent,
-    http::{begin, request},
+    agent::Scrape,
+    http::{begin, connect, request},
     must_be_root, often, scratch, service, settles, start,
 };
 
@@ -36,6 +42,15 @@ fn no_scans(name: &str) -> String {
 
 fn of(agent: &Agent, pid: u32, status: u16, route: &str) -> u64 {
     agent.scrape().counts(pid).remove(&("GET".to_owned(), status, route.to_owned())).unwrap_or(0)
+}
+
+/// Requests that were lost, for whatever reason.
+fn told(scrape: &Scrape) -> u64 {
+    scrape.samples.iter().filter(|it| it.name == "exporter_lost_total").map(|it| it.value as u64).sum()
+}
+
+fn signal(agent: &Agent, signal: Signal) {
+    kill(Pid::from_raw(agent.pid().cast_signed()), signal).expect("it runs");
 }
 
 /// Middleware that runs the handler on a goroutine of its own, and a WebSocket behind it: the request ends where the connection is
@@ -137,8 +152,7 @@ fn hijacks_while_the_agent_stands_still() {
     must_be_root();
     let running = start(&service("idioms"), &[]);
     let (agent, pid) = (Agent::measuring(running.pid(), &[]), running.pid());
-    let signal = |signal| kill(Pid::from_raw(agent.pid().cast_signed()), signal).expect("it runs");
-    signal(Signal::SIGSTOP);
+    signal(&agent, Signal::SIGSTOP);
     // All are open at one time, but for some, so that there are goroutines that are used again, and others.
     let mut open = Vec::new();
     for id in 0..HIJACKS {
@@ -147,16 +161,42 @@ fn hijacks_while_the_agent_stands_still() {
             open.push(stream);
         }
     }
-    signal(Signal::SIGCONT);
+    signal(&agent, Signal::SIGCONT);
     drop(open);
     settles("each is counted or told, and none is in flight", &(HIJACKS, Some(0)), || {
         let scrape = agent.scrape();
-        let told = scrape.samples.iter().filter(|it| it.name == "exporter_lost_total");
-        let told = told.map(|it| it.value as u64).sum::<u64>();
-        println!("    {told} of {HIJACKS} were lost");
-        (of(&agent, pid, 101, "/ws/{id}") + told, scrape.active(pid))
+        (scrape.total(pid) + told(&scrape), scrape.active(pid))
     });
     let lost = agent.scrape().lost();
+    println!("    lost: {lost:?}");
     assert!(lost.iter().all(|lost| lost.starts_with("end_not_seen: ")), "{lost:?}");
+    agent.stop();
+}
+
+/// More requests panic at one time than can be kept: each is counted or told, and the agent does not tell again what it finds gone.
+#[test]
+fn panics_while_the_agent_stands_still() {
+    const PANICS: u64 = 5000;
+    must_be_root();
+    let running = start(&service("idioms"), &[]);
+    let (agent, pid) = (Agent::measuring(running.pid(), &[]), running.pid());
+    let hold = |_| {
+        let mut stream = connect(at(&running));
+        stream.write_all(b"GET /hold-panic HTTP/1.1\r\nHost: t\r\n\r\n").expect("the service reads");
+        stream
+    };
+    let mut held: Vec<_> = (0..PANICS).map(hold).collect();
+    settles("all are in flight", &Some(PANICS), || agent.scrape().active(pid));
+    signal(&agent, Signal::SIGSTOP);
+    request(at(&running), "GET", "/release-panic");
+    held.iter_mut().for_each(|stream| assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0));
+    signal(&agent, Signal::SIGCONT);
+    settles("each is counted or told, and none is in flight", &(PANICS + 1, Some(0)), || {
+        let scrape = agent.scrape();
+        (scrape.total(pid) + told(&scrape), scrape.active(pid))
+    });
+    let lost = agent.scrape().lost();
+    println!("    lost: {lost:?}");
+    assert!(lost.iter().all(|lost| lost.starts_with("panics_map_full: ")), "{lost:?}");
     agent.stop();
 }
