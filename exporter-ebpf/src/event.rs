@@ -9,8 +9,11 @@ pub const EXIT: u32 = 2;
 pub const PANIC: u32 = 3;
 /// `INFLIGHT` refused a request. At most one such event is on its way, as with [`PANIC`].
 pub const IN_FLIGHT_FULL: u32 = 4;
+/// Connections were taken over on other goroutines than their own; they wait in `HIJACKS`. At most one such event is on its way, as
+/// with [`PANIC`].
+pub const HIJACK: u32 = 5;
 /// Elements of `PENDING`: one for each kind of event.
-pub const KINDS: u32 = IN_FLIGHT_FULL + 1;
+pub const KINDS: u32 = HIJACK + 1;
 
 /// Bytes of the event ring. A power of two and a multiple of the page size, 64 KiB pages included. 256 KiB hold 10,922
 /// events (16 bytes plus the ring's 8-byte header each), more than a node starts processes in a scan interval.
@@ -20,7 +23,7 @@ pub const RING_BYTES: u32 = 256 * 1024;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// [`EXEC`], [`EXIT`], [`PANIC`] or [`IN_FLIGHT_FULL`].
+    /// [`EXEC`], [`EXIT`], [`PANIC`], [`IN_FLIGHT_FULL`] or [`HIJACK`].
     pub kind: u32,
     /// Process id (thread group id) as the initial PID namespace sees it.
     pub pid: u32,

@@ -10,6 +10,8 @@ pub const MAX_SERIES: u32 = 16_384;
 pub const MAX_ROUTES: u32 = 8_192;
 /// Most panicked requests that wait to be settled.
 pub const MAX_PANICS: u32 = 4_096;
+/// Most hijacks on other goroutines than the connection's that wait to be settled.
+pub const MAX_HIJACKS: u32 = 4_096;
 /// Requests refused by a full `INFLIGHT` whose end is still recognised (the size of the `REFUSED` map).
 pub const MAX_REFUSED: u32 = 8_192;
 
@@ -64,7 +66,7 @@ pub struct InFlight {
     /// Address of the copy of it that a ServeMux was given, where middleware made one; otherwise 0.
     pub routed: u64,
     /// [`XNET`] from x/net's `runHandler` on, [`XNET_CALLED`] once `serverHandler.ServeHTTP` was called within it (two starts, one
-    /// request), 0 for requests of net/http.
+    /// request), 0 for requests of net/http; and [`TOLD`].
     pub outer: u64,
 }
 
@@ -72,6 +74,8 @@ pub struct InFlight {
 pub const XNET: u64 = 1;
 /// The same, of which the inner start was seen too.
 pub const XNET_CALLED: u64 = 2;
+/// Added to either once the request was told as lost, so that its end is not told again.
+pub const TOLD: u64 = 4;
 
 /// Key of `PANICS`: one request of a goroutine. With the start in it, whoever removes an entry removes no later one.
 #[repr(C)]
@@ -97,6 +101,17 @@ pub struct Panicked {
     pub pid: u32,
     /// Always zero.
     pub reserved: u32,
+}
+
+/// Value of `HIJACKS`: what a request is to be counted as whose connection was taken over on another goroutine than the one that
+/// its entry is of. The key is its response writer, in place of the goroutine in a [`goroutine_key`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hijacked {
+    /// The series it belongs to.
+    pub series: SeriesKey,
+    /// When, `CLOCK_MONOTONIC` nanoseconds. A request with this writer that began later is another.
+    pub at_ns: u64,
 }
 
 /// How a series' route is known. Part of the key.
@@ -139,6 +154,12 @@ impl SeriesKey {
     /// The key of a target's overflow series. It is no key of `SERIES`: the series is in [`HttpState`].
     pub const fn overflow(target: u32) -> Self {
         Self { route: 0, target, status: 0, method: 0, route_kind: route_kind::SERIES_OVERFLOW }
+    }
+
+    /// Whether what ended is a request to count, and not the preface of an HTTP/2 connection in the clear.
+    #[inline(always)]
+    pub const fn is_request(&self) -> bool {
+        self.status != 101 || self.method != crate::method::PREFACE
     }
 }
 
@@ -235,6 +256,7 @@ const _: () = assert!(
         && size_of::<PanicKey>() == 16
         && size_of::<Panicked>() == 40
         && size_of::<RouteText>() == 24 + ROUTE_TEXT
+        && size_of::<Hijacked>() == 24
 );
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ mod user {
     // SAFETY: all are repr(C) structs of integers without implicit padding (the sizes are asserted beside them), so any
     // bytes are a value and all of a value's bytes may be read.
     unsafe impl aya::Pod for event::Event {}
+    unsafe impl aya::Pod for http::Hijacked {}
     unsafe impl aya::Pod for http::HttpState {}
     unsafe impl aya::Pod for http::InFlight {}
     unsafe impl aya::Pod for http::PanicKey {}

@@ -34,11 +34,13 @@ pub enum Reason {
     /// A wait outlasted the time for which the probes were attached, and went on for so long that it is followed no more. Not
     /// counted.
     WaitTooLong = 13,
+    /// A request's goroutine ended, or serves another request, and no probe has seen the request end. Not counted.
+    EndNotSeen = 14,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::NoStart,
         Self::InFlightFull,
         Self::Unreadable,
@@ -53,6 +55,7 @@ impl Reason {
         Self::LayoutUnknown,
         Self::WaitUnreadable,
         Self::WaitTooLong,
+        Self::EndNotSeen,
     ];
 
     /// The `reason` label's value.
@@ -72,6 +75,7 @@ impl Reason {
             Self::LayoutUnknown => "layout_unknown",
             Self::WaitUnreadable => "wait_unreadable",
             Self::WaitTooLong => "wait_too_long",
+            Self::EndNotSeen => "end_not_seen",
         }
     }
 }

@@ -3,6 +3,7 @@
 mod agent;
 mod allowance;
 mod budget;
+mod clock;
 mod config;
 mod heap;
 mod hpa;

@@ -9,13 +9,11 @@ use exporter_ebpf::{
 };
 
 use super::{
-    maps::{add, add_time, lost},
+    maps::{BPF_NOEXIST, add, add_time, lost},
     regs::Regs,
     stack::stack,
     watch::{BLOCKED_AT, PARKED, waited, watched},
 };
-
-const BPF_NOEXIST: u64 = 1;
 
 super::programs! {
     /// `runtime.gopark(unlockf, lock, reason, ...)`, on the goroutine that parks: reason is RCX.

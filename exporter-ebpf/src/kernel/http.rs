@@ -9,17 +9,17 @@ use aya_ebpf::{
 };
 use exporter_ebpf::{
     event,
-    http::{InFlight, PanicKey, Panicked, XNET, XNET_CALLED, goroutine_key, status_code},
+    http::{Hijacked, InFlight, PanicKey, Panicked, SeriesKey, TOLD, XNET, XNET_CALLED, goroutine_key, status_code},
     loss::Reason,
     method,
     target::{Http2Offsets, NONE, TargetConfig, at_check, request_words, target_slot},
 };
 
 use super::{
-    maps::{BPF_NOEXIST, INFLIGHT, PANICS, REFUSED, SERIES, TARGET_SLOTS, TARGETS, lost, tell_once},
+    maps::{BPF_NOEXIST, HIJACKS, INFLIGHT, PANICS, REFUSED, SERIES, TARGET_SLOTS, TARGETS, lost, tell_once},
     memory::{GoString, read, zero},
     regs::Regs,
-    series::{Subject, admit, count, new_route, record, same_word, series},
+    series::{Route, Subject, admit, count, new_route, record, same_word, series},
 };
 
 super::programs! {
@@ -100,7 +100,7 @@ fn start(ctx: &ProbeContext, probe: u16, writer: usize, request: usize, outer: u
     if slot.writer == 0 {
         *slot = entry;
     } else {
-        start_again(key, slot, &entry);
+        start_again(target, key, slot, &entry);
     }
 }
 
@@ -133,29 +133,42 @@ fn no_start(target: &TargetConfig, g: u64) {
 
 /// The goroutine has not ended its earlier request.
 #[inline(never)]
-fn start_again(key: u64, old: &mut InFlight, entry: &InFlight) {
+fn start_again(target: &TargetConfig, key: u64, old: &mut InFlight, entry: &InFlight) {
     if old.outer == XNET && entry.outer == 0 && old.writer == entry.writer {
         // x/net's runHandler, then serverHandler.ServeHTTP for the same request. The outer start stands.
         old.request = entry.request;
         old.outer = XNET_CALLED;
         return;
     }
-    // The goroutine's address was reused, perhaps the writer's too: the earlier request ended in a panic. User space may have
-    // settled it already.
-    settle(key, old.start_ns);
+    // The goroutine's address was reused, perhaps the writer's too: the earlier request ended in a panic, in a hijack on another
+    // goroutine, or unseen.
+    if !settle_panic(key, old.start_ns) && !settle_hijack(target.id, old) && old.outer & TOLD == 0 {
+        lost(target.id, Reason::EndNotSeen);
+    }
     *old = *entry;
 }
 
-/// Counts the panicked request that began at `start_ns`, if user space has not. Of this and user space's sweep one alone
-/// succeeds in removing the entry, and that one counts.
+/// Counts the panicked request that began at `start_ns`; false where there is none. Of this and user space's settling one
+/// alone succeeds in removing the entry, and that one counts.
 #[inline(always)]
-fn settle(goroutine: u64, start_ns: u64) {
+fn settle_panic(goroutine: u64, start_ns: u64) -> bool {
     let key = PanicKey { goroutine, start_ns };
     // SAFETY: copied before it is removed.
-    let Some(panicked) = unsafe { PANICS.get(&key) }.copied() else { return };
+    let Some(panicked) = unsafe { PANICS.get(&key) }.copied() else { return false };
     if PANICS.remove(&key).is_ok() {
         count(&panicked.series, panicked.duration_ns);
     }
+    true
+}
+
+/// The same for a request whose connection was taken over on another goroutine.
+#[inline(always)]
+fn settle_hijack(target: u32, request: &InFlight) -> bool {
+    let Some(found) = hijack_of(target, request) else { return false };
+    if HIJACKS.remove(&goroutine_key(target, request.writer)).is_ok() {
+        hijacked(&found.series, found.at_ns - request.start_ns);
+    }
+    true
 }
 
 /// The request that ends now; its entry is idle from here on. Rewriting an entry costs a third of removing it and inserting it
@@ -257,12 +270,44 @@ fn hijack_at(ctx: &ProbeContext) {
     let Some(target) = target(pid()) else { return };
     let regs = Regs::of(ctx);
     let writer = regs.arg(0);
-    let Some(entry) = take(target, regs.g(), writer) else {
-        let _ = REFUSED.remove(&goroutine_key(target.id, regs.g()));
+    // Without an entry, another goroutine serves the request with this response writer, and waits for this one. Entries are by
+    // goroutine: user space looks whose it is.
+    let own = take(target, regs.g(), writer);
+    if own.is_none() && REFUSED.remove(&goroutine_key(target.id, regs.g())).is_ok() {
         return;
+    }
+    let subject = match &own {
+        Some(entry) => http1_request(target, entry),
+        None => Subject { has_line: true, ..Subject::of(read::<u64>(writer, target.response_req).unwrap_or(0)) },
     };
-    let status = word(writer, target.response_status);
-    end(ctx, target, &entry, http1_request(target, &entry), status, 101);
+    let (mut series, mut route) = answered(target, subject, word(writer, target.response_status), 101);
+    if series.is_request() && SERIES.get_ptr(&series).is_none() {
+        new_route(ctx, target, &mut series, &mut route);
+        admit(&mut series, target.max_series);
+    }
+    // SAFETY: no preconditions.
+    let at_ns = unsafe { bpf_ktime_get_ns() };
+    if let Some(entry) = own {
+        hijacked(&series, at_ns.wrapping_sub(entry.start_ns));
+    } else if HIJACKS.insert(&goroutine_key(target.id, writer), &Hijacked { series, at_ns }, 0).is_ok() {
+        // Where there is no room, the request's end is not seen, and told as such.
+        tell_once(event::HIJACK, target.pid);
+    }
+}
+
+/// What is known of the hijack of a request on another goroutine.
+#[inline(always)]
+fn hijack_of(target: u32, request: &InFlight) -> Option<Hijacked> {
+    // SAFETY: copied before use.
+    let found = unsafe { HIJACKS.get(&goroutine_key(target, request.writer)) }.copied()?;
+    if found.at_ns < request.start_ns { None } else { Some(found) }
+}
+
+#[inline(always)]
+fn hijacked(series: &SeriesKey, duration_ns: u64) {
+    if series.is_request() {
+        count(series, duration_ns);
+    }
 }
 
 #[inline(always)]
@@ -283,7 +328,7 @@ fn panic_at(ctx: &ProbeContext) {
     let key = goroutine_key(target.id, regs.g());
     // SAFETY: copied before use; only this goroutine's own probes write its entry.
     let Some(entry) = unsafe { INFLIGHT.get(&key) }.copied() else { return };
-    if entry.writer == 0 {
+    if entry.writer == 0 || hijack_of(target.id, &entry).is_some() {
         return;
     }
     // SAFETY: no preconditions.
@@ -293,7 +338,7 @@ fn panic_at(ctx: &ProbeContext) {
         (word(entry.writer, target.response_status), http1_request(target, &entry))
     } else {
         // Every program has the server of net/http, so that only the start tells whose request it is.
-        let server = if entry.outer == 0 { &target.h2 } else { &target.xnet };
+        let server = if entry.outer & !TOLD == 0 { &target.h2 } else { &target.xnet };
         if server.writer_rws == NONE {
             (UNREADABLE, Subject::of(entry.request))
         } else {
@@ -312,37 +357,48 @@ fn panic_at(ctx: &ProbeContext) {
     remember(
         &PanicKey { goroutine: key, start_ns: entry.start_ns },
         &Panicked { series, duration_ns, goid, pid, reserved: 0 },
+        entry.outer & TOLD != 0,
     );
 }
 
 /// By itself for its stack, see `whole_request`.
 #[inline(never)]
-fn remember(key: &PanicKey, panicked: &Panicked) {
+fn remember(key: &PanicKey, panicked: &Panicked, told: bool) {
     if let Some(earlier) = PANICS.get_ptr_mut(key) {
         // The request has recovered from another panic, of which user space knows.
         // SAFETY: from a look-up just above. User space removes an entry only once its goroutine writes it no more.
         unsafe { *earlier = *panicked };
     } else if PANICS.insert(key, panicked, BPF_NOEXIST).is_ok() {
         tell_once(event::PANIC, panicked.pid);
-    } else {
+    } else if !told {
+        if let Some(slot) = INFLIGHT.get_ptr_mut(&key.goroutine) {
+            // SAFETY: from a look-up just above; only this goroutine's own probes write its entry.
+            unsafe { (*slot).outer |= TOLD };
+        }
         lost(panicked.series.target, Reason::PanicsFull);
     }
+}
+
+/// The series of a request that was answered, and its route.
+#[inline(always)]
+fn answered(target: &TargetConfig, subject: Subject, status: u64, unwritten: u16) -> (SeriesKey, Route) {
+    if status == UNREADABLE {
+        lost(target.id, Reason::Unreadable);
+    }
+    let (mut series, route) = series(target, &subject, status_code(status, unwritten));
+    if series.status == 101 && series.method == method::CONNECT {
+        series.status = 200;
+    }
+    (series, route)
 }
 
 #[inline(always)]
 fn end(ctx: &ProbeContext, target: &TargetConfig, entry: &InFlight, subject: Subject, status: u64, unwritten: u16) {
     // SAFETY: no preconditions.
     let duration_ns = unsafe { bpf_ktime_get_ns() }.wrapping_sub(entry.start_ns);
-    if status == UNREADABLE {
-        lost(target.id, Reason::Unreadable);
-    }
-    let (mut series, mut route) = series(target, &subject, status_code(status, unwritten));
-    if series.status == 101 {
-        match series.method {
-            method::PREFACE => return,
-            method::CONNECT => series.status = 200,
-            _ => {}
-        }
+    let (mut series, mut route) = answered(target, subject, status, unwritten);
+    if !series.is_request() {
+        return;
     }
     if let Some(value) = SERIES.get_ptr_mut(&series) {
         record(value, duration_ns);

@@ -8,8 +8,8 @@ use exporter_ebpf::{
     event::{Event, KINDS, RING_BYTES},
     histogram::grows,
     http::{
-        HttpState, InFlight, MAX_IN_FLIGHT, MAX_PANICS, MAX_REFUSED, MAX_ROUTES, MAX_SERIES, PanicKey, Panicked,
-        RouteKey, RouteText, SeriesKey, SeriesValue,
+        Hijacked, HttpState, InFlight, MAX_HIJACKS, MAX_IN_FLIGHT, MAX_PANICS, MAX_REFUSED, MAX_ROUTES, MAX_SERIES,
+        PanicKey, Panicked, RouteKey, RouteText, SeriesKey, SeriesValue,
     },
     loss::{LostKey, MAX_LOST, Reason},
     target::{MAX_TARGETS, TARGET_SLOTS as SLOTS, TargetConfig},
@@ -36,6 +36,10 @@ pub(crate) static REFUSED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(M
 /// Requests whose goroutine panicked, until they end after all or the goroutine is gone.
 #[map]
 pub(crate) static PANICS: HashMap<PanicKey, Panicked> = HashMap::with_max_entries(MAX_PANICS, 0);
+
+/// Requests whose connection was taken over on another goroutine, by response writer, until user space has found whose they are.
+#[map]
+pub(crate) static HIJACKS: HashMap<u64, Hijacked> = HashMap::with_max_entries(MAX_HIJACKS, 0);
 
 /// Counts and durations of requests that ended.
 #[map]

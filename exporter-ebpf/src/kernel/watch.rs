@@ -14,7 +14,7 @@ use exporter_ebpf::{
     },
 };
 
-use super::maps::{add, add_time, lost};
+use super::maps::{BPF_NOEXIST, add, add_time, lost};
 
 /// Watched processes, by process id.
 #[map]
@@ -43,8 +43,6 @@ pub(crate) static STACKS: HashMap<u32, Stack> = HashMap::with_max_entries(MAX_ST
 /// Waits that ended, by stack.
 #[map]
 pub(crate) static BLOCKED_AT: HashMap<BlockedAtKey, BlockedAt> = HashMap::with_max_entries(MAX_BLOCKED_AT, 0);
-
-const BPF_NOEXIST: u64 = 1;
 
 /// What user space wants of the current process, if it asks for any of `flags`, and what is kept of it.
 #[inline(always)]

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     budget::{Sampler, Turn},
+    clock::monotonic_ns,
     kernel::{AttachError, Kernel},
     process::Process,
     target::{Inspection, Measure, PlannedProbe},
@@ -63,12 +64,6 @@ struct Recorded {
     began: Instant,
     /// Whether it was all the time there was, and not a window of it.
     in_full: bool,
-}
-
-/// `CLOCK_MONOTONIC`, as the kernel side reads it.
-pub(super) fn monotonic_ns() -> u64 {
-    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
-        .map_or(0, |now| now.tv_sec().unsigned_abs() * 1_000_000_000 + now.tv_nsec().unsigned_abs())
 }
 
 impl Agent {
@@ -164,10 +159,13 @@ impl Driver {
         drop(turn);
         let lease = match lease {
             Ok(Ok(lease)) => lease,
+            // That process has ended, and soon is no user any more: another is asked then.
+            Ok(Err(AttachError::Gone { .. })) => {
+                sleep(Duration::from_secs(1)).await;
+                return None;
+            }
             Ok(Err(error)) => {
-                if !matches!(error, AttachError::Gone { .. }) {
-                    warn!(%error, "blocking is not measured");
-                }
+                warn!(%error, "blocking is not measured");
                 if let Some(group) = self.agent.state().groups.get_mut(&self.key) {
                     group.blocking_error = Some(error.to_string());
                 }
@@ -379,10 +377,11 @@ fn held(agent: &Agent, inspection: &Inspection, process: &Process, key: GroupKey
 impl Agent {
     /// Tells the kernel side which parks of a process are measured; whether the process is still watched for this target.
     pub(super) fn set_window(&self, id: u32, pid: u32, from: u64, until: u64) -> bool {
-        let watched = &self.inner.kernel.maps().watched;
-        let Some(watch) = watched.get(&pid).filter(|watch| watch.target == id) else { return false };
-        let watch = Watch { flags: watch.flags | flag::BLOCKING, park_from_ns: from, park_until_ns: until, ..watch };
-        watched.insert(&pid, &watch).is_ok()
+        let open = |watch: Watch| {
+            let flags = watch.flags | flag::BLOCKING;
+            (watch.target == id).then_some(Watch { flags, park_from_ns: from, park_until_ns: until, ..watch })
+        };
+        self.inner.kernel.maps().watched.change(&pid, open)
     }
 }
 

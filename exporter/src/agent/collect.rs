@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fs, io,
-    sync::{PoisonError, atomic::Ordering},
+    sync::atomic::Ordering,
     time::Instant,
 };
 
@@ -25,18 +25,16 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
     let inner = &*agent.inner;
     let maps = inner.kernel.maps();
     let mut usage: Vec<Usage> = Vec::new();
-    let involuntary = {
-        let links = inner.scheduler.lock().unwrap_or_else(PoisonError::into_inner);
-        links.as_ref().is_some_and(|links| links.tells_involuntary)
-    };
+    let involuntary = inner.scheduler.tells_involuntary();
     let mut guard = agent.state();
     let state = &mut *guard;
 
     let leaders = state.leaders();
     let (http, wants_mux) = super::series::collect(maps, state, inner.config.max_routes, &leaders, &mut usage);
-    let in_flight = in_flight(&inner.kernel, state).ok();
+    let in_flight = in_flight(&inner.kernel).ok();
     usage.push(maps.in_flight.usage(in_flight.as_ref().map(|(_, entries)| *entries)));
     usage.push(maps.panics.usage(maps.panics.read(|count, _, _| *count += 1).ok()));
+    usage.push(maps.hijacks.usage(maps.hijacks.read(|count, _, _| *count += 1).ok()));
     usage.push(maps.routes.usage(maps.routes.read(|count, _, _| *count += 1).ok()));
 
     usage.push(maps.parked.usage(Some(inner.parked_entries.load(Ordering::Relaxed))));
@@ -103,13 +101,14 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
 
 /// What was lost, by target and reason, with what ended targets of the same labels lost. Nothing where the map cannot be read.
 fn lost(maps: &Maps, state: &State, leaders: &HashMap<u32, u32>) -> Vec<Lost> {
-    let counts = maps.lost.read(|counts: &mut BTreeMap<(u32, u32), u64>, key, count| {
+    let Ok(losses) = maps.losses() else { return Vec::new() };
+    let mut counts: BTreeMap<(u32, u32), u64> = BTreeMap::new();
+    for (key, count) in losses {
         let leader = leaders.get(&key.target).copied();
         if let Some(target) = leader.or((key.target == 0).then_some(0)) {
             *counts.entry((target, key.reason)).or_default() += count;
         }
-    });
-    let Ok(mut counts) = counts else { return Vec::new() };
+    }
     for (target, count) in super::series::past_the_limit(state) {
         if let Some(leader) = leaders.get(&target) {
             *counts.entry((*leader, Reason::SeriesOverflow as u32)).or_default() += count;
@@ -189,24 +188,14 @@ fn info(inner: &Inner, target: &Target, inspection: &Inspection) -> Vec<(&'stati
     info
 }
 
-/// Requests in flight by target, and entries in the map. A settled request's entry stays until its goroutine is used again.
-fn in_flight(kernel: &Kernel, state: &mut State) -> io::Result<(HashMap<u32, u64>, u64)> {
-    type Seen = (HashMap<u32, u64>, u64, HashMap<u64, u64>);
-    let settled = &state.settled_requests;
-    let (active, entries, still_settled) = kernel.maps().in_flight.read(|seen: &mut Seen, key, entry| {
-        let (active, entries, still_settled) = seen;
+/// Requests in flight by target, and entries in the map.
+fn in_flight(kernel: &Kernel) -> io::Result<(HashMap<u32, u64>, u64)> {
+    kernel.maps().in_flight.read(|(active, entries): &mut (HashMap<u32, u64>, u64), key, entry| {
         *entries += 1;
-        if entry.writer == 0 {
-            return;
-        }
-        if settled.get(key) == Some(&entry.start_ns) {
-            still_settled.insert(*key, entry.start_ns);
-        } else {
+        if entry.writer != 0 {
             *active.entry(goroutine_key_target(*key)).or_default() += 1;
         }
-    })?;
-    state.settled_requests = still_settled;
-    Ok((active, entries))
+    })
 }
 
 /// CPU seconds and resident bytes of this process.

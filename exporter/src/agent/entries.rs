@@ -16,6 +16,7 @@ pub(super) struct Entries<'t> {
     in_flight: Vec<u64>,
     refused: Vec<u64>,
     panics: Vec<PanicKey>,
+    hijacks: Vec<u64>,
     series: Vec<SeriesKey>,
     routes: Vec<RouteKey>,
     lost: Vec<LostKey>,
@@ -39,6 +40,7 @@ impl<'t> Entries<'t> {
             in_flight: maps.in_flight.keys(|key| targets.contains(&goroutine_key_target(*key)))?,
             refused: maps.refused.keys(|key| targets.contains(&goroutine_key_target(*key)))?,
             panics: maps.panics.keys(|key| targets.contains(&goroutine_key_target(key.goroutine)))?,
+            hijacks: maps.hijacks.keys(|key| targets.contains(&goroutine_key_target(*key)))?,
             series: maps.series.keys(|key| targets.contains(&key.target))?,
             routes: maps.routes.keys(|key| targets.contains(&key.target))?,
             lost: maps.lost.keys(|key| targets.contains(&key.target))?,
@@ -53,6 +55,7 @@ impl<'t> Entries<'t> {
         maps.in_flight.remove_all(&self.in_flight);
         maps.refused.remove_all(&self.refused);
         maps.panics.remove_all(&self.panics);
+        maps.hijacks.remove_all(&self.hijacks);
         maps.series.remove_all(&self.series);
         maps.routes.remove_all(&self.routes);
         maps.tasks.remove_all(&self.threads);
@@ -62,6 +65,7 @@ impl<'t> Entries<'t> {
         maps.waits.remove_all(&waits.unwrap_or(self.waits));
         maps.blocked_at.remove_all(&self.blocked_at);
         maps.lost.remove_all(&self.lost);
+        maps.forget_told(self.targets);
         for id in self.targets {
             // The number comes again.
             let _ = maps.http_states.set(*id, &HttpState::ZERO);

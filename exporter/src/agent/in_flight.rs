@@ -47,26 +47,23 @@ impl Agent {
     /// removal, the request is not counted, and is told as lost at its end.
     fn make_room(&self, give: Give) {
         let in_flight = &self.inner.kernel.maps().in_flight;
-        // A settled request's entry stays until its goroutine is used again.
-        let settled = self.state().settled_requests.clone();
-        let is_idle = |key: &u64, writer: u64, start_ns: u64| writer == 0 || settled.get(key) == Some(&start_ns);
         let seen = in_flight.read(|(entries, idle): &mut (u64, Vec<(u64, u64)>), key, entry| {
             *entries += 1;
-            if is_idle(key, entry.writer, entry.start_ns) {
+            if entry.writer == 0 {
                 idle.push((entry.start_ns, *key));
             }
         });
         let Ok((entries, idle)) = seen else { return };
         let (before, most) = match give {
             Give::Old if entries * 2 < in_flight.capacity() => return,
-            Give::Old => (super::blocking::monotonic_ns().saturating_sub(LONG.as_nanos() as u64), usize::MAX),
+            Give::Old => (crate::clock::monotonic_ns().saturating_sub(LONG.as_nanos() as u64), usize::MAX),
             Give::Quarter => (u64::MAX, (in_flight.capacity() / 4) as usize),
         };
         let leave = longest_idle(idle, before, most);
         debug!(entries, removed = leave.len(), "room for requests in flight");
         for (start_ns, key) in leave {
             let now = in_flight.get(&key);
-            if now.is_some_and(|now| now.start_ns == start_ns && is_idle(&key, now.writer, start_ns)) {
+            if now.is_some_and(|now| now.start_ns == start_ns && now.writer == 0) {
                 in_flight.remove(&key);
             }
         }

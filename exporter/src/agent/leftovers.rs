@@ -20,6 +20,7 @@ use nix::{
 use tokio::task::spawn_blocking;
 
 use super::Agent;
+use crate::clock::monotonic_ns;
 
 /// Most waits that are followed of one window of one target; of more, every so-many-th is, and counts for the others.
 const MOST: usize = 512;
@@ -135,12 +136,12 @@ pub(super) fn follow(agent: &Agent, left: &[Leftover], scale: f64) {
 
 async fn follow_one(agent: Agent, mut left: Vec<Leftover>, scale: f64) {
     let Some(&Leftover { id, pid, .. }) = left.first() else { return };
-    let mut looked = monotonic();
+    let mut looked = monotonic_ns();
     while !left.is_empty() {
         let youngest = left.iter().map(|it| looked.saturating_sub(it.start_ns)).min().unwrap_or(0);
         let wait = Duration::from_nanos(youngest / 10).clamp(Duration::from_millis(5), Duration::from_secs(30));
         tokio::time::sleep(wait).await;
-        let now = monotonic();
+        let now = monotonic_ns();
         let places: Vec<_> = left.iter().map(|it| it.at).collect();
         let seen = spawn_blocking(move || read(pid, &places)).await.ok().flatten();
         let mut state = agent.state();
@@ -201,11 +202,6 @@ impl Followed {
         }
         followed
     }
-}
-
-/// Nanoseconds of the clock that the kernel side uses.
-fn monotonic() -> u64 {
-    super::blocking::monotonic_ns()
 }
 
 /// The byte and the word at these places of a process's memory; none where they cannot be read.

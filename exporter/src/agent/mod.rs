@@ -6,8 +6,10 @@ mod blocked;
 mod blocking;
 mod collect;
 mod discovery;
+mod ends;
 mod entries;
 mod gone;
+mod goroutine;
 mod in_flight;
 mod lease;
 mod leftovers;
@@ -55,7 +57,7 @@ use crate::{
     budget::{Costs, calibrate},
     config::Config,
     hpa::feed::Figures,
-    kernel::{Events, Kernel, SchedulerLinks},
+    kernel::{Events, Kernel},
     kubernetes::{Change, Pods},
     metrics::Snapshot,
     process::Ports,
@@ -106,8 +108,7 @@ struct Inner {
     /// Never read while the state is locked.
     runtimes: runtime::Runtimes,
     messages: mpsc::UnboundedSender<Message>,
-    /// The scheduler's tracepoints, while somebody asks for them. Never taken while the state is.
-    scheduler: Mutex<Option<SchedulerLinks>>,
+    scheduler: scheduler::Scheduler,
     /// Executables read, and probes attached, at one time.
     turns: Arc<Semaphore>,
     /// One profile is taken at a time: the maps of stacks are small.
@@ -131,6 +132,8 @@ struct Inner {
     panic_events: AtomicU64,
     /// Wakes what settles panicked requests.
     panicked: Notify,
+    /// Wakes what settles requests whose connection was taken over.
+    hijacked: Notify,
 }
 
 impl Agent {
@@ -150,7 +153,7 @@ impl Agent {
             kernel,
             pods,
             messages,
-            scheduler: Mutex::default(),
+            scheduler: scheduler::Scheduler::default(),
             turns: Arc::new(Semaphore::new(TURNS)),
             profiling: Arc::new(Semaphore::new(1)),
             profiles: Mutex::new(profile::PROFILES),
@@ -164,6 +167,7 @@ impl Agent {
             exit_events: AtomicU64::new(0),
             panic_events: AtomicU64::new(0),
             panicked: Notify::new(),
+            hijacked: Notify::new(),
         };
         (Self { inner: Arc::new(inner) }, Inbox(inbox))
     }
@@ -178,6 +182,7 @@ impl Agent {
         let mut looks = tokio::time::interval(quiet::LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.settle_panics();
+        self.settle_ends();
         let mut rounds: u64 = 0;
         loop {
             tokio::select! {
@@ -293,6 +298,7 @@ impl Agent {
                 self.inner.panic_events.fetch_add(1, Ordering::Relaxed);
                 self.inner.panicked.notify_one();
             }
+            event::HIJACK => self.inner.hijacked.notify_one(),
             event::IN_FLIGHT_FULL => self.make_room_at_once(),
             other => warn!(kind = other, "unknown event from the kernel side"),
         }

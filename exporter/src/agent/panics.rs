@@ -3,22 +3,20 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    io::IoSliceMut,
     sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
 
 use exporter_ebpf::{
     event,
-    histogram::bucket,
-    http::{PanicKey, Panicked, SeriesValue, goroutine_key_g, goroutine_key_target},
-};
-use nix::{
-    sys::uio::{RemoteIoVec, process_vm_readv},
-    unistd::Pid,
+    http::{PanicKey, Panicked, goroutine_key_g, goroutine_key_target},
 };
 
-use super::{Agent, patience, state::State};
+use super::{
+    Agent,
+    goroutine::{self, Layout},
+    patience,
+};
 use crate::target::Inspection;
 
 /// How long after a panic its goroutine should be gone. Turns are this far apart at least.
@@ -27,7 +25,7 @@ const LOOK: Duration = Duration::from_millis(100);
 const SELDOM: Duration = Duration::from_millis(3200);
 /// How long one look may take. On an idle machine it is some microseconds.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Looks in one turn: two system calls each, and two reads of a program's memory.
+/// Looks in one turn: two system calls each, of which one reads a program's memory.
 const LOOKS: usize = 1024;
 
 impl Agent {
@@ -91,19 +89,14 @@ impl Agent {
             // Asked once the goroutine is known to be gone: it may have ended the request normally right before, and that counted it.
             let in_flight = maps.in_flight.get(&key.goroutine);
             let in_flight = in_flight.is_some_and(|entry| entry.writer != 0 && entry.start_ns == key.start_ns);
+            if in_flight {
+                // First: the kernel side looks for the panic when it finds that.
+                maps.in_flight.remove(&key.goroutine);
+            }
             if maps.panics.remove(&key) && in_flight {
-                state.count_panicked(&key, &panicked);
+                state.count(&panicked.series, panicked.duration_ns);
             }
         }
-    }
-}
-
-impl State {
-    fn count_panicked(&mut self, key: &PanicKey, panicked: &Panicked) {
-        self.settled_requests.insert(key.goroutine, key.start_ns);
-        let value = self.settled.entry(panicked.series).or_insert(SeriesValue::ZERO);
-        value.buckets[bucket(panicked.duration_ns)] += 1;
-        value.sum_ns = value.sum_ns.saturating_add(panicked.duration_ns);
     }
 }
 
@@ -181,22 +174,11 @@ impl Agenda {
     }
 }
 
-/// Whether the goroutine that panicked is gone: its g is dead (6) or idle (0), serves as another goroutine, or cannot be read
-/// any more (runtime/runtime2.go; the upper bit 0x1000 of a status is the garbage collector's).
+/// Whether the goroutine that panicked is gone: nothing runs there, or another goroutine, or it cannot be read any more.
 fn is_over(inspection: &Inspection, goroutine: u64, panicked: &Panicked) -> bool {
-    let g = goroutine_key_g(goroutine);
-    let goid = read_u64(panicked.pid, g + u64::from(inspection.config.g_goid));
-    let status = read_u64(panicked.pid, g + u64::from(inspection.g_status)).map(|word| word as u32 & !0x1000);
-    goid != Some(panicked.goid) || matches!(status, Some(0 | 6))
-}
-
-/// A word of a process's memory; none where it cannot be read.
-fn read_u64(pid: u32, address: u64) -> Option<u64> {
-    let mut word = [0; 8];
-    let remote = RemoteIoVec { base: usize::try_from(address).ok()?, len: word.len() };
-    let pid = Pid::from_raw(i32::try_from(pid).ok()?);
-    let read = process_vm_readv(pid, &mut [IoSliceMut::new(&mut word)], &[remote]).ok()?;
-    (read == 8).then(|| u64::from_ne_bytes(word))
+    let found = goroutine::read(panicked.pid, Layout::of(inspection), &[goroutine_key_g(goroutine)]);
+    let found = found.ok().and_then(|found| found.first().copied().flatten());
+    found.is_none_or(|found| found.is_dead || found.goid != panicked.goid)
 }
 
 #[cfg(test)]

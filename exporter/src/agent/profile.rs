@@ -92,7 +92,7 @@ impl Agent {
         let agent = self.clone();
         // What a profile has left whose client went away.
         spawn_blocking(move || agent.forget_stacks()).await.map_err(broken)?.map_err(|error| unreadable(&error))?;
-        let (began, since, from) = (Instant::now(), SystemTime::now(), super::blocking::monotonic_ns());
+        let (began, since, from) = (Instant::now(), SystemTime::now(), crate::clock::monotonic_ns());
         if !self.set_stacks(&subject, from) {
             return Err(NoProfile::Unknown("the process ended".into()));
         }
@@ -159,9 +159,8 @@ impl Agent {
     /// Lets the kernel side take stacks of goroutines that park from then on (`u64::MAX`: of none); whether the process is still
     /// there.
     fn set_stacks(&self, subject: &Subject, stacks_from_ns: u64) -> bool {
-        let watched = &self.inner.kernel.maps().watched;
-        let Some(watch) = watched.get(&subject.pid).filter(|watch| watch.target == subject.id) else { return false };
-        watched.insert(&subject.pid, &Watch { stacks_from_ns, ..watch }).is_ok()
+        let take = |watch: Watch| (watch.target == subject.id).then_some(Watch { stacks_from_ns, ..watch });
+        self.inner.kernel.maps().watched.change(&subject.pid, take)
     }
 
     /// What blocked where: waits that ended, scaled up where they were sampled, and those that go on.
@@ -175,7 +174,7 @@ impl Agent {
                 weight.1 += value.sum_ns as f64 * scale;
             }
         })?;
-        let now = super::blocking::monotonic_ns();
+        let now = crate::clock::monotonic_ns();
         let waiting = maps.parked.read(|waiting: &mut Vec<_>, key, parked| {
             if goroutine_key_target(*key) == subject.id
                 && parked.start_ns >= from

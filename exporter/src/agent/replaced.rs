@@ -3,6 +3,10 @@
 
 use std::time::Duration;
 
+use exporter_ebpf::{
+    http::{TOLD, goroutine_key_target},
+    loss::Reason,
+};
 use tokio::runtime::Handle;
 use tracing::{info, warn};
 
@@ -121,15 +125,33 @@ impl Agent {
             );
         }
         drop(state);
-        let in_flight = &self.inner.kernel.maps().in_flight;
-        // Where it cannot be read, they stay in flight until their goroutines are used again.
-        if let Ok(keys) = in_flight.keys(|key| exporter_ebpf::http::goroutine_key_target(*key) == look.id) {
-            in_flight.remove_all(&keys);
-        }
+        self.lose_in_flight(look.id);
         if !back {
             self.forget_config(pid, look.id);
             self.release(key, look.id);
             self.send(Message::Look(pid));
+        }
+    }
+}
+
+impl Agent {
+    /// Tells all requests in flight of a target as lost: each may have ended unseen.
+    fn lose_in_flight(&self, id: u32) {
+        let maps = self.inner.kernel.maps();
+        let served = maps.in_flight.read(|served: &mut Vec<(u64, bool)>, key, entry| {
+            if goroutine_key_target(*key) == id {
+                served.push((*key, entry.writer != 0 && entry.outer & TOLD == 0));
+            }
+        });
+        // Where it cannot be read, they stay in flight until their goroutines are used again, or gone.
+        for (key, is_served) in served.unwrap_or_default() {
+            // One that has not ended is not told again at its end.
+            if is_served {
+                let _ = maps.refused.insert(&key, &0);
+            }
+            if maps.in_flight.remove(&key) && is_served {
+                maps.lose(id, Reason::EndNotSeen, 1);
+            }
         }
     }
 }

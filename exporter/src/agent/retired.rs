@@ -66,11 +66,9 @@ impl State {
             return Ok(());
         }
         let (series, _) = super::series::counted(maps, self, |id| of_pods.contains_key(&id))?;
-        let mut lost = maps.lost.read(|all: &mut Vec<_>, key, count| {
-            if let Some(whose) = of_pods.get(&key.target) {
-                all.push((whose, key.reason, *count));
-            }
-        })?;
+        let lost = maps.losses()?;
+        let mut lost: Vec<_> =
+            lost.iter().filter_map(|(key, count)| Some((of_pods.get(&key.target)?, key.reason, *count))).collect();
         let (waits, _) = super::waits::shown(kernel, self, |id| of_pods.contains_key(&id))?;
         let unreadable = || io::Error::other("what the kernel side keeps of a target cannot be read");
         let kept: Vec<_> = of_pods

@@ -8,6 +8,7 @@ use std::{
 };
 
 use exporter_ebpf::{
+    histogram::bucket,
     http::{SeriesKey, SeriesValue},
     target::MAX_TARGETS,
 };
@@ -107,11 +108,9 @@ pub(super) struct State {
     pub(super) unwanted: HashMap<u32, Option<ProcessId>>,
     pub(super) verdicts: HashMap<FileId, Verdict>,
     pub(super) groups: HashMap<GroupKey, Group>,
-    /// Requests counted in user space: those that panicked. The kernel side admitted each of these series to its map, or made
+    /// Requests counted in user space: those that panicked, or were hijacked on another goroutine than their own. The kernel side admitted each of these series to its map, or made
     /// it the target's overflow series, so that they are as limited as its own.
     pub(super) settled: HashMap<SeriesKey, SeriesValue>,
-    /// Starts of settled requests whose entries are still in the kernel's map, by goroutine key.
-    pub(super) settled_requests: HashMap<u64, u64>,
     /// The tasks of the machine, just before the last scan.
     pub(super) census: Option<Census>,
     pub(super) routes: Routes,
@@ -153,7 +152,6 @@ impl State {
             verdicts: HashMap::new(),
             groups: HashMap::new(),
             settled: HashMap::new(),
-            settled_requests: HashMap::new(),
             census: None,
             routes: Routes::default(),
             contained: Contained::default(),
@@ -216,6 +214,13 @@ impl State {
         let live: HashSet<&Labels> = self.targets.values().filter(|it| !is_stale(it)).map(|it| &it.labels).collect();
         let stale = self.targets.values().filter(is_stale).map(|it| &it.labels);
         stale.filter(|labels| !live.contains(labels)).cloned().collect()
+    }
+
+    /// Counts a request that user space has settled.
+    pub(super) fn count(&mut self, series: &SeriesKey, duration_ns: u64) {
+        let value = self.settled.entry(*series).or_insert(SeriesValue::ZERO);
+        value.buckets[bucket(duration_ns)] += 1;
+        value.sum_ns = value.sum_ns.saturating_add(duration_ns);
     }
 
     pub(super) fn take_groups(&mut self) -> Vec<Group> {

@@ -1,6 +1,7 @@
 //! Typed access to the maps.
 
 use std::{
+    collections::{self, HashSet},
     io,
     os::fd::{AsFd as _, OwnedFd},
     sync::{
@@ -14,13 +15,16 @@ use aya::{
     maps::{Array, HashMap, MapData, MapError},
 };
 use exporter_ebpf::{
-    http::{HttpState, InFlight, PanicKey, Panicked, RouteKey, RouteText, SeriesKey, SeriesValue},
+    http::{Hijacked, HttpState, InFlight, PanicKey, Panicked, RouteKey, RouteText, SeriesKey, SeriesValue},
     loss::{LostKey, Reason},
     wait::{BlockedAt, BlockedAtKey, Parked, Stack, Task, WaitKey, WaitValue, Watch, WatchState},
 };
 use tracing::warn;
 
 use super::{batch, targets::Targets};
+
+/// Changes what is there, and adds nothing (include/uapi/linux/bpf.h).
+const BPF_EXIST: u64 = 2;
 
 /// How full a map is.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +52,8 @@ pub(crate) struct Maps {
     pub(crate) refused: Map<u64, u64>,
     /// Panicked requests.
     pub(crate) panics: Map<PanicKey, Panicked>,
+    /// Hijacks on other goroutines than the request's.
+    pub(crate) hijacks: Map<u64, Hijacked>,
     /// Counts and durations.
     pub(crate) series: Map<SeriesKey, SeriesValue>,
     /// Routes' texts.
@@ -56,8 +62,10 @@ pub(crate) struct Maps {
     pub(crate) http_states: Elements<HttpState>,
     /// Kinds of events that were told and not looked at yet.
     pub(crate) pending: Elements<u32>,
-    /// What was lost.
+    /// What the kernel side has lost.
     pub(crate) lost: Map<LostKey, u64>,
+    /// What user space has: the kernel side adds to its own at any time, so that nobody else can.
+    told: Mutex<collections::HashMap<LostKey, u64>>,
     /// Processes whose waits are measured.
     pub(crate) watched: Map<u32, Watch>,
     /// What the kernel side keeps of each.
@@ -81,11 +89,13 @@ impl Maps {
             in_flight: Map::take(ebpf, "INFLIGHT")?,
             refused: Map::take(ebpf, "REFUSED")?,
             panics: Map::take(ebpf, "PANICS")?,
+            hijacks: Map::take(ebpf, "HIJACKS")?,
             series: Map::take(ebpf, "SERIES")?,
             routes: Map::take(ebpf, "ROUTES")?,
             http_states: Elements::take(ebpf, "HTTP_STATES")?,
             pending: Elements::take(ebpf, "PENDING")?,
             lost: Map::take(ebpf, "LOST")?,
+            told: Mutex::default(),
             watched: Map::take(ebpf, "WATCHED")?,
             watch_states: Elements::take(ebpf, "WATCH_STATES")?,
             parked: Map::take(ebpf, "PARKED")?,
@@ -98,13 +108,29 @@ impl Maps {
 }
 
 impl Maps {
-    /// Adds to what a target lost, by a reason that user space alone tells.
+    /// Adds to what a target lost.
     pub(crate) fn lose(&self, target: u32, reason: Reason, more: u64) {
-        let key = LostKey { target, reason: reason as u32 };
-        let count = self.lost.get(&key).unwrap_or(0);
-        if let Err(error) = self.lost.insert(&key, &count.saturating_add(more)) {
-            warn!(?reason, more, %error, "a loss could not be told");
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = told.entry(LostKey { target, reason: reason as u32 }).or_default();
+        *count = count.saturating_add(more);
+    }
+
+    /// What was lost, whoever tells.
+    ///
+    /// # Errors
+    /// The kernel's map cannot be read.
+    pub(crate) fn losses(&self) -> io::Result<collections::HashMap<LostKey, u64>> {
+        let mut all =
+            self.lost.read(|all: &mut collections::HashMap<_, _>, key, count| _ = all.insert(*key, *count))?;
+        for (key, count) in &*self.told.lock().unwrap_or_else(PoisonError::into_inner) {
+            *all.entry(*key).or_default() += count;
         }
+        Ok(all)
+    }
+
+    /// Forgets what user space has told of these targets.
+    pub(crate) fn forget_told(&self, targets: &HashSet<u32>) {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| !targets.contains(&key.target));
     }
 }
 
@@ -139,6 +165,14 @@ impl<K: Pod, V: Pod> Map<K, V> {
     /// Writes an entry.
     pub(crate) fn insert(&self, key: &K, value: &V) -> Result<(), MapError> {
         self.lock().insert(key, value, 0)
+    }
+
+    /// Changes an entry that is there to what `to` makes of it, if it makes something; whether it has. Of several who do, each
+    /// sees what the one before has written, and none brings back an entry that the kernel side has removed.
+    pub(crate) fn change(&self, key: &K, to: impl FnOnce(V) -> Option<V>) -> bool {
+        let mut map = self.lock();
+        let Some(new) = map.get(key, 0).ok().and_then(to) else { return false };
+        map.insert(key, &new, BPF_EXIST).is_ok()
     }
 
     /// Removes an entry; whether it was there. Of several removers one is told so.

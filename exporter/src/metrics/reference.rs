@@ -67,6 +67,9 @@ fn meaning(reason: Reason) -> &'static str {
             "a wait outlasted the time for which the probes on blocking were attached, and the target's memory could not be \
              read in time to see it end; not counted."
         }
+        Reason::EndNotSeen => {
+            "a request's goroutine ended, or serves another request, and no probe has seen the request end; not counted."
+        }
         Reason::WaitTooLong => {
             "a wait outlasted the time for which the probes on blocking were attached, and went on for over ten minutes; not \
              counted."

@@ -144,7 +144,8 @@ impl Reader {
         let runtime = self.runtime.as_ref()?;
         let (allgptr, allglen) = runtime.allgs?;
         let memory = self.memory.within(LOOK_TIME);
-        let found = goroutines::walk(memory, &runtime.plan, allgptr, allglen, nanotime()?, scratch).ok()??;
+        let found =
+            goroutines::walk(memory, &runtime.plan, allgptr, allglen, crate::clock::monotonic_ns(), scratch).ok()??;
         let same = Stat::read(self.pid).ok().is_some_and(|stat| stat.image == self.image);
         same.then_some(found)
     }
@@ -189,12 +190,6 @@ fn process_figures(stat: &Stat, usage: &Usage, out: &mut Figures) {
     set(Figure::ProcessStartTimeSeconds, stat.image.start_seconds());
     set(Figure::ProcessNetworkReceiveBytesTotal, whole(usage.network.map(|it| it.0)));
     set(Figure::ProcessNetworkTransmitBytesTotal, whole(usage.network.map(|it| it.1)));
-}
-
-/// The monotonic clock, which Go's nanotime is; none in a time namespace's absence of one.
-fn nanotime() -> Option<u64> {
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).ok()?;
-    Some(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
 }
 
 impl Plan {

@@ -20,6 +20,9 @@ func ok(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write([]byte("ok\n"))
 }
 
+// more adds the handlers of this program's other files.
+var more []func(*http.ServeMux)
+
 // reload makes a mux with one pattern of this name, as a service does whose configuration has changed, and frees the last one.
 func reload(name string) {
 	mux := http.NewServeMux()
@@ -37,6 +40,9 @@ func reloading() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/users/{id}/", ok)
 	mux.HandleFunc("/about", ok)
+	for _, add := range more {
+		add(mux)
+	}
 	mux.HandleFunc("/reload", func(w http.ResponseWriter, r *http.Request) {
 		reload(r.URL.Query().Get("name"))
 		ok(w, r)

@@ -1,5 +1,6 @@
 mod counts;
 mod edge;
+mod ends;
 mod errors;
 mod hostile;
 mod hpa_rules;
