@@ -346,19 +346,18 @@ fn panic_at(ctx: &ProbeContext) {
         }
     };
     // Nothing was written yet: the client gets no answer at all, which is the server's failure.
-    let (mut series, mut route) = series(target, &subject, status_code(status, 500));
-    if SERIES.get_ptr(&series).is_none() {
-        new_route(ctx, target, &mut series, &mut route);
-        // Here, so that whoever settles the request need not know of limits.
-        admit(&mut series, target.max_series);
-    }
+    let (series, mut route) = series(target, &subject, status_code(status, 500));
     let duration_ns = now.wrapping_sub(entry.start_ns);
     let goid = read::<u64>(regs.g(), target.g_goid).unwrap_or(0);
-    remember(
-        &PanicKey { goroutine: key, start_ns: entry.start_ns },
-        &Panicked { series, duration_ns, goid, pid, reserved: 0 },
-        entry.outer & TOLD != 0,
-    );
+    // In its place from here on, since there is no stack for two of them.
+    let mut panicked = Panicked { series, duration_ns, goid, pid, reserved: 0 };
+    if SERIES.get_ptr(&panicked.series).is_none() {
+        new_route(ctx, target, &mut panicked.series, &mut route);
+        // Here, so that whoever settles the request need not know of limits.
+        admit(&mut panicked.series, target.max_series);
+    }
+    let key = PanicKey { goroutine: key, start_ns: entry.start_ns };
+    remember(&key, &panicked, entry.outer & TOLD != 0);
 }
 
 /// By itself for its stack, see `whole_request`.

@@ -31,7 +31,7 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
 
     let leaders = state.leaders();
     let (http, wants_mux) = super::series::collect(maps, state, inner.config.max_routes, &leaders, &mut usage);
-    let in_flight = in_flight(&inner.kernel).ok();
+    let in_flight = in_flight(&inner.kernel, state).ok();
     usage.push(maps.in_flight.usage(in_flight.as_ref().map(|(_, entries)| *entries)));
     usage.push(maps.panics.usage(maps.panics.read(|count, _, _| *count += 1).ok()));
     usage.push(maps.hijacks.usage(maps.hijacks.read(|count, _, _| *count += 1).ok()));
@@ -188,14 +188,24 @@ fn info(inner: &Inner, target: &Target, inspection: &Inspection) -> Vec<(&'stati
     info
 }
 
-/// Requests in flight by target, and entries in the map.
-fn in_flight(kernel: &Kernel) -> io::Result<(HashMap<u32, u64>, u64)> {
-    kernel.maps().in_flight.read(|(active, entries): &mut (HashMap<u32, u64>, u64), key, entry| {
+/// Requests in flight by target, and entries in the map. A settled request's entry stays until its goroutine is used again.
+fn in_flight(kernel: &Kernel, state: &mut State) -> io::Result<(HashMap<u32, u64>, u64)> {
+    type Seen = (HashMap<u32, u64>, u64, HashMap<u64, u64>);
+    let settled = &state.settled_requests;
+    let (active, entries, still_settled) = kernel.maps().in_flight.read(|seen: &mut Seen, key, entry| {
+        let (active, entries, still_settled) = seen;
         *entries += 1;
-        if entry.writer != 0 {
+        if entry.writer == 0 {
+            return;
+        }
+        if settled.get(key) == Some(&entry.start_ns) {
+            still_settled.insert(*key, entry.start_ns);
+        } else {
             *active.entry(goroutine_key_target(*key)).or_default() += 1;
         }
-    })
+    })?;
+    state.settled_requests = still_settled;
+    Ok((active, entries))
 }
 
 /// CPU seconds and resident bytes of this process.

@@ -130,8 +130,15 @@ impl Agent {
         let Some(entry) = still else { return };
         let panicked = maps.panics.get(&PanicKey { goroutine: key, start_ns }).is_some();
         let hijacked = maps.hijacks.get(&goroutine_key(id, entry.writer)).is_some_and(|it| it.at_ns >= start_ns);
-        let lives = self.state().targets.get(&id).is_some_and(|target| target.stage.is_live());
-        if lives && !panicked && !hijacked && maps.in_flight.remove(&key) && entry.outer & TOLD == 0 {
+        let (lives, settled) = {
+            let state = self.state();
+            let lives = state.targets.get(&id).is_some_and(|target| target.stage.is_live());
+            (lives, state.settled_requests.get(&key) == Some(&start_ns))
+        };
+        if settled {
+            // It panicked, and was counted.
+            maps.in_flight.remove(&key);
+        } else if lives && !panicked && !hijacked && maps.in_flight.remove(&key) && entry.outer & TOLD == 0 {
             debug!(target = id, "a request's goroutine is gone, and its end was not seen");
             maps.lose(id, Reason::EndNotSeen, 1);
         }

@@ -47,9 +47,12 @@ impl Agent {
     /// removal, the request is not counted, and is told as lost at its end.
     fn make_room(&self, give: Give) {
         let in_flight = &self.inner.kernel.maps().in_flight;
+        // A settled request's entry stays until its goroutine is used again.
+        let settled = self.state().settled_requests.clone();
+        let is_idle = |key: &u64, writer: u64, start_ns: u64| writer == 0 || settled.get(key) == Some(&start_ns);
         let seen = in_flight.read(|(entries, idle): &mut (u64, Vec<(u64, u64)>), key, entry| {
             *entries += 1;
-            if entry.writer == 0 {
+            if is_idle(key, entry.writer, entry.start_ns) {
                 idle.push((entry.start_ns, *key));
             }
         });
@@ -63,7 +66,7 @@ impl Agent {
         debug!(entries, removed = leave.len(), "room for requests in flight");
         for (start_ns, key) in leave {
             let now = in_flight.get(&key);
-            if now.is_some_and(|now| now.start_ns == start_ns && now.writer == 0) {
+            if now.is_some_and(|now| now.start_ns == start_ns && is_idle(&key, now.writer, start_ns)) {
                 in_flight.remove(&key);
             }
         }

@@ -89,11 +89,8 @@ impl Agent {
             // Asked once the goroutine is known to be gone: it may have ended the request normally right before, and that counted it.
             let in_flight = maps.in_flight.get(&key.goroutine);
             let in_flight = in_flight.is_some_and(|entry| entry.writer != 0 && entry.start_ns == key.start_ns);
-            if in_flight {
-                // First: the kernel side looks for the panic when it finds that.
-                maps.in_flight.remove(&key.goroutine);
-            }
             if maps.panics.remove(&key) && in_flight {
+                state.settled_requests.insert(key.goroutine, key.start_ns);
                 state.count(&panicked.series, panicked.duration_ns);
             }
         }

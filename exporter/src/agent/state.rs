@@ -108,9 +108,12 @@ pub(super) struct State {
     pub(super) unwanted: HashMap<u32, Option<ProcessId>>,
     pub(super) verdicts: HashMap<FileId, Verdict>,
     pub(super) groups: HashMap<GroupKey, Group>,
-    /// Requests counted in user space: those that panicked, or were hijacked on another goroutine than their own. The kernel side admitted each of these series to its map, or made
-    /// it the target's overflow series, so that they are as limited as its own.
+    /// Requests counted in user space: those that panicked, or were hijacked on another goroutine than their own. The kernel side
+    /// admitted each of these series to its map, or made it the target's overflow series, so that they are as limited as its own.
     pub(super) settled: HashMap<SeriesKey, SeriesValue>,
+    /// Starts of settled requests whose entries are still in the kernel's map, by goroutine key: an entry that is removed while its
+    /// goroutine begins another request takes that one with it.
+    pub(super) settled_requests: HashMap<u64, u64>,
     /// The tasks of the machine, just before the last scan.
     pub(super) census: Option<Census>,
     pub(super) routes: Routes,
@@ -152,6 +155,7 @@ impl State {
             verdicts: HashMap::new(),
             groups: HashMap::new(),
             settled: HashMap::new(),
+            settled_requests: HashMap::new(),
             census: None,
             routes: Routes::default(),
             contained: Contained::default(),

@@ -112,7 +112,9 @@ fn goroutines_that_are_gone() {
     let (held, on) = ((0..HELD).map(|_| hold("/hold")).collect::<Vec<_>>(), hold("/hold-on"));
     settles("all are in flight", &Some(HELD + 1), || agent.scrape().active(pid));
     request(address, "GET", "/release");
-    held.into_iter().for_each(|it| assert!(it.join().expect("it is asked").contains(" 200 ")));
+    for it in held {
+        assert!(it.join().expect("it is asked").contains(" 200 "));
+    }
     // And the one that made it so.
     settles("those that ended are told", &vec![format!("end_not_seen: {}", HELD + 1)], || agent.scrape().lost());
     assert_eq!((agent.scrape().active(pid), agent.scrape().total(pid)), (Some(1), 0));
@@ -134,7 +136,9 @@ fn requests_of_code_that_was_dropped() {
     let (held, on) = ((0..HELD).map(|_| hold("/hold")).collect::<Vec<_>>(), hold("/hold-on"));
     settles("all are in flight", &Some(HELD + 1), || agent.scrape().active(pid));
     request(address, "GET", "/release");
-    held.into_iter().for_each(|it| assert!(it.join().expect("it is asked").contains(" 200 ")));
+    for it in held {
+        assert!(it.join().expect("it is asked").contains(" 200 "));
+    }
     let told = vec![format!("end_not_seen: {}", HELD + 2)];
     settles("what was in flight is told", &told, || agent.scrape().lost());
     settles("none is in flight", &Some(0), || agent.scrape().active(pid));
@@ -189,7 +193,9 @@ fn panics_while_the_agent_stands_still() {
     settles("all are in flight", &Some(PANICS), || agent.scrape().active(pid));
     signal(&agent, Signal::SIGSTOP);
     request(at(&running), "GET", "/release-panic");
-    held.iter_mut().for_each(|stream| assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0));
+    for stream in &mut held {
+        assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0);
+    }
     signal(&agent, Signal::SIGCONT);
     settles("each is counted or told, and none is in flight", &(PANICS + 1, Some(0)), || {
         let scrape = agent.scrape();
