@@ -192,7 +192,7 @@ fn http1_end_at(ctx: &ProbeContext) {
     let writer = regs.arg(0);
     let Some(entry) = take(target, regs.g(), writer) else { return no_start(target, regs.g()) };
     let status = word(writer, target.response_status);
-    end(ctx, target, &entry, http1_request(target, &entry), status, 200);
+    end(ctx, target, &entry, http1_request(target, &entry), status);
 }
 
 /// The request to ask: the copy that a mux was told of, where there is one. The response holds the request until it ends, and
@@ -215,7 +215,7 @@ fn http2_end_at(ctx: &ProbeContext, probe: u16, server: impl Fn(&TargetConfig) -
         return lost(target.id, Reason::LayoutUnknown);
     }
     let (status, subject) = http2_state(target, server(target), &entry);
-    end(ctx, target, &entry, subject, status, 200);
+    end(ctx, target, &entry, subject, status);
 }
 
 /// The status and the request to ask. The response writer's state holds the `*http.Request` until the end, but for Go 1.27's, which
@@ -281,7 +281,7 @@ fn hijack_at(ctx: &ProbeContext) {
         None => Subject { has_line: true, ..Subject::of(read::<u64>(writer, target.response_req).unwrap_or(0)) },
     };
     let (mut series, mut route) = answered(target, subject, word(writer, target.response_status), 101);
-    if series.is_request() && SERIES.get_ptr(&series).is_none() {
+    if is_request(&mut series) && SERIES.get_ptr(&series).is_none() {
         new_route(ctx, target, &mut series, &mut route);
         admit(&mut series, target.max_series);
     }
@@ -301,6 +301,12 @@ fn hijack_of(target: u32, request: &InFlight) -> Option<Hijacked> {
     // SAFETY: copied before use.
     let found = unsafe { HIJACKS.get(&goroutine_key(target, request.writer)) }.copied()?;
     if found.at_ns < request.start_ns { None } else { Some(found) }
+}
+
+/// By itself, so that a panic's program has no more on its stack.
+#[inline(never)]
+fn is_hijacked(target: u32, request: &InFlight) -> bool {
+    hijack_of(target, request).is_some()
 }
 
 #[inline(always)]
@@ -328,7 +334,7 @@ fn panic_at(ctx: &ProbeContext) {
     let key = goroutine_key(target.id, regs.g());
     // SAFETY: copied before use; only this goroutine's own probes write its entry.
     let Some(entry) = unsafe { INFLIGHT.get(&key) }.copied() else { return };
-    if entry.writer == 0 || hijack_of(target.id, &entry).is_some() {
+    if entry.writer == 0 || is_hijacked(target.id, &entry) {
         return;
     }
     // SAFETY: no preconditions.
@@ -384,19 +390,24 @@ fn answered(target: &TargetConfig, subject: Subject, status: u64, unwritten: u16
     if status == UNREADABLE {
         lost(target.id, Reason::Unreadable);
     }
-    let (mut series, route) = series(target, &subject, status_code(status, unwritten));
+    series(target, &subject, status_code(status, unwritten))
+}
+
+/// Whether it is to be counted: an HTTP/2 connection's preface is not. `CONNECT` is not answered with 101.
+#[inline(always)]
+fn is_request(series: &mut SeriesKey) -> bool {
     if series.status == 101 && series.method == method::CONNECT {
         series.status = 200;
     }
-    (series, route)
+    series.is_request()
 }
 
 #[inline(always)]
-fn end(ctx: &ProbeContext, target: &TargetConfig, entry: &InFlight, subject: Subject, status: u64, unwritten: u16) {
+fn end(ctx: &ProbeContext, target: &TargetConfig, entry: &InFlight, subject: Subject, status: u64) {
     // SAFETY: no preconditions.
     let duration_ns = unsafe { bpf_ktime_get_ns() }.wrapping_sub(entry.start_ns);
-    let (mut series, mut route) = answered(target, subject, status, unwritten);
-    if !series.is_request() {
+    let (mut series, mut route) = answered(target, subject, status, 200);
+    if !is_request(&mut series) {
         return;
     }
     if let Some(value) = SERIES.get_ptr_mut(&series) {
