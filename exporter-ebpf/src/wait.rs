@@ -149,7 +149,9 @@ pub struct WatchState {
     /// stop the world (runtime/proc.go: worldsema).
     pub stop_ns: u64,
     /// Why.
-    pub stop_reason: u64,
+    pub stop_reason: u32,
+    /// Stacks taken at `gopark`, modulo 2^32: with it a target's state stays the 64 bytes of a cache line.
+    pub stacks: u32,
     /// Goroutines of it in `PARKED`, blocked or not.
     pub parked: u64,
 }

@@ -9,7 +9,7 @@ use exporter_ebpf::{
 };
 
 use super::{
-    maps::{BPF_NOEXIST, add, add_time, lost},
+    maps::{BPF_NOEXIST, add, add_one, add_time, lost},
     regs::Regs,
     stack::stack,
     watch::{BLOCKED_AT, PARKED, waited, watched},
@@ -36,6 +36,8 @@ fn park(ctx: &ProbeContext) {
     let mut parked = Parked { start_ns: now, reason: u32::from(regs.arg(2) as u8), stack: -1 };
     if now >= watch.stacks_from_ns {
         parked.stack = stack(&regs, watch.target);
+        // SAFETY: as above.
+        unsafe { add_one(&raw mut (*state).stacks) };
     }
     let key = goroutine_key(watch.target, regs.g());
     if let Some(entry) = PARKED.get_ptr_mut(&key) {

@@ -91,6 +91,15 @@ pub(crate) fn add(counter: *mut u64, amount: u64) {
     }
 }
 
+/// Adds one to a counter of half the size, as [`add`] does.
+#[inline(always)]
+pub(crate) fn add_one(counter: *mut u32) {
+    // SAFETY: as in `add`, but that it is 4-byte aligned.
+    unsafe {
+        core::arch::asm!("lock *(u32 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1_u64, options(nostack));
+    }
+}
+
 /// Adds a duration to a sum of them in a map's value, unless that has come to its end.
 #[inline(always)]
 pub(crate) fn add_time(sum_ns: *mut u64, duration_ns: u64) {

@@ -51,7 +51,7 @@ fn begin(state: *mut WatchState, at_ns: u64, reason: u64) {
     // SAFETY: from a map look-up; one thread at a time has stopped the world.
     unsafe {
         add(&raw mut (*state).stops, 1);
-        (*state).stop_reason = reason;
+        (*state).stop_reason = reason as u32;
         (*state).stop_ns = at_ns;
     }
 }
@@ -64,7 +64,7 @@ fn end(ctx: &ProbeContext) {
         add(&raw mut (*state).stops, 1);
         let start_ns = (*state).stop_ns;
         (*state).stop_ns = 0;
-        (start_ns, (*state).stop_reason)
+        (start_ns, u64::from((*state).stop_reason))
     };
     if start_ns == 0 {
         // It was under way when the probes were attached.

@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use exporter_ebpf::wait::WatchState;
+
 use super::{Agent, quiet};
 use crate::{
     budget::{Costs, QUIET},
@@ -15,7 +17,7 @@ use crate::{
 /// A user of a group, as the budget sees it.
 #[derive(Clone, Copy, Debug)]
 struct Account {
-    hits: (u64, u64),
+    kept: WatchState,
     at: Instant,
     /// CPU seconds that it had used at some time.
     cpu: Option<(Instant, f64)>,
@@ -30,6 +32,16 @@ pub(super) struct Accounts {
     of: HashMap<u32, Account>,
 }
 
+/// Hits of the probes on blocking from one time to another.
+fn since(before: &WatchState, now: &WatchState) -> WatchState {
+    WatchState {
+        parks: now.parks.saturating_sub(before.parks),
+        runs: now.runs.saturating_sub(before.runs),
+        stacks: now.stacks.wrapping_sub(before.stacks),
+        ..WatchState::default()
+    }
+}
+
 impl Accounts {
     /// What the probes have cost since this was last asked, of the user who is nearest to the limit, in seconds of the limit.
     pub(super) fn spent(&mut self, agent: &Agent, users: &[(u32, u32)]) -> f64 {
@@ -38,13 +50,9 @@ impl Accounts {
         for &(id, pid) in users {
             let Some(limit) = agent.state().targets.get(&id).map(|target| target.budget) else { continue };
             let Some(kept) = agent.inner.kernel.maps().watch_states.get(id) else { continue };
-            let hits = (kept.parks, kept.runs);
             let now = Instant::now();
             let before = self.of.get(&id).copied();
-            let cost = before.map_or(0.0, |before| {
-                hits.0.saturating_sub(before.hits.0) as f64 * self.costs.park
-                    + hits.1.saturating_sub(before.hits.1) as f64 * self.costs.run
-            });
+            let cost = before.map_or(0.0, |before| self.costs.of_blocking(&since(&before.kept, &kept)));
             let elapsed = before.map_or(0.0, |before| now.duration_since(before.at).as_secs_f64());
             // A program may spend the share of the CPU time it uses, or of one CPU where it uses less.
             let mut cpus = before.map_or(1.0, |before| before.cpus);
@@ -58,7 +66,7 @@ impl Accounts {
                 cpu = Some((now, used));
             }
             worst = worst.max(cost / (limit * cpus));
-            self.of.insert(id, Account { hits, at: now, cpu, cpus });
+            self.of.insert(id, Account { kept, at: now, cpu, cpus });
         }
         worst
     }
@@ -70,7 +78,7 @@ impl Accounts {
             let limit = state.targets.get(id).map_or(0.0, |target| target.budget);
             let spent = limit * QUIET * quiet::LOOK.as_secs_f64();
             let most = (spent / self.costs.park.max(self.costs.run)) as u64;
-            quiet::User { id: *id, hits: account.hits.0 + account.hits.1, most }
+            quiet::User { id: *id, hits: account.kept.parks + account.kept.runs, most }
         };
         self.of.iter().map(user).collect()
     }

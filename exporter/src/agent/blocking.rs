@@ -49,6 +49,8 @@ struct Driver {
     generation: u64,
     sampler: Sampler,
     accounts: Accounts,
+    /// Whether a profile was being taken of one of them at the last window.
+    profiled: bool,
     /// When the last window closed, or the task began.
     covered_until: Instant,
 }
@@ -90,6 +92,7 @@ impl Agent {
             generation,
             sampler: Sampler::new(),
             accounts: Accounts::default(),
+            profiled: false,
             covered_until: Instant::now(),
         };
         tokio::spawn(async move {
@@ -217,6 +220,7 @@ impl Driver {
     async fn window(&mut self, lease: &Lease<Site>, open: Duration) {
         self.spent();
         let users = self.users();
+        let open = self.shortened(&users, open);
         let from = monotonic_ns();
         let until = from + u64::try_from(open.as_nanos()).unwrap_or(u64::MAX);
         let tail = TAIL.min(open / 4);
@@ -230,6 +234,17 @@ impl Driver {
         let began = Instant::now();
         sleep(open + tail).await;
         self.close(&users, lease, Recorded { open, from, until, began, in_full: false }).await;
+    }
+
+    /// A window that was planned by what the last one cost, which was less where a profile has begun since.
+    fn shortened(&mut self, users: &[(u32, u32)], open: Duration) -> Duration {
+        let watched = &self.agent.inner.kernel.maps().watched;
+        let is_profiled = |(id, pid): &(u32, u32)| {
+            watched.get(pid).is_some_and(|watch| watch.target == *id && watch.stacks_from_ns != u64::MAX)
+        };
+        let profiled = users.iter().any(is_profiled);
+        let was = std::mem::replace(&mut self.profiled, profiled);
+        if profiled && !was { open.div_f64(self.accounts.costs.times_with_stacks()) } else { open }
     }
 
     /// Attached all the time, for as long as that is cheap enough.

@@ -29,7 +29,7 @@ use crate::{
 
 /// The longest that a profile may take.
 const LONGEST: Duration = Duration::from_mins(5);
-/// Profiles at once, one after another, and one more each time that this has passed: taking stacks is not within the budget.
+/// Profiles at once, one after another, and one more each time that this has passed: one keeps all others from theirs.
 pub(super) const PROFILES: Allowance = Allowance::new(6, Duration::from_secs(10));
 /// Functions of one target in the metric; more share one value.
 const TOP: usize = 20;

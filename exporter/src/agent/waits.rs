@@ -172,6 +172,7 @@ pub(super) fn kept(kernel: &Kernel, state: &State, leaders: &HashMap<u32, u32>) 
 pub(super) fn add_kept(sum: &mut WatchState, more: &WatchState) {
     sum.parks += more.parks;
     sum.runs += more.runs;
+    sum.stacks = sum.stacks.wrapping_add(more.stacks);
     sum.stops += more.stops;
     sum.switches += more.switches;
     sum.involuntary += more.involuntary;
@@ -185,7 +186,7 @@ pub(super) fn probe_figures(agent: &Inner, target: &Target, kept: &WatchState) -
         figures.push(ProbeFigures {
             probes: Measure::Blocking.name(),
             hits: kept.parks + kept.runs,
-            cpu_seconds: kept.parks as f64 * costs.park + kept.runs as f64 * costs.run,
+            cpu_seconds: costs.of_blocking(kept),
             sampled_ratio: target.blocked.ratio(Instant::now()),
         });
     }

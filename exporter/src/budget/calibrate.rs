@@ -7,7 +7,7 @@ use std::{fs, path::Path, time::Instant};
 
 use exporter_ebpf::{
     http::goroutine_key,
-    wait::{WaitKey, Watch, flag, kind},
+    wait::{WaitKey, Watch, WatchState, flag, kind},
 };
 
 use crate::kernel::{Kernel, Probe, Scope};
@@ -18,6 +18,8 @@ const CALLS: u32 = 1000;
 const G: u64 = 0x1000;
 /// A wait reason that every Go version has.
 const REASON: u64 = 1;
+/// Frames of the stack that is taken: most goroutines that park have fewer.
+const FRAMES: usize = 32;
 
 /// Seconds of CPU that one hit costs the program it is in, the kernel's trap included.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,12 +30,26 @@ pub(crate) struct Costs {
     pub(crate) run: f64,
     /// What an instruction that is single-stepped adds.
     pub(crate) stepped: f64,
+    /// What taking a stack of [`FRAMES`] adds.
+    pub(crate) stack: f64,
+}
+
+impl Costs {
+    /// What these hits of the probes on blocking cost.
+    pub(crate) fn of_blocking(&self, hits: &WatchState) -> f64 {
+        hits.parks as f64 * self.park + hits.runs as f64 * self.run + f64::from(hits.stacks) * self.stack
+    }
+
+    /// How many times as much a wait costs whose stack is taken.
+    pub(crate) fn times_with_stacks(&self) -> f64 {
+        1.0 + self.stack / (self.park + self.run)
+    }
 }
 
 impl Default for Costs {
     /// Typical figures, for where nothing could be measured.
     fn default() -> Self {
-        Self { park: 0.8e-6, run: 1.0e-6, stepped: 2.0e-6 }
+        Self { park: 0.8e-6, run: 1.0e-6, stepped: 2.0e-6, stack: 2.0e-6 }
     }
 }
 
@@ -77,31 +93,58 @@ unsafe extern "C" {
     fn gopulse_calibrate_stepped();
 }
 
-/// Calls a function as Go code of this architecture would: the goroutine and the first arguments in their registers.
+/// Calls a function as Go code of this architecture would: the goroutine, the first arguments and the frame pointer in their
+/// registers.
 macro_rules! call {
-    ($function:path) => {
-        // SAFETY: the functions above change nothing but what a C function may.
+    ($function:path, $frame:expr) => {
+        // SAFETY: the functions above change nothing but what a C function may, and the frame pointer is as it was behind them.
         unsafe {
             #[cfg(target_arch = "x86_64")]
             core::arch::asm!(
+                "push rbp",
+                "mov rbp, rdx",
                 "call {function}",
+                "pop rbp",
                 function = sym $function,
                 inout("r14") G => _,
+                inout("rdx") $frame => _,
                 inout("rax") G => _,
                 inout("rcx") REASON => _,
                 clobber_abi("C"),
             );
             #[cfg(target_arch = "aarch64")]
             core::arch::asm!(
+                "stp x29, x30, [sp, #-16]!",
+                "mov x29, x3",
                 "bl {function}",
+                "ldp x29, x30, [sp], #16",
                 function = sym $function,
                 inout("x28") G => _,
+                inout("x3") $frame => _,
                 inout("x0") G => _,
                 inout("x2") REASON => _,
                 clobber_abi("C"),
             );
         }
     };
+}
+
+/// Frames of a stack in memory as the kernel side walks them: each the address of the next one out, and one to return to.
+struct Frames(Box<[[u64; 2]; FRAMES]>);
+
+impl Frames {
+    fn new() -> Self {
+        let mut frames = Box::new([[0; 2]; FRAMES]);
+        for i in 0..FRAMES {
+            let next = frames.get(i + 1).map_or(0, |next| std::ptr::from_ref(next) as u64);
+            frames[i] = [next, gopulse_calibrate_park as *const () as u64];
+        }
+        Self(frames)
+    }
+
+    fn innermost(&self) -> u64 {
+        std::ptr::from_ref(&self.0[0]) as u64
+    }
 }
 
 /// Measures. Blocks for some ten milliseconds, and for some hundred more where probes are perf events.
@@ -112,6 +155,8 @@ pub(crate) fn calibrate(kernel: &Kernel) -> Result<Costs, String> {
     let pid = std::process::id();
     let exe = Path::new("/proc/self/exe");
     let maps = kernel.maps();
+    let stack = Frames::new();
+    let frame = stack.innermost();
     // No target has the id 0.
     let watch = Watch {
         target: 0,
@@ -127,27 +172,38 @@ pub(crate) fn calibrate(kernel: &Kernel) -> Result<Costs, String> {
             let offset = file_offset(function as *const () as u64)?;
             kernel.attach(probe, exe, &[offset], Scope::Process(pid)).map_err(|error| error.to_string())
         };
-        let bare = time(|| call!(gopulse_calibrate_park));
+        let bare = time(|| call!(gopulse_calibrate_park, frame));
         let park = {
             let _link = attach(Probe::GoPark, gopulse_calibrate_park)?;
-            time(|| call!(gopulse_calibrate_park)) - bare
+            time(|| call!(gopulse_calibrate_park, frame)) - bare
         };
         let stepped = {
             let _link = attach(Probe::GoPark, gopulse_calibrate_stepped)?;
-            time(|| call!(gopulse_calibrate_stepped)) - bare
+            time(|| call!(gopulse_calibrate_stepped, frame)) - bare
         };
         let both = {
             let _links = (attach(Probe::GoPark, gopulse_calibrate_park)?, attach(Probe::GoRun, gopulse_calibrate_run)?);
             time(|| {
-                call!(gopulse_calibrate_park);
-                call!(gopulse_calibrate_run);
+                call!(gopulse_calibrate_park, frame);
+                call!(gopulse_calibrate_run, frame);
             }) - 2.0 * bare
         };
         let counted = maps.waits.get(&WaitKey { target: 0, kind: kind::BLOCKED, reason: REASON as u16 });
         if counted.is_none_or(|value| value.count() < u64::from(CALLS)) {
             return Err("the probes were not hit".to_owned());
         }
-        Ok(Costs { park: park.max(1e-8), run: (both - park).max(1e-8), stepped: (stepped - park).max(0.0) })
+        // The stack itself stays in its map, where the next profile begins by emptying it.
+        maps.watched.insert(&pid, &Watch { stacks_from_ns: 0, ..watch }).map_err(|error| error.to_string())?;
+        let with_stack = {
+            let _link = attach(Probe::GoPark, gopulse_calibrate_park)?;
+            time(|| call!(gopulse_calibrate_park, frame)) - bare
+        };
+        Ok(Costs {
+            park: park.max(1e-8),
+            run: (both - park).max(1e-8),
+            stepped: (stepped - park).max(0.0),
+            stack: (with_stack - park).max(0.0),
+        })
     })();
     maps.watched.remove(&pid);
     maps.parked.remove(&goroutine_key(0, G));
@@ -199,6 +255,27 @@ mod tests {
         if cfg!(target_arch = "x86_64") {
             assert_eq!(code, [0x55, 0x5d, 0xc3]);
         }
-        call!(gopulse_calibrate_run);
+        call!(gopulse_calibrate_run, 0_u64);
+    }
+
+    #[test]
+    fn stacks_count_where_they_were_taken() {
+        let costs = Costs { park: 1.0, run: 2.0, stepped: 4.0, stack: 8.0 };
+        let hits = WatchState { parks: 100, runs: 10, stops: 1000, ..WatchState::default() };
+        assert!((costs.of_blocking(&hits) - 120.0).abs() < 1e-9);
+        assert!((costs.of_blocking(&WatchState { stacks: 50, ..hits }) - 520.0).abs() < 1e-9);
+        assert!((costs.times_with_stacks() - 11.0 / 3.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn frames_are_as_the_kernel_side_walks_them() {
+        let stack = Frames::new();
+        let mut at = stack.innermost();
+        let mut seen = 0;
+        while let Some([next, back]) = stack.0.iter().find(|it| std::ptr::from_ref(*it) as u64 == at) {
+            assert_ne!(*back, 0);
+            (at, seen) = (*next, seen + 1);
+        }
+        assert_eq!((at, seen), (0, FRAMES));
     }
 }

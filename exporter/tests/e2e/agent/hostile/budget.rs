@@ -1,4 +1,4 @@
-//! An agent that stands still while probes are attached whose cost it should watch.
+//! What may make the probes on blocking cost more than the budget: an agent that stands still while they are attached, and profiles.
 
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use nix::{
     },
     unistd::Pid,
 };
+use xtask::service::get;
 
 use crate::support::{
     Agent, eventually,
@@ -40,6 +41,16 @@ impl Drop for Held {
 /// Where goroutines park and run.
 fn sampled(agent: &Agent, pid: u32) -> Vec<Site> {
     sites_that(pid, &agent.wait_measured(pid), |probe| probe["probe"] == "go_park" || probe["probe"] == "go_run")
+}
+
+/// Hits of the probes on blocking in a process, and the CPU seconds that they cost.
+fn spent(agent: &Agent, pid: u32) -> (f64, f64) {
+    let scrape = agent.scrape();
+    let of = |metric: &str| {
+        let mut all = scrape.samples.iter().filter(|it| it.name == metric && it.label("probes") == "blocking");
+        all.find(|it| it.label("instance_pid") == pid.to_string()).map_or(0.0, |it| it.value)
+    };
+    (of("exporter_probe_hits_total"), of("exporter_probe_cpu_seconds_total"))
 }
 
 /// Waits that the agent has counted.
@@ -83,4 +94,18 @@ fn probes_in_a_window_come_off_though_the_agent_stands_still() {
 #[test]
 fn probes_of_an_idle_program_come_off_though_the_agent_stands_still() {
     comes_off("100", "0.5");
+}
+
+#[test]
+fn what_stacks_cost_counts_in_the_budget() {
+    must_be_root();
+    let running = start(&service("waits"), &["-parks", "20000"]);
+    let pid = running.pid();
+    let agent = Agent::measuring(pid, &["--features", "blocking", "--budget", "0.5"]);
+    let before = eventually("the probes are hit", || Some(spent(&agent, pid)).filter(|(hits, _)| *hits > 10_000.0));
+    get(agent.address, &format!("/debug/blocked?pid={pid}&seconds=3")).expect("there is a profile");
+    let after = spent(&agent, pid);
+    let (without, with) = (before.1 / before.0, (after.1 - before.1) / (after.0 - before.0));
+    println!("a hit: {:.2} us, {:.2} us while a profile is taken", without * 1e6, with * 1e6);
+    assert!(with > without * 1.05, "stacks cost nothing");
 }
