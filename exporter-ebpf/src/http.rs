@@ -227,8 +227,8 @@ pub struct RouteKey {
 
 /// Routes that one pattern may have below it, of as many as its target may have: a tree of files never takes them all.
 #[inline(always)]
-pub const fn routes_below(max_routes: u32) -> u32 {
-    if max_routes / 4 > 1 { max_routes / 4 } else { 1 }
+pub const fn routes_below(max_routes: u32) -> u64 {
+    if max_routes / 4 > 1 { max_routes as u64 / 4 } else { 1 }
 }
 
 /// Value of `ROUTES`: the text a route was first seen with: the pattern, or one example path. Aligned to words, so that the
@@ -243,9 +243,9 @@ pub struct RouteText {
     /// Of a route [`route_kind::BELOW`] a pattern: the route of that pattern, which is [`route_kind::SUBTREE`].
     pub parent: u64,
     /// Of the same: slashes of the path that the pattern stands for; the text is what follows them.
-    pub slashes: u32,
+    pub slashes: u64,
     /// Of a pattern: routes below it.
-    pub below: u32,
+    pub below: u64,
     /// The bytes.
     pub text: [u8; ROUTE_TEXT],
 }
@@ -255,7 +255,7 @@ const _: () = assert!(
         && size_of::<RouteKey>() == 16
         && size_of::<PanicKey>() == 16
         && size_of::<Panicked>() == 40
-        && size_of::<RouteText>() == 24 + ROUTE_TEXT
+        && size_of::<RouteText>() == 32 + ROUTE_TEXT
         && size_of::<Hijacked>() == 24
 );
 

@@ -8,6 +8,9 @@ pub const MAX_PATH: usize = 127;
 /// Segments that are kept; what is deeper becomes `/**`.
 pub const MAX_SEGMENTS: u32 = 8;
 
+/// For [`Folder::below`] where the path is all there is.
+pub const WHOLE_PATH: u64 = FNV_OFFSET;
+
 const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
 const ID: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -87,7 +90,7 @@ impl Folder {
     /// Before the first byte.
     #[inline(always)]
     pub const fn new() -> Self {
-        Self::below(FNV_OFFSET, 0)
+        Self::below(WHOLE_PATH, 0)
     }
 
     /// Before what follows so many slashes of a path, where `hash` stands for all up to there.
@@ -162,7 +165,7 @@ fn mix(hash: u64, token: u64) -> u64 {
 
 /// The hash of a whole path, as the kernel side computes it from its first [`MAX_PATH`] bytes.
 pub fn hash(path: &[u8]) -> u64 {
-    hash_below(FNV_OFFSET, 0, path)
+    hash_below(WHOLE_PATH, 0, path)
 }
 
 /// The hash of what follows so many slashes of a path, see [`Folder::below`].

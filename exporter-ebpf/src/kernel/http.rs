@@ -16,10 +16,12 @@ use exporter_ebpf::{
 };
 
 use super::{
+    below::{admit_below, below},
     maps::{BPF_NOEXIST, HIJACKS, INFLIGHT, PANICS, REFUSED, SERIES, TARGET_SLOTS, TARGETS, lost, tell_once},
     memory::{GoString, read, zero},
     regs::Regs,
-    series::{Route, Subject, admit, count, new_route, record, same_word, series},
+    request::{Subject, same_word},
+    series::{Route, admit, count, new_route, record, series},
 };
 
 super::programs! {
@@ -280,9 +282,11 @@ fn hijack_at(ctx: &ProbeContext) {
         Some(entry) => http1_request(target, entry),
         None => Subject { has_line: true, ..Subject::of(read::<u64>(writer, target.response_req).unwrap_or(0)) },
     };
-    let (mut series, mut route) = answered(target, subject, word(writer, target.response_status), 101);
+    let (mut series, mut route) = answered(target, &subject, word(writer, target.response_status), 101);
     if is_request(&mut series) && SERIES.get_ptr(&series).is_none() {
-        new_route(ctx, target, &mut series, &mut route);
+        let rest = below(target, subject.tagged(), &mut series, &mut route);
+        new_route(ctx, target, &mut series, &route);
+        admit_below(target, &mut series, &rest);
         admit(&mut series, target.max_series);
     }
     // SAFETY: no preconditions.
@@ -320,77 +324,109 @@ fn hijacked(series: &SeriesKey, duration_ns: u64) {
 fn mux_at(ctx: &ProbeContext) {
     let Some((target, regs)) = called(ctx, at_check::HTTP_MUX) else { return };
     let key = goroutine_key(target.id, regs.g());
-    if let Some(entry) = INFLIGHT.get_ptr_mut(&key) {
-        // SAFETY: from a look-up just above; only this goroutine's own probes write its entry.
-        unsafe { (*entry).routed = regs.arg(3) };
+    let Some(entry) = INFLIGHT.get_ptr_mut(&key) else { return };
+    // SAFETY: from a look-up just above; only this goroutine's own probes write its entry.
+    let entry = unsafe { &mut *entry };
+    let routed = regs.arg(3);
+    if same_path(target, entry.request, routed) != 0 {
+        entry.routed = routed;
     }
+}
+
+/// Not 0 where two requests ask for the same path: the URL, or its path's text, is one and the same. A handler may give a mux
+/// requests of its own making, and `http.StripPrefix` one with a part of the path, whose pattern lacks the rest.
+#[inline(always)]
+fn same_path(target: &TargetConfig, one: u64, other: u64) -> u64 {
+    let at = u64::from(target.request_url);
+    if same_word(one.wrapping_add(at), other.wrapping_add(at)) != 0 {
+        return 1;
+    }
+    let path =
+        |request| read::<u64>(request, target.request_url).and_then(|url| read::<GoString>(url, target.url_path));
+    match (path(one), path(other)) {
+        (Some(one), Some(other)) => u64::from(one.ptr == other.ptr && one.len == other.len),
+        _ => 0,
+    }
+}
+
+/// The status and the request to ask, where that is still being served. By itself for its stack, see `whole_request`.
+#[inline(never)]
+fn panic_state(target: &TargetConfig, entry: &InFlight, subject: &mut Subject) -> u64 {
+    // HTTP/1 if the writer holds this very request where http.response does.
+    if read::<u64>(entry.writer, target.response_req) == Some(entry.request) {
+        *subject = http1_request(target, entry);
+        return word(entry.writer, target.response_status);
+    }
+    // Every program has the server of net/http, so that only the start tells whose request it is.
+    let server = if entry.outer & !TOLD == 0 { &target.h2 } else { &target.xnet };
+    if server.writer_rws == NONE {
+        return UNREADABLE;
+    }
+    let (status, of) = http2_state(target, server, entry);
+    *subject = of;
+    status
 }
 
 #[inline(always)]
 fn panic_at(ctx: &ProbeContext) {
-    let pid = pid();
-    let Some(target) = target(pid) else { return };
+    let Some(target) = target(pid()) else { return };
     let regs = Regs::of(ctx);
     let key = goroutine_key(target.id, regs.g());
-    // SAFETY: copied before use; only this goroutine's own probes write its entry.
-    let Some(entry) = unsafe { INFLIGHT.get(&key) }.copied() else { return };
-    if entry.writer == 0 || is_hijacked(target.id, &entry) {
+    // SAFETY: only this goroutine's own probes write its entry, and user space removes none that is being served.
+    let Some(entry) = (unsafe { INFLIGHT.get(&key) }) else { return };
+    if entry.writer == 0 || is_hijacked(target.id, entry) {
         return;
     }
     // SAFETY: no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    // HTTP/1 if the writer holds this very request where http.response does.
-    let (status, subject) = if read::<u64>(entry.writer, target.response_req) == Some(entry.request) {
-        (word(entry.writer, target.response_status), http1_request(target, &entry))
-    } else {
-        // Every program has the server of net/http, so that only the start tells whose request it is.
-        let server = if entry.outer & !TOLD == 0 { &target.h2 } else { &target.xnet };
-        if server.writer_rws == NONE {
-            (UNREADABLE, Subject::of(entry.request))
-        } else {
-            http2_state(target, server, &entry)
-        }
-    };
+    let mut subject = Subject::of(entry.request);
+    let status = panic_state(target, entry, &mut subject);
     // Nothing was written yet: the client gets no answer at all, which is the server's failure.
-    let (series, mut route) = series(target, &subject, status_code(status, 500));
-    let duration_ns = now.wrapping_sub(entry.start_ns);
-    let goid = read::<u64>(regs.g(), target.g_goid).unwrap_or(0);
-    // In its place from here on, since there is no stack for two of them.
-    let mut panicked = Panicked { series, duration_ns, goid, pid, reserved: 0 };
-    if SERIES.get_ptr(&panicked.series).is_none() {
-        new_route(ctx, target, &mut panicked.series, &mut route);
+    let (mut series, mut route) = series(target, &subject, status_code(status, 500));
+    if SERIES.get_ptr(&series).is_none() {
+        let rest = below(target, subject.tagged(), &mut series, &mut route);
+        new_route(ctx, target, &mut series, &route);
+        admit_below(target, &mut series, &rest);
         // Here, so that whoever settles the request need not know of limits.
-        admit(&mut panicked.series, target.max_series);
+        admit(&mut series, target.max_series);
     }
-    let key = PanicKey { goroutine: key, start_ns: entry.start_ns };
-    remember(&key, &panicked, entry.outer & TOLD != 0);
+    remember(target, regs.g(), entry.start_ns, now, &series);
 }
 
-/// By itself for its stack, see `whole_request`.
+/// Keeps what a request that panicked is to be counted as. By itself for its stack, see `whole_request`.
 #[inline(never)]
-fn remember(key: &PanicKey, panicked: &Panicked, told: bool) {
-    if let Some(earlier) = PANICS.get_ptr_mut(key) {
+fn remember(target: &TargetConfig, g: u64, start_ns: u64, now: u64, series: &SeriesKey) {
+    let key = PanicKey { goroutine: goroutine_key(target.id, g), start_ns };
+    let panicked = Panicked {
+        series: *series,
+        duration_ns: now.wrapping_sub(start_ns),
+        goid: read::<u64>(g, target.g_goid).unwrap_or(0),
+        pid: target.pid,
+        reserved: 0,
+    };
+    if let Some(earlier) = PANICS.get_ptr_mut(&key) {
         // The request has recovered from another panic, of which user space knows.
         // SAFETY: from a look-up just above. User space removes an entry only once its goroutine writes it no more.
-        unsafe { *earlier = *panicked };
-    } else if PANICS.insert(key, panicked, BPF_NOEXIST).is_ok() {
-        tell_once(event::PANIC, panicked.pid);
-    } else if !told {
-        if let Some(slot) = INFLIGHT.get_ptr_mut(&key.goroutine) {
-            // SAFETY: from a look-up just above; only this goroutine's own probes write its entry.
-            unsafe { (*slot).outer |= TOLD };
+        unsafe { *earlier = panicked };
+    } else if PANICS.insert(&key, &panicked, BPF_NOEXIST).is_ok() {
+        tell_once(event::PANIC, target.pid);
+    } else if let Some(slot) = INFLIGHT.get_ptr_mut(&key.goroutine) {
+        // SAFETY: from a look-up just above; only this goroutine's own probes write its entry.
+        let slot = unsafe { &mut *slot };
+        if slot.outer & TOLD == 0 {
+            slot.outer |= TOLD;
+            lost(target.id, Reason::PanicsFull);
         }
-        lost(panicked.series.target, Reason::PanicsFull);
     }
 }
 
 /// The series of a request that was answered, and its route.
 #[inline(always)]
-fn answered(target: &TargetConfig, subject: Subject, status: u64, unwritten: u16) -> (SeriesKey, Route) {
+fn answered(target: &TargetConfig, subject: &Subject, status: u64, unwritten: u16) -> (SeriesKey, Route) {
     if status == UNREADABLE {
         lost(target.id, Reason::Unreadable);
     }
-    series(target, &subject, status_code(status, unwritten))
+    series(target, subject, status_code(status, unwritten))
 }
 
 /// Whether it is to be counted: an HTTP/2 connection's preface is not. `CONNECT` is not answered with 101.
@@ -406,7 +442,7 @@ fn is_request(series: &mut SeriesKey) -> bool {
 fn end(ctx: &ProbeContext, target: &TargetConfig, entry: &InFlight, subject: Subject, status: u64) {
     // SAFETY: no preconditions.
     let duration_ns = unsafe { bpf_ktime_get_ns() }.wrapping_sub(entry.start_ns);
-    let (mut series, mut route) = answered(target, subject, status, 200);
+    let (mut series, mut route) = answered(target, &subject, status, 200);
     if !is_request(&mut series) {
         return;
     }
@@ -414,7 +450,13 @@ fn end(ctx: &ProbeContext, target: &TargetConfig, entry: &InFlight, subject: Sub
         record(value, duration_ns);
         return;
     }
-    new_route(ctx, target, &mut series, &mut route);
+    let rest = below(target, subject.tagged(), &mut series, &mut route);
+    if let Some(value) = SERIES.get_ptr_mut(&rest.series(&series)) {
+        record(value, duration_ns);
+        return;
+    }
+    new_route(ctx, target, &mut series, &route);
+    admit_below(target, &mut series, &rest);
     admit(&mut series, target.max_series);
     count(&series, duration_ns);
 }

@@ -1,11 +1,13 @@
 //! The programs, by what they watch.
 
+mod below;
 mod block;
 mod http;
 mod maps;
 mod memory;
 mod process;
 mod regs;
+mod request;
 mod sched;
 mod series;
 mod stack;

@@ -45,10 +45,17 @@ impl Routes {
                     return Some(label.clone());
                 }
                 let text = maps.routes.get(&key)?;
-                let label: Arc<str> = if kind == route_kind::PATH && !by.templates.is_empty() {
-                    self.folded(series.target, label_of(kind, &text)?, by)
+                let label = if kind == route_kind::BELOW {
+                    let pattern = RouteKey { route: text.parent, route_kind: u32::from(route_kind::SUBTREE), ..key };
+                    label_below(&maps.routes.get(&pattern)?, &text)?
                 } else {
-                    label_of(kind, &text)?.into()
+                    label_of(kind, &text)?
+                };
+                let by_path = matches!(kind, route_kind::PATH | route_kind::BELOW);
+                let label: Arc<str> = if by_path && !by.templates.is_empty() {
+                    self.folded(series.target, label, by)
+                } else {
+                    label.into()
                 };
                 self.known.insert(key, label.clone());
                 Some(label)
@@ -113,6 +120,17 @@ fn label_of(kind: u8, text: &RouteText) -> Option<String> {
     Some(visible::lines(&pattern).into_owned())
 }
 
+/// Of a route below a pattern: the pattern's prefix, and what follows it in the path.
+fn label_below(pattern: &RouteText, rest: &RouteText) -> Option<String> {
+    let pattern = label_of(route_kind::SUBTREE, pattern)?;
+    let prefix = &pattern[..=pattern.rfind('/')?];
+    let read = (rest.read as usize).min(ROUTE_TEXT);
+    let mut out = [0; 2 * ROUTE_TEXT];
+    let whole = rest.len as usize <= read;
+    let rest = route::template_below(rest.slashes as u32, &rest.text[..read], whole, &mut out);
+    Some(format!("{prefix}{}", visible::lines(&String::from_utf8_lossy(rest))))
+}
+
 /// A pattern is `[METHOD ][HOST]/[PATH]` (net/http/pattern.go, Go 1.22); the method is a label of its own.
 fn without_method(pattern: &str) -> &str {
     match pattern.split_once([' ', '\t']) {
@@ -144,6 +162,18 @@ mod tests {
             ("example.com/a b", "example.com/a b"),
         ] {
             assert_eq!(label_of(route_kind::PATTERN, &text(pattern)).unwrap(), label);
+        }
+    }
+
+    #[test]
+    fn the_rest_of_a_path_takes_the_place_of_the_patterns_end() {
+        for (pattern, slashes, rest, label) in [
+            ("/", 1, "articles/7", "/articles/{id}"),
+            ("GET /api/v1/", 3, "query", "/api/v1/query"),
+            ("example.com/files/{path...}", 2, "a/b", "example.com/files/a/b"),
+            ("/users/{id}/", 3, "orders/7/x/y/z/9/10", "/users/{id}/orders/{id}/x/y/z/**"),
+        ] {
+            assert_eq!(label_below(&text(pattern), &RouteText { slashes, ..text(rest) }).unwrap(), label);
         }
     }
 

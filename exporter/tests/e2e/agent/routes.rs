@@ -2,9 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use xtask::{go::Variant, service::Running};
+use xtask::{
+    go::Variant,
+    service::{Running, get},
+};
 
-use crate::support::{Agent, load, must_be_root, service, service_of, settles, start};
+use crate::support::{
+    Agent, agent::counted_by_load, eventually, load, must_be_root, service, service_of, settles, start,
+};
 
 /// Requests by method and route, whatever their status.
 type Shown = BTreeMap<(String, String), u64>;
@@ -23,6 +28,14 @@ fn wanted(of: &[(&str, &str, u64)]) -> Shown {
 
 fn address(running: &Running) -> String {
     running.address("http").expect("it listens").to_string()
+}
+
+/// Waits until the mux is probed, which is so after a scrape with a folded route.
+fn probed_mux(agent: &Agent) {
+    eventually("the mux is probed", || {
+        agent.scrape();
+        agent.log().iter().any(|line| line.contains("requests are copied")).then_some(())
+    });
 }
 
 /// Handlers put another method, path and target in place of what was on the wire.
@@ -71,6 +84,89 @@ fn requests_that_handlers_rewrite_over_http_2() {
         load(&["-mode", "h2c", "-address", &address(&running), "-n", "40"], &mix);
         let wanted = wanted(&[(method, "/things/{id}", 20), ("GET", "/svc/a/list", 20)]);
         settles("requests as they were on the wire", &wanted, || shown(&agent, running.pid()));
+        agent.stop();
+    }
+}
+
+/// A pattern that takes a whole tree hides the router behind it, as in gorilla/mux's README and grpc-gateway's.
+const SUBTREES: [&str; 9] = [
+    "GET / 200 / 1",
+    "GET /products 200 /products 1",
+    "GET /products?page={n} 200 /products 1",
+    "GET /articles/{n}/comments 200 /articles/{id}/comments 1",
+    "GET /nothing/u{n} 404 / 1",
+    "GET /plain/alice 200 /plain/{name} 1",
+    "GET /api/v1/users/{n} 200 /api/v1/users/{id} 1",
+    "GET /api/v1/orders/{n} 200 /api/v1/orders/{id} 1",
+    "GET /buckets/photos/raw/{n} 200 /buckets/{bucket}/raw/{id} 1",
+];
+
+#[test]
+fn routers_behind_a_pattern() {
+    must_be_root();
+    for (binary, program) in [
+        (service("idioms"), "subtrees"),
+        (service_of("idioms", "1.22", Variant::Strip), "subtrees"),
+        (service("idioms"), "copied-subtrees"),
+    ] {
+        let running = start(&binary, &["-as", program]);
+        let agent = Agent::measuring(running.pid(), &[]);
+        let address = address(&running);
+        if program == "copied-subtrees" {
+            load(&["-address", &address, "-n", "10"], &["GET /products 200 /products 1"]);
+            probed_mux(&agent);
+        }
+        let before = shown(&agent, running.pid());
+        let report = load(&["-address", &address, "-n", "180"], &SUBTREES);
+        let mut wanted = before;
+        for ((method, _, route), count) in counted_by_load(&report) {
+            *wanted.entry((method, route)).or_default() += count;
+        }
+        settles("requests of each route", &wanted, || shown(&agent, running.pid()));
+        assert_eq!(agent.scrape().lost(), Vec::<String>::new());
+        agent.stop();
+    }
+}
+
+/// A tree of files has a part of the routes, and leaves the rest to others.
+#[test]
+fn a_tree_of_files_does_not_take_all_routes() {
+    must_be_root();
+    let running = start(&service("idioms"), &["-as", "subtrees"]);
+    let agent = Agent::measuring(running.pid(), &[]);
+    let address = address(&running);
+    // Names that do not fold.
+    let files: Vec<_> = ('a'..='z').flat_map(|a| ('a'..='h').map(move |b| format!("/static/{a}{b}.css"))).collect();
+    for file in &files {
+        get(running.address("http").expect("it listens"), file).expect("it answers");
+    }
+    load(&["-address", &address, "-n", "90"], &SUBTREES);
+    settles("all are counted", &(files.len() as u64 + 90), || agent.scrape().total(running.pid()));
+    let shown = shown(&agent, running.pid());
+    let of = |route: &str| shown.get(&("GET".to_owned(), route.to_owned())).copied().unwrap_or(0);
+    let below: Vec<_> =
+        shown.keys().filter(|(_, route)| route.starts_with("/static/") && route != "/static/").collect();
+    assert_eq!(below.len(), 25, "{below:?}");
+    assert_eq!(of("/static/"), files.len() as u64 - 25);
+    assert_eq!((of("/products"), of("/articles/{id}/comments"), of("/")), (20, 10, 20));
+    assert_eq!(agent.scrape().lost(), Vec::<String>::new());
+    agent.stop();
+}
+
+/// A handler that gives a mux requests of its own making stays under its own route.
+#[test]
+fn requests_that_a_handler_makes_up() {
+    must_be_root();
+    for binary in [service("idioms"), service_of("idioms", "1.22", Variant::Strip)] {
+        let running = start(&binary, &["-as", "batches"]);
+        let agent = Agent::measuring(running.pid(), &[]);
+        let address = address(&running);
+        load(&["-address", &address, "-n", "10"], &["GET /batch 200 /batch 1"]);
+        probed_mux(&agent);
+        let mix = ["GET /batch 200 - 1", "GET /ok/alice 200 - 1", "GET /cloned/alice 200 - 1"];
+        load(&["-address", &address, "-n", "60"], &mix);
+        let wanted = wanted(&[("GET", "/batch", 30), ("GET", "/ok/{id}", 20), ("GET", "/cloned/{id}", 20)]);
+        settles("requests of each route", &wanted, || shown(&agent, running.pid()));
         agent.stop();
     }
 }
