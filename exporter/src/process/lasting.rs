@@ -37,12 +37,12 @@ fn is_sealed(file: &File) -> bool {
         .is_ok_and(|it| it.stx_attributes.intersects(sealed))
 }
 
-/// Whether a process's executable, which is on overlayfs, is in a lower layer; none where that cannot be told. The paths that
-/// overlayfs was mounted with are those of the node: container runtimes mount in its mount namespace.
+/// Whether a process's executable, which is on overlayfs, is in a lower layer; none where that cannot be told.
 fn in_lower_layer(process: &Process) -> Option<bool> {
     let mounts = super::told(process.id.pid, "mountinfo").ok()?;
     let Place::Upper { layer, within } = place_of(&mounts, &process.executable)? else { return Some(true) };
-    let in_node = |path: &Path| Path::new("/proc/1/root").join(path.strip_prefix("/").unwrap_or(path));
+    let root = runtimes_root(process.id.pid)?;
+    let in_node = |path: &Path| root.join(path.strip_prefix("/").unwrap_or(path));
     if !fs::symlink_metadata(in_node(&layer)).ok()?.is_dir() {
         return None;
     }
@@ -51,6 +51,24 @@ fn in_lower_layer(process: &Process) -> Option<bool> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some(true),
         Err(_) => None,
     }
+}
+
+/// The root of the container runtime, whose paths are those that overlayfs was mounted with: that of the nearest process above the
+/// container's, which is the runtime's shim. Mostly it is the node's, but a runtime may have a mount namespace of its own.
+fn runtimes_root(pid: u32) -> Option<PathBuf> {
+    const MOST_ABOVE: usize = 64;
+    let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+    let inside = namespace(pid)?;
+    let above = std::iter::successors(Some(pid), |pid| parent(*pid).filter(|parent| *parent != 0));
+    let shim = above.take(MOST_ABOVE).find(|pid| namespace(*pid).is_some_and(|outside| outside != inside))?;
+    Some(PathBuf::from(format!("/proc/{shim}/root")))
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
+    let mut lines = status.split(|byte| *byte == b'\n');
+    let line = lines.find_map(|line| line.strip_prefix(b"PPid:"))?;
+    std::str::from_utf8(line).ok()?.trim().parse().ok()
 }
 
 /// Where an overlay has the files that were changed.
@@ -149,6 +167,14 @@ mod tests {
         assert_eq!(place("/relative/app"), None);
         assert_eq!(place("/relatively/app"), upper("/l/3/fs", "relatively/app"), "not below that mount");
         assert_eq!(place_of(b"", Path::new("/app")), None);
+    }
+
+    #[test]
+    fn a_process_that_shares_its_mounts_with_all_above_it_has_no_runtime() {
+        assert_eq!(parent(std::process::id()), Some(std::os::unix::process::parent_id()));
+        assert_eq!(parent(u32::MAX), None);
+        // As root; otherwise the namespaces of others cannot be seen, and nothing is told either.
+        assert_eq!(runtimes_root(std::process::id()), None);
     }
 
     #[test]

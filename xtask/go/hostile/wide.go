@@ -10,15 +10,15 @@ import (
 const wideRoutes = 20
 
 func init() {
-	for i := range wideRoutes {
+	for i := 0; i < wideRoutes; i++ {
 		http.HandleFunc(fmt.Sprintf("/wide/of-some-length-so-that-each-line-is-long/%02d", i), func(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(number(r, "status", 200))
 		})
 	}
 	http.HandleFunc("/widen", func(w http.ResponseWriter, r *http.Request) {
 		asked := 0
-		for i := range wideRoutes {
-			for status := range number(r, "statuses", 1) {
+		for i := 0; i < wideRoutes; i++ {
+			for status := 0; status < number(r, "statuses", 1); status++ {
 				url := fmt.Sprintf("http://%s/wide/of-some-length-so-that-each-line-is-long/%02d?status=%d", r.Host, i, 200+status)
 				answer, err := http.Get(url)
 				if err != nil {

@@ -406,6 +406,13 @@ fn run_queue_against_the_kernels_own_account() {
     };
     eventually("threads are seen", || Some(ours()).filter(|(count, ..)| *count > 20));
     std::thread::sleep(Duration::from_millis(500));
+    one_of_three(|| measure_run_queue(&ours, pid));
+    drop(busy);
+    agent.stop();
+}
+
+/// Four seconds by both accounts, which are not read at one moment.
+fn measure_run_queue(ours: &impl Fn() -> (u64, f64, u64), pid: u32) -> Result<(), String> {
     let (before, theirs_before) = (ours(), threads(pid));
     std::thread::sleep(Duration::from_secs(4));
     let (after, theirs_after) = (ours(), threads(pid));
@@ -416,9 +423,12 @@ fn run_queue_against_the_kernels_own_account() {
          {their_switches}",
         after.0 - before.0
     );
-    assert!(percent(seconds, their_seconds).abs() < 10.0, "time on run queues");
     let off = (switches as f64 - their_switches as f64).abs();
-    assert!(off <= 0.05 * their_switches as f64 + 5.0, "involuntary switches");
-    drop(busy);
-    agent.stop();
+    if off > 0.05 * their_switches as f64 + 5.0 {
+        return Err(format!("{switches} involuntary switches, the kernel's {their_switches}"));
+    }
+    if percent(seconds, their_seconds).abs() >= 10.0 {
+        return Err(format!("{seconds:.3} s on run queues, the kernel's {their_seconds:.3} s"));
+    }
+    Ok(())
 }

@@ -132,7 +132,11 @@ fn twenty_replicas_of_one_image() {
         named(&lab, &wanted.keys().map(|&pod| pod.clone()).collect::<Vec<_>>());
     }
     let targets = xtask::service::get(lab.agent, "/targets").expect("/targets answers");
-    assert_eq!(targets.matches("\"probe_scope\":\"file\"").count(), 20, "an image's file keeps its content: {targets}");
+    assert_eq!(
+        targets.matches("\"probe_scope\": \"file\"").count(),
+        20,
+        "an image's file keeps its content: {targets}"
+    );
     let total: u64 = wanted.values().flat_map(BTreeMap::values).sum();
     println!("20 replicas, one inode: {total} requests, each counted once and for its own pod");
 }
