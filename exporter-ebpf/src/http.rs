@@ -74,7 +74,8 @@ pub struct InFlight {
 pub const XNET: u64 = 1;
 /// The same, of which the inner start was seen too.
 pub const XNET_CALLED: u64 = 2;
-/// Added to either once the request was told as lost, so that its end is not told again.
+/// Added to either once the request was told as lost, or is among the panicked ones, so that nobody takes it for lost when its end is
+/// not seen.
 pub const TOLD: u64 = 4;
 
 /// Key of `PANICS`: one request of a goroutine. With the start in it, whoever removes an entry removes no later one.

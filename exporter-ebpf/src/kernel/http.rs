@@ -393,6 +393,17 @@ fn panic_at(ctx: &ProbeContext) {
     remember(target, regs.g(), entry.start_ns, now, &series);
 }
 
+/// Marks the request that a goroutine serves as [`TOLD`]; whether it was not before.
+#[inline(always)]
+fn is_told_first(goroutine: u64) -> bool {
+    let Some(slot) = INFLIGHT.get_ptr_mut(&goroutine) else { return false };
+    // SAFETY: from a look-up just above; only this goroutine's own probes write its entry.
+    let slot = unsafe { &mut *slot };
+    let first = slot.outer & TOLD == 0;
+    slot.outer |= TOLD;
+    first
+}
+
 /// Keeps what a request that panicked is to be counted as. By itself for its stack, see `whole_request`.
 #[inline(never)]
 fn remember(target: &TargetConfig, g: u64, start_ns: u64, now: u64, series: &SeriesKey) {
@@ -409,14 +420,11 @@ fn remember(target: &TargetConfig, g: u64, start_ns: u64, now: u64, series: &Ser
         // SAFETY: from a look-up just above. User space removes an entry only once its goroutine writes it no more.
         unsafe { *earlier = panicked };
     } else if PANICS.insert(&key, &panicked, BPF_NOEXIST).is_ok() {
+        // Once user space has settled it, start_again() finds no panic of it, and must not take it for lost.
+        let _ = is_told_first(key.goroutine);
         tell_once(event::PANIC, target.pid);
-    } else if let Some(slot) = INFLIGHT.get_ptr_mut(&key.goroutine) {
-        // SAFETY: from a look-up just above; only this goroutine's own probes write its entry.
-        let slot = unsafe { &mut *slot };
-        if slot.outer & TOLD == 0 {
-            slot.outer |= TOLD;
-            lost(target.id, Reason::PanicsFull);
-        }
+    } else if is_told_first(key.goroutine) {
+        lost(target.id, Reason::PanicsFull);
     }
 }
 
