@@ -7,6 +7,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
+use exporter_ebpf::http::goroutine_key_target;
 use tracing::{debug, info, warn};
 
 use super::{
@@ -301,6 +302,7 @@ impl Agent {
             state.forget_retired(pods);
         }
         state.settled.retain(|key, _| !dead.contains(&key.target));
+        state.settled_requests.retain(|key, _| !dead.contains(&goroutine_key_target(*key)));
         state.routes.forget(&dead);
         entries.remove(maps);
         drop(guard);

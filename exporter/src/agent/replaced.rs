@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use exporter_ebpf::{
-    http::{TOLD, goroutine_key_target},
+    http::{InFlight, PanicKey, TOLD, goroutine_key_target},
     loss::Reason,
 };
 use tokio::runtime::Handle;
@@ -105,7 +105,12 @@ impl Agent {
         let written = on_inspected(&now.process, &inspection.code, Probe::Nothing, |exe| {
             now.sites.iter().try_for_each(|site| kernel.attach(Probe::Nothing, exe, &[*site], scope).map(drop))
         });
-        let back = written.is_ok() && now.are_there();
+        if let Err(error) = written {
+            // That says nothing of its code, as where too many files are open: the next look tries again.
+            warn!(pid = now.process.id.pid, %error, "it dropped pages of its code, and the probes in them cannot be put back yet");
+            return;
+        }
+        let back = now.are_there();
         if !now.process.is_there() {
             return;
         }
@@ -138,13 +143,16 @@ impl Agent {
     /// Tells all requests in flight of a target as lost: each may have ended unseen.
     fn lose_in_flight(&self, id: u32) {
         let maps = self.inner.kernel.maps();
-        let served = maps.in_flight.read(|served: &mut Vec<(u64, bool)>, key, entry| {
+        let served = maps.in_flight.read(|served: &mut Vec<(u64, InFlight)>, key, entry| {
             if goroutine_key_target(*key) == id {
-                served.push((*key, entry.writer != 0 && entry.outer & TOLD == 0));
+                served.push((*key, *entry));
             }
         });
         // Where it cannot be read, they stay in flight until their goroutines are used again, or gone.
-        for (key, is_served) in served.unwrap_or_default() {
+        for (key, entry) in served.unwrap_or_default() {
+            // One that panicked is marked as told, and is so only once it is settled.
+            let panic = PanicKey { goroutine: key, start_ns: entry.start_ns };
+            let is_served = entry.writer != 0 && (entry.outer & TOLD == 0 || maps.panics.remove(&panic));
             // One that has not ended is not told again at its end.
             if is_served {
                 let _ = maps.refused.insert(&key, &0);
