@@ -15,11 +15,6 @@ pub const MAX_HIJACKS: u32 = 4_096;
 /// Requests refused by a full `INFLIGHT` whose end is still recognised (the size of the `REFUSED` map).
 pub const MAX_REFUSED: u32 = 8_192;
 
-/// Series that one target may have where all together may have `max_series`: one program never takes the whole map.
-pub const fn series_of_one(max_series: u32) -> u32 {
-    if max_series / 4 > 256 { max_series / 4 } else { 256 }
-}
-
 /// The `status` of a series for what a response writer holds: `unwritten` where that is nothing or no number that net/http
 /// writes (net/http/server.go: checkWriteHeaderCode), and 0 for all outside of 100 to 599 together.
 #[inline(always)]
@@ -182,15 +177,13 @@ pub struct SeriesValue {
 pub struct HttpState {
     /// Entries of the target in `ROUTES`.
     pub routes: u64,
-    /// Entries of the target in `SERIES`.
-    pub series: u64,
     /// The overflow series: requests past the target's limit of series, or past that of all.
     pub overflow: SeriesValue,
 }
 
 impl HttpState {
     /// A target that has served nothing.
-    pub const ZERO: Self = Self { routes: 0, series: 0, overflow: SeriesValue::ZERO };
+    pub const ZERO: Self = Self { routes: 0, overflow: SeriesValue::ZERO };
 }
 
 impl SeriesValue {
@@ -263,15 +256,6 @@ const _: () = assert!(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_target_never_has_the_whole_map_of_series() {
-        assert_eq!(series_of_one(MAX_SERIES), 4096);
-        assert_eq!(series_of_one(1 << 22), 1 << 20);
-        // Small maps: the map itself is the limit.
-        assert_eq!(series_of_one(1025), 256);
-        assert_eq!(series_of_one(16), 256);
-    }
 
     #[test]
     fn a_pattern_never_has_all_routes_below_it() {

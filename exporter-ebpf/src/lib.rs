@@ -11,6 +11,7 @@ pub mod line;
 pub mod loss;
 pub mod method;
 pub mod route;
+pub mod share;
 pub mod target;
 pub mod wait;
 

@@ -26,8 +26,8 @@ pub struct TargetConfig {
     pub id: u32,
     /// Most distinct routes; past it requests are counted under the overflow route.
     pub max_routes: u32,
-    /// Most series; past it, requests are counted in the overflow series.
-    pub max_series: u32,
+    /// Always zero.
+    pub reserved: u32,
     /// Bytes of read-only memory from `literals_from` on.
     pub literals_len: u64,
     /// Where the executable's own read-only memory begins, in which string literals are: nothing else ever has an address in it.

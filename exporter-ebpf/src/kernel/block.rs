@@ -5,12 +5,14 @@ use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::uprobe, programs::ProbeContext
 use exporter_ebpf::{
     http::goroutine_key,
     loss::Reason,
+    share::Table,
     wait::{BlockedAt, BlockedAtKey, Parked, flag, kind},
 };
 
 use super::{
     maps::{BPF_NOEXIST, add, add_one, add_time, lost},
     regs::Regs,
+    share,
     stack::stack,
     watch::{BLOCKED_AT, PARKED, waited, watched},
 };
@@ -45,10 +47,11 @@ fn park(ctx: &ProbeContext) {
         unsafe { *entry = parked };
         return;
     }
-    match PARKED.insert(&key, &parked, BPF_NOEXIST) {
+    if share::insert(Table::Parked, watch.target, || PARKED.insert(&key, &parked, BPF_NOEXIST).is_ok()) {
         // SAFETY: as above.
-        Ok(()) => unsafe { add(&raw mut (*state).parked, 1) },
-        Err(_) => lost(watch.target, Reason::ParkedFull),
+        unsafe { add(&raw mut (*state).parked, 1) };
+    } else {
+        lost(watch.target, Reason::ParkedFull);
     }
 }
 

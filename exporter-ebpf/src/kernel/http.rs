@@ -9,19 +9,26 @@ use aya_ebpf::{
 };
 use exporter_ebpf::{
     event,
-    http::{Hijacked, InFlight, PanicKey, Panicked, SeriesKey, TOLD, XNET, XNET_CALLED, goroutine_key, status_code},
+    http::{
+        Hijacked, InFlight, PanicKey, Panicked, SeriesKey, TOLD, XNET, XNET_CALLED, goroutine_key,
+        goroutine_key_target, status_code,
+    },
     loss::Reason,
     method,
+    share::Table,
     target::{Http2Offsets, NONE, TargetConfig, at_check, request_words, target_slot},
 };
 
 use super::{
     below::{admit_below, below},
-    maps::{BPF_NOEXIST, HIJACKS, INFLIGHT, PANICS, REFUSED, SERIES, TARGET_SLOTS, TARGETS, lost, tell_once},
+    maps::{
+        BPF_EXIST, BPF_NOEXIST, HIJACKS, INFLIGHT, PANICS, REFUSED, SERIES, TARGET_SLOTS, TARGETS, lost, tell_once,
+    },
     memory::{GoString, read, zero},
     regs::Regs,
     request::{Subject, same_word},
     series::{Route, admit, count, new_route, record, series},
+    share::{self, give_back},
 };
 
 super::programs! {
@@ -117,7 +124,7 @@ fn start_first(target: &TargetConfig, key: u64, entry: &InFlight) {
             return;
         }
     }
-    if INFLIGHT.insert(&key, entry, BPF_NOEXIST).is_err() {
+    if !share::insert(Table::InFlight, target.id, || INFLIGHT.insert(&key, entry, BPF_NOEXIST).is_ok()) {
         lost(target.id, Reason::InFlightFull);
         let outer = if entry.outer == 0 { 0 } else { entry.writer };
         let _ = REFUSED.insert(&key, &outer, 0);
@@ -158,6 +165,7 @@ fn settle_panic(goroutine: u64, start_ns: u64) -> bool {
     // SAFETY: copied before it is removed.
     let Some(panicked) = unsafe { PANICS.get(&key) }.copied() else { return false };
     if PANICS.remove(&key).is_ok() {
+        give_back(Table::Panics, goroutine_key_target(goroutine));
         count(&panicked.series, panicked.duration_ns);
     }
     true
@@ -168,6 +176,7 @@ fn settle_panic(goroutine: u64, start_ns: u64) -> bool {
 fn settle_hijack(target: u32, request: &InFlight) -> bool {
     let Some(found) = hijack_of(target, request) else { return false };
     if HIJACKS.remove(&goroutine_key(target, request.writer)).is_ok() {
+        give_back(Table::Hijacks, target);
         hijacked(&found.series, found.at_ns - request.start_ns);
     }
     true
@@ -287,14 +296,24 @@ fn hijack_at(ctx: &ProbeContext) {
         let rest = below(target, subject.tagged(), &mut series, &mut route);
         new_route(ctx, target, &mut series, &route);
         admit_below(target, &mut series, &rest);
-        admit(&mut series, target.max_series);
+        admit(&mut series);
     }
     // SAFETY: no preconditions.
     let at_ns = unsafe { bpf_ktime_get_ns() };
     if let Some(entry) = own {
         hijacked(&series, at_ns.wrapping_sub(entry.start_ns));
-    } else if HIJACKS.insert(&goroutine_key(target.id, writer), &Hijacked { series, at_ns }, 0).is_ok() {
-        // Where there is no room, the request's end is not seen, and told as such.
+    } else {
+        remember_hijack(target, goroutine_key(target.id, writer), &Hijacked { series, at_ns });
+    }
+}
+
+/// Keeps a hijack for user space. Where there is no room, the request's end is not seen, and told as such.
+#[inline(never)]
+fn remember_hijack(target: &TargetConfig, key: u64, hijacked: &Hijacked) {
+    if HIJACKS.get_ptr(&key).is_some() {
+        // A writer that had the same address, and whose request user space looks for.
+        let _ = HIJACKS.insert(&key, hijacked, BPF_EXIST);
+    } else if share::insert(Table::Hijacks, target.id, || HIJACKS.insert(&key, hijacked, BPF_NOEXIST).is_ok()) {
         tell_once(event::HIJACK, target.pid);
     }
 }
@@ -388,7 +407,7 @@ fn panic_at(ctx: &ProbeContext) {
         new_route(ctx, target, &mut series, &route);
         admit_below(target, &mut series, &rest);
         // Here, so that whoever settles the request need not know of limits.
-        admit(&mut series, target.max_series);
+        admit(&mut series);
     }
     remember(target, regs.g(), entry.start_ns, now, &series);
 }
@@ -419,7 +438,7 @@ fn remember(target: &TargetConfig, g: u64, start_ns: u64, now: u64, series: &Ser
         // The request has recovered from another panic, of which user space knows.
         // SAFETY: from a look-up just above. User space removes an entry only once its goroutine writes it no more.
         unsafe { *earlier = panicked };
-    } else if PANICS.insert(&key, &panicked, BPF_NOEXIST).is_ok() {
+    } else if share::insert(Table::Panics, target.id, || PANICS.insert(&key, &panicked, BPF_NOEXIST).is_ok()) {
         // Once user space has settled it, start_again() finds no panic of it, and must not take it for lost.
         let _ = is_told_first(key.goroutine);
         tell_once(event::PANIC, target.pid);
@@ -465,6 +484,6 @@ fn end(ctx: &ProbeContext, target: &TargetConfig, entry: &InFlight, subject: Sub
     }
     new_route(ctx, target, &mut series, &route);
     admit_below(target, &mut series, &rest);
-    admit(&mut series, target.max_series);
+    admit(&mut series);
     count(&series, duration_ns);
 }

@@ -67,6 +67,8 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
 
 /// Adds, and changes nothing that is there (include/uapi/linux/bpf.h).
 pub(crate) const BPF_NOEXIST: u64 = 1;
+/// Changes what is there, and adds nothing.
+pub(crate) const BPF_EXIST: u64 = 2;
 
 /// Adds one to what was lost. Rare, so a second map operation for the first of its kind does not matter.
 #[inline(never)]

@@ -10,6 +10,7 @@ mod regs;
 mod request;
 mod sched;
 mod series;
+mod share;
 mod stack;
 mod stw;
 mod watch;

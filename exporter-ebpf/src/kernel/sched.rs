@@ -5,11 +5,13 @@
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawTracePointContext};
 use exporter_ebpf::{
     loss::Reason,
+    share::Table,
     wait::{Task, flag, kind},
 };
 
 use super::{
-    maps::{add, lost},
+    maps::{BPF_NOEXIST, add, lost},
+    share::{self, give_back},
     watch::{TASKS, waited, watched},
 };
 
@@ -45,8 +47,18 @@ fn sched_switch_old(ctx: RawTracePointContext) -> u32 {
 /// `sched_process_free(p)`: the address will be another thread's.
 #[raw_tracepoint(tracepoint = "sched_process_free")]
 fn sched_free(ctx: RawTracePointContext) -> u32 {
-    let _ = TASKS.remove(&ctx.arg::<u64>(0));
+    forget(ctx.arg::<u64>(0));
     0
+}
+
+#[inline(always)]
+fn forget(address: u64) {
+    // SAFETY: copied before the entry is removed.
+    if let Some(task) = unsafe { TASKS.get(&address) }.copied()
+        && TASKS.remove(&address).is_ok()
+    {
+        give_back(Table::Tasks, task.target);
+    }
 }
 
 #[inline(always)]
@@ -78,11 +90,18 @@ fn switch(ctx: &RawTracePointContext, prev_runnable: bool) -> u32 {
     };
     let task = Task { runnable_ns, target: watch.target, reserved: 0 };
     let address = ctx.arg::<u64>(1);
-    match TASKS.get_ptr_mut(&address) {
+    if let Some(entry) = TASKS.get_ptr_mut(&address) {
         // SAFETY: from a map look-up; the run queue's lock is held.
-        Some(entry) => unsafe { *entry = task },
-        None if TASKS.insert(&address, &task, 0).is_err() => lost(watch.target, Reason::TasksFull),
-        None => {}
+        let entry = unsafe { &mut *entry };
+        if entry.target == task.target {
+            *entry = task;
+            return 0;
+        }
+        // The process was another target before its execve.
+        forget(address);
+    }
+    if !share::insert(Table::Tasks, task.target, || TASKS.insert(&address, &task, BPF_NOEXIST).is_ok()) {
+        lost(task.target, Reason::TasksFull);
     }
     0
 }

@@ -8,6 +8,7 @@ use exporter_ebpf::{
     http::{ROUTE_TEXT, RouteKey, RouteText, SeriesKey, SeriesValue, route_kind},
     loss::Reason,
     route::{Folder, MAX_PATH, WHOLE_PATH},
+    share::Table,
     target::{NONE, TargetConfig},
 };
 
@@ -15,6 +16,7 @@ use super::{
     maps::{BPF_NOEXIST, HTTP_STATES, ROUTES, SERIES, add, add_time, lost},
     memory::{GoString, read, read_bytes},
     request::{Request, Subject, method_of, path, request, set_right},
+    share,
 };
 
 /// Where a route's text is.
@@ -181,24 +183,15 @@ fn insert_route(ctx: &ProbeContext, target: &TargetConfig, series: &mut SeriesKe
     lost(target.id, Reason::RouteOverflow);
 }
 
-/// Makes sure that a series has its entry. Past the target's limit, or that of all, it becomes the target's overflow series.
+/// Makes sure that a series has its entry. Past the target's share it becomes the target's overflow series.
 #[inline(never)]
-pub(super) fn admit(series: &mut SeriesKey, max_series: u32) {
+pub(super) fn admit(series: &mut SeriesKey) {
     if SERIES.get_ptr(series).is_some() {
         return;
     }
-    if let Some(state) = HTTP_STATES.get_ptr_mut(series.target) {
-        // SAFETY: from a look-up just above; a race lets a few series more in than the limit, as many as there are CPUs at most.
-        unsafe {
-            if (*state).series < u64::from(max_series) && SERIES.insert(series, &SeriesValue::ZERO, BPF_NOEXIST).is_ok()
-            {
-                add(&raw mut (*state).series, 1);
-                return;
-            }
-        }
-    }
+    let insert = || SERIES.insert(series, &SeriesValue::ZERO, BPF_NOEXIST).is_ok();
     // Another CPU may have been first.
-    if SERIES.get_ptr(series).is_none() {
+    if !share::insert(Table::Series, series.target, insert) && SERIES.get_ptr(series).is_none() {
         *series = SeriesKey::overflow(series.target);
     }
 }

@@ -3,7 +3,6 @@
 
 use std::{collections::hash_map::Entry, sync::Arc};
 
-use exporter_ebpf::http::series_of_one;
 use tracing::{info, warn};
 
 use super::{
@@ -106,7 +105,6 @@ impl Agent {
         config.id = outcome.id;
         (config.literals_from, config.literals_len) = outcome.literals;
         config.max_routes = super::pods::max_routes(target, self.inner.config.max_routes);
-        config.max_series = series_of_one(self.inner.config.max_series);
         target.inspection = Some(inspection.clone());
         let told = if target.features.has(Measure::Http) {
             let targets = &self.inner.kernel.maps().targets;

@@ -20,7 +20,7 @@ pub(super) struct Entries<'t> {
     series: Vec<SeriesKey>,
     routes: Vec<RouteKey>,
     lost: Vec<LostKey>,
-    threads: Vec<u64>,
+    threads: Vec<(u64, u32)>,
     parked: Vec<u64>,
     waits: Vec<WaitKey>,
     blocked_at: Vec<BlockedAtKey>,
@@ -30,9 +30,9 @@ impl<'t> Entries<'t> {
     /// # Errors
     /// One of the maps cannot be read.
     pub(super) fn of(maps: &Maps, targets: &'t HashSet<u32>) -> io::Result<Self> {
-        let threads = maps.tasks.read(|threads: &mut Vec<u64>, address, task| {
+        let threads = maps.tasks.read(|threads: &mut Vec<(u64, u32)>, address, task| {
             if targets.contains(&task.target) {
-                threads.push(*address);
+                threads.push((*address, task.target));
             }
         })?;
         Ok(Self {
@@ -58,7 +58,7 @@ impl<'t> Entries<'t> {
         maps.hijacks.remove_all(&self.hijacks);
         maps.series.remove_all(&self.series);
         maps.routes.remove_all(&self.routes);
-        maps.tasks.remove_all(&self.threads);
+        maps.forget_threads(&self.threads);
         maps.parked.remove_all(&self.parked);
         // While the threads were there, more waits could come.
         let waits = maps.waits.keys(|key| self.targets.contains(&key.target));

@@ -1,7 +1,10 @@
 //! Room in the map of requests in flight: its entries are of goroutines, and those that serve nothing give way. Knows nothing of
 //! what a request is counted as.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use exporter_ebpf::event;
 use tracing::debug;
@@ -64,12 +67,10 @@ impl Agent {
         };
         let leave = longest_idle(idle, before, most);
         debug!(entries, removed = leave.len(), "room for requests in flight");
-        for (start_ns, key) in leave {
-            let now = in_flight.get(&key);
-            if now.is_some_and(|now| now.start_ns == start_ns && is_idle(&key, now.writer, start_ns)) {
-                in_flight.remove(&key);
-            }
-        }
+        let starts: HashMap<u64, u64> = leave.into_iter().map(|(start_ns, key)| (key, start_ns)).collect();
+        in_flight.remove_where(starts.keys().copied(), |key, now| {
+            now.start_ns == starts[key] && is_idle(key, now.writer, now.start_ns)
+        });
     }
 }
 

@@ -79,9 +79,7 @@ pub(super) async fn take(agent: &Agent, users: &[(u32, u32)], from: u64, until: 
         }
     }
     // No probe will see these end; with their starts in the map, a later window would.
-    for (key, _) in entries {
-        agent.inner.kernel.maps().parked.remove(&key);
-    }
+    agent.inner.kernel.maps().parked.remove_all(entries.iter().map(|(key, _)| key));
     left
 }
 

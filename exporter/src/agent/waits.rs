@@ -66,9 +66,7 @@ impl Agent {
         let Ok((mut entries, running)) = seen else { return };
         if entries * 2 >= parked.capacity() {
             entries -= running.len() as u64;
-            for key in running {
-                parked.remove(&key);
-            }
+            parked.remove_all(&running);
         }
         self.inner.parked_entries.store(entries, Ordering::Relaxed);
     }

@@ -5,7 +5,7 @@ use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -15,13 +15,17 @@ use aya::{
     maps::{Array, HashMap, MapData, MapError},
 };
 use exporter_ebpf::{
-    http::{Hijacked, HttpState, InFlight, PanicKey, Panicked, RouteKey, RouteText, SeriesKey, SeriesValue},
+    http::{
+        Hijacked, HttpState, InFlight, PanicKey, Panicked, RouteKey, RouteText, SeriesKey, SeriesValue,
+        goroutine_key_target,
+    },
     loss::{LostKey, Reason},
+    share::Table,
     wait::{BlockedAt, BlockedAtKey, Parked, Stack, Task, WaitKey, WaitValue, Watch, WatchState},
 };
 use tracing::warn;
 
-use super::{batch, targets::Targets};
+use super::{batch, shares::Shares, targets::Targets};
 
 /// Changes what is there, and adds nothing (include/uapi/linux/bpf.h).
 const BPF_EXIST: u64 = 2;
@@ -74,23 +78,29 @@ pub(crate) struct Maps {
     pub(crate) parked: Map<u64, Parked>,
     /// Waits that ended.
     pub(crate) waits: Map<WaitKey, WaitValue>,
-    /// Threads of watched processes.
+    /// Threads of watched processes. To remove some: [`Self::forget_threads`].
     pub(crate) tasks: Map<u64, Task>,
     /// Waits that ended, by stack.
     pub(crate) blocked_at: Map<BlockedAtKey, BlockedAt>,
     /// Stacks, by id.
     pub(crate) stacks: Map<u32, Stack>,
+    shares: Arc<Shares>,
 }
 
 impl Maps {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, String> {
+        let shares = Arc::new(Shares::take(ebpf)?);
+        let tasks: Map<u64, Task> = Map::take(ebpf, "TASKS")?;
+        shares.open(Table::Tasks, tasks.capacity)?;
+        let of_goroutine: fn(&u64) -> u32 = |key| goroutine_key_target(*key);
+        let of_panic: fn(&PanicKey) -> u32 = |key| goroutine_key_target(key.goroutine);
         Ok(Self {
             targets: Targets::take(ebpf)?,
-            in_flight: Map::take(ebpf, "INFLIGHT")?,
+            in_flight: Map::take(ebpf, "INFLIGHT")?.shared(&shares, Table::InFlight, of_goroutine)?,
             refused: Map::take(ebpf, "REFUSED")?,
-            panics: Map::take(ebpf, "PANICS")?,
-            hijacks: Map::take(ebpf, "HIJACKS")?,
-            series: Map::take(ebpf, "SERIES")?,
+            panics: Map::take(ebpf, "PANICS")?.shared(&shares, Table::Panics, of_panic)?,
+            hijacks: Map::take(ebpf, "HIJACKS")?.shared(&shares, Table::Hijacks, of_goroutine)?,
+            series: Map::take(ebpf, "SERIES")?.shared(&shares, Table::Series, |key: &SeriesKey| key.target)?,
             routes: Map::take(ebpf, "ROUTES")?,
             http_states: Elements::take(ebpf, "HTTP_STATES")?,
             pending: Elements::take(ebpf, "PENDING")?,
@@ -98,16 +108,23 @@ impl Maps {
             told: Mutex::default(),
             watched: Map::take(ebpf, "WATCHED")?,
             watch_states: Elements::take(ebpf, "WATCH_STATES")?,
-            parked: Map::take(ebpf, "PARKED")?,
+            parked: Map::take(ebpf, "PARKED")?.shared(&shares, Table::Parked, of_goroutine)?,
             waits: Map::take(ebpf, "WAITS")?,
-            tasks: Map::take(ebpf, "TASKS")?,
+            tasks,
             blocked_at: Map::take(ebpf, "BLOCKED_AT")?,
             stacks: Map::take(ebpf, "STACKS")?,
+            shares,
         })
     }
 }
 
 impl Maps {
+    /// Removes threads, each with the target that it was seen to be of.
+    pub(crate) fn forget_threads(&self, threads: &[(u64, u32)]) {
+        let removed = threads.iter().filter(|(address, _)| self.tasks.remove(address));
+        self.shares.give_back(Table::Tasks, removed.map(|(_, target)| *target));
+    }
+
     /// Adds to what a target lost.
     pub(crate) fn lose(&self, target: u32, reason: Reason, more: u64) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
@@ -142,6 +159,14 @@ pub(crate) struct Map<K: Pod, V: Pod> {
     fd: OwnedFd,
     failed_reads: AtomicU64,
     inner: Mutex<HashMap<MapData, K, V>>,
+    share: Option<Share<K>>,
+}
+
+/// That targets share a map, and whose an entry is.
+struct Share<K> {
+    shares: Arc<Shares>,
+    table: Table,
+    of: fn(&K) -> u32,
 }
 
 impl<K: Pod, V: Pod> Map<K, V> {
@@ -155,7 +180,19 @@ impl<K: Pod, V: Pod> Map<K, V> {
         let capacity = data.info().map_or(0, |info| u64::from(info.max_entries()));
         let fd = data.fd().as_fd().try_clone_to_owned().map_err(|error| format!("map {name}: {error}"))?;
         let map: HashMap<MapData, K, V> = map.try_into().map_err(|error: MapError| format!("map {name}: {error}"))?;
-        Ok(Self { name, capacity, fd, failed_reads: AtomicU64::new(0), inner: Mutex::new(map) })
+        Ok(Self { name, capacity, fd, failed_reads: AtomicU64::new(0), inner: Mutex::new(map), share: None })
+    }
+
+    /// The same map, where targets have shares of it: whatever user space removes is given back to the target that `of` names.
+    fn shared(self, shares: &Arc<Shares>, table: Table, of: fn(&K) -> u32) -> Result<Self, String> {
+        shares.open(table, self.capacity)?;
+        Ok(Self { share: Some(Share { shares: shares.clone(), table, of }), ..self })
+    }
+
+    fn give_back(&self, removed: impl IntoIterator<Item = K>) {
+        if let Some(share) = &self.share {
+            share.shares.give_back(share.table, removed.into_iter().map(|key| (share.of)(&key)));
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<MapData, K, V>> {
@@ -177,7 +214,11 @@ impl<K: Pod, V: Pod> Map<K, V> {
 
     /// Removes an entry; whether it was there. Of several removers one is told so.
     pub(crate) fn remove(&self, key: &K) -> bool {
-        self.lock().remove(key).is_ok()
+        let removed = self.lock().remove(key).is_ok();
+        if removed {
+            self.give_back([*key]);
+        }
+        removed
     }
 
     /// Reads an entry.
@@ -219,9 +260,13 @@ impl<K: Pod, V: Pod> Map<K, V> {
     where
         K: 'k,
     {
-        for key in keys {
-            self.remove(key);
-        }
+        self.give_back(keys.into_iter().filter(|key| self.lock().remove(*key).is_ok()).copied());
+    }
+
+    /// Removes those entries whose value is `still` so.
+    pub(crate) fn remove_where(&self, keys: impl IntoIterator<Item = K>, still: impl Fn(&K, &V) -> bool) {
+        let is_still = |key: &K| self.get(key).is_some_and(|value| still(key, &value));
+        self.give_back(keys.into_iter().filter(|key| is_still(key) && self.lock().remove(key).is_ok()));
     }
 
     /// Entries it can hold.
@@ -242,7 +287,7 @@ impl<K: Pod, V: Pod> Map<K, V> {
 pub(crate) struct Elements<V: Pod>(Mutex<Array<MapData, V>>);
 
 impl<V: Pod> Elements<V> {
-    fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, String> {
+    pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, String> {
         let map = ebpf.take_map(name).ok_or_else(|| format!("array {name} is not in the object"))?;
         let array = map.try_into().map_err(|error: MapError| format!("map {name}: {error}"))?;
         Ok(Self(Mutex::new(array)))

@@ -8,6 +8,7 @@ mod load;
 mod maps;
 mod preemption;
 mod sched;
+mod shares;
 mod targets;
 mod underway;
 

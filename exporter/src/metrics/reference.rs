@@ -46,14 +46,16 @@ fn meaning(reason: Reason) -> &'static str {
         Reason::NoStart => {
             "a request ended whose start was not seen (in flight when the probes were attached); not counted."
         }
-        Reason::InFlightFull => "more goroutines serve requests than `max_in_flight`; not counted.",
+        Reason::InFlightFull => {
+            "more goroutines of one target serve requests than its share of `max_in_flight`, four fifths at most; not counted."
+        }
         Reason::Unreadable => "the target's memory could not be read at a request's end; counted with what was known.",
         Reason::PanicsFull => {
             "more requests panicked at one time than can be kept; not counted, unless they end normally."
         }
         Reason::RouteOverflow => "more routes than `max_routes`; counted under the route `_overflow`.",
         Reason::SeriesOverflow => {
-            "more series than `max_series`, or than a quarter of it in one target; counted under one overflow series of the target."
+            "more series in one target than its share of `max_series`, a quarter at most; counted under one overflow series of the target."
         }
         Reason::EventRing => "the event ring was full; the periodic scan of /proc makes up for it.",
         Reason::ParkedFull => "more goroutines have waited than `max_parked`; their waits are not counted.",

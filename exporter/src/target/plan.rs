@@ -223,7 +223,7 @@ impl Plan<'_> {
             max_routes: 0,
             literals_len: 0,
             literals_from: 0,
-            max_series: 0,
+            reserved: 0,
             g_goid: self.offset("runtime.g", "goid"),
             response_req: self.offset("net/http.response", "req"),
             response_status: self.offset("net/http.response", "status"),

@@ -1,9 +1,9 @@
 //! Panics without end.
 
-use xtask::exposition::Sample;
+use xtask::{exposition::Sample, service::get};
 
 use super::Ring;
-use crate::support::{http::request, settles};
+use crate::support::{Agent, http::request, must_be_root, service, settles, start};
 
 #[test]
 fn a_storm_of_panics_is_told_of_once() {
@@ -55,4 +55,31 @@ fn panicked_requests_are_within_the_limits_of_series() {
     assert_eq!(scrape.counts(pid).len() as u64, SHARE + 1);
     assert_eq!(scrape.lost(), [format!("series_limit: {}", all - SHARE)]);
     ring.is_unharmed();
+}
+
+#[test]
+fn one_program_never_has_all_the_places_of_panicked_requests() {
+    // More than there are.
+    const STUCK: u64 = 4200;
+    must_be_root();
+    let (hostile, other) = (start(&service("hostile"), &[]), start(&service("hostile"), &[]));
+    let pids = [hostile.pid().to_string(), other.pid().to_string()];
+    let agent = Agent::start(&["--pid", &pids[0], "--pid", &pids[1]]);
+    for running in [&hostile, &other] {
+        agent.wait_measured(running.pid());
+    }
+    let ask = |path: &str| get(hostile.address("http").expect("it listens"), path).expect("it answers");
+    ask(&format!("/stuck?n={STUCK}"));
+    let address = other.address("http").expect("it listens");
+    for _ in 0..20 {
+        assert_eq!(request(address, "GET", "/die"), "");
+    }
+    let deaths = [(("GET".to_owned(), 500, "/die".to_owned()), 20)].into();
+    settles("the other's", &deaths, || agent.scrape().counts(other.pid()));
+    let scrape = agent.scrape();
+    let lost: Vec<_> = scrape.samples.iter().filter(|it| it.name == "exporter_lost_total" && it.value > 0.0).collect();
+    assert!(lost.iter().all(|it| it.label("instance_pid") == pids[0] && it.label("reason") == "panics_map_full"));
+    assert!(!lost.is_empty(), "the first has more than its share");
+    ask("/unstick");
+    settles("they end normally after all", &(STUCK + 2), || agent.scrape().total(hostile.pid()));
 }
