@@ -189,9 +189,12 @@ impl<K: Pod, V: Pod> Map<K, V> {
         Ok(Self { share: Some(Share { shares: shares.clone(), table, of }), ..self })
     }
 
-    fn give_back(&self, removed: impl IntoIterator<Item = K>) {
-        if let Some(share) = &self.share {
-            share.shares.give_back(share.table, removed.into_iter().map(|key| (share.of)(&key)));
+    /// Removes these entries, and gives back those that were there.
+    fn remove_each(&self, keys: impl Iterator<Item = K>) {
+        let removed = keys.filter(|key| self.lock().remove(key).is_ok());
+        match &self.share {
+            Some(share) => share.shares.give_back(share.table, removed.map(|key| (share.of)(&key))),
+            None => removed.for_each(drop),
         }
     }
 
@@ -215,8 +218,8 @@ impl<K: Pod, V: Pod> Map<K, V> {
     /// Removes an entry; whether it was there. Of several removers one is told so.
     pub(crate) fn remove(&self, key: &K) -> bool {
         let removed = self.lock().remove(key).is_ok();
-        if removed {
-            self.give_back([*key]);
+        if removed && let Some(share) = &self.share {
+            share.shares.give_back(share.table, [(share.of)(key)]);
         }
         removed
     }
@@ -260,13 +263,13 @@ impl<K: Pod, V: Pod> Map<K, V> {
     where
         K: 'k,
     {
-        self.give_back(keys.into_iter().filter(|key| self.lock().remove(*key).is_ok()).copied());
+        self.remove_each(keys.into_iter().copied());
     }
 
     /// Removes those entries whose value is `still` so.
     pub(crate) fn remove_where(&self, keys: impl IntoIterator<Item = K>, still: impl Fn(&K, &V) -> bool) {
         let is_still = |key: &K| self.get(key).is_some_and(|value| still(key, &value));
-        self.give_back(keys.into_iter().filter(|key| is_still(key) && self.lock().remove(key).is_ok()));
+        self.remove_each(keys.into_iter().filter(is_still));
     }
 
     /// Entries it can hold.
