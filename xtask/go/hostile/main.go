@@ -14,7 +14,15 @@ import (
 
 func main() {
 	address := flag.String("listen", "127.0.0.1:0", "address to listen at")
+	times := flag.Int("exec", 0, "execute itself so many times first")
+	exit := flag.Bool("exit", false, "end at once")
 	flag.Parse()
+	if *exit {
+		return
+	}
+	if err := again(*times); err != nil {
+		log.Fatal(err)
+	}
 
 	http.HandleFunc("/hello", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write([]byte("hello\n"))

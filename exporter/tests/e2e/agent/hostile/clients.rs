@@ -165,3 +165,47 @@ fn head_starts_no_profile() {
     );
     ring.is_unharmed();
 }
+
+#[test]
+fn garbage_harms_nobody() {
+    let ring = Ring::start(&[]);
+    let long = "x".repeat(1 << 20);
+    let answers: [(&str, String, &[&str]); 12] = [
+        ("no HTTP at all", "\0\x01\x02garbage\r\n\r\n".to_owned(), &["400", ""]),
+        ("another version", "GET /healthz HTTP/9.9\r\n\r\n".to_owned(), &["400", "505", ""]),
+        ("a handshake in the clear", "\x16\x03\x01\x02\0\x01\0\x01\x7c\r\n\r\n".to_owned(), &["400", ""]),
+        ("a method that nobody has", "BREW /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".to_owned(), &["405", "400"]),
+        ("a path upwards", "GET /../../etc/passwd HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".to_owned(), &["404", "400"]),
+        ("a length that is none", "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 1e9\r\n\r\n".to_owned(), &["400"]),
+        (
+            "two lengths",
+            "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(),
+            &["200", "400"],
+        ),
+        ("a head that is too long", format!("GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX: {long}\r\n\r\n"), &["431", "400", ""]),
+        ("a path that is too long", format!("GET /{long} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"), &["414", "431", "400", "404", ""]),
+        ("seconds that overflow", "GET /debug/blocked?pid=1&seconds=18446744073709551616 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".to_owned(), &["400"]),
+        ("a query without end", format!("GET /metrics?{} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", &long[..4096]), &["200", "400"]),
+        (
+            "what nobody can write",
+            "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAccept: application/openmetrics-text;q=NaN, text/plain;q=inf\r\n\r\n".to_owned(),
+            &["200", "406"],
+        ),
+    ];
+    for (what, head, wanted) in answers {
+        let answer = garbage(ring.agent.address, &head);
+        let status = answer.split(' ').nth(1).unwrap_or_default();
+        assert!(wanted.contains(&status), "{what}: {:?}", &answer[..answer.len().min(200)]);
+    }
+    ring.is_unharmed();
+}
+
+/// The answer to bytes that may be no request; nothing where the connection is closed instead.
+fn garbage(address: SocketAddr, bytes: &str) -> String {
+    let mut stream = connect(address);
+    // It may be closed by now.
+    let _ = stream.write_all(bytes.as_bytes());
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}

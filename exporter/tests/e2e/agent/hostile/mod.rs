@@ -2,13 +2,16 @@
 //! stay exact, `/metrics` and `/healthz` answer, and the agent stays small; afterwards all is as before. The programs are
 //! `xtask/go/hostile`.
 
+mod agents;
 mod budget;
 mod clients;
 mod in_flight;
+mod lies;
 mod memory;
 mod names;
 mod panics;
 mod series;
+mod storms;
 
 use std::time::{Duration, Instant};
 
