@@ -15,7 +15,7 @@ use aya::{
     maps::{Array, HashMap, MapData, MapError},
 };
 use exporter_ebpf::{
-    http::{Hijacked, HttpState, InFlight, PanicKey, Panicked, RouteKey, RouteText, SeriesKey, SeriesValue},
+    http::{Hijacked, HttpState, InFlight, PanicKey, Panicked, RouteKey, RouteText, Routed, SeriesKey, SeriesValue},
     loss::{LostKey, Reason},
     wait::{BlockedAt, BlockedAtKey, Parked, Stack, Task, WaitKey, WaitValue, Watch, WatchState},
 };
@@ -54,6 +54,8 @@ pub(crate) struct Maps {
     pub(crate) panics: Map<PanicKey, Panicked>,
     /// Hijacks on other goroutines than the request's.
     pub(crate) hijacks: Map<u64, Hijacked>,
+    /// Requests that muxes were given.
+    pub(crate) routed: Map<u64, Routed>,
     /// Counts and durations.
     pub(crate) series: Map<SeriesKey, SeriesValue>,
     /// Routes' texts.
@@ -90,6 +92,7 @@ impl Maps {
             refused: Map::take(ebpf, "REFUSED")?,
             panics: Map::take(ebpf, "PANICS")?,
             hijacks: Map::take(ebpf, "HIJACKS")?,
+            routed: Map::take(ebpf, "ROUTED")?,
             series: Map::take(ebpf, "SERIES")?,
             routes: Map::take(ebpf, "ROUTES")?,
             http_states: Elements::take(ebpf, "HTTP_STATES")?,
