@@ -14,6 +14,13 @@ pub const MAX_PANICS: u32 = 4_096;
 pub const MAX_HIJACKS: u32 = 4_096;
 /// Requests refused by a full `INFLIGHT` whose end is still recognised (the size of the `REFUSED` map).
 pub const MAX_REFUSED: u32 = 8_192;
+/// Requests that muxes were given on other goroutines, or with a part of the path (the size of the `ROUTED` map).
+pub const MAX_ROUTED: u32 = 16_384;
+/// Of those, how many of one target may come within [`ROUTED_WINDOW_NS`] without the end of a request that they are of: no program
+/// drives out what others have there.
+pub const ROUTED_OF_ONE: u64 = MAX_ROUTED as u64 / 4;
+/// See [`ROUTED_OF_ONE`].
+pub const ROUTED_WINDOW_NS: u64 = 1_000_000_000;
 
 /// The `status` of a series for what a response writer holds: `unwritten` where that is nothing or no number that net/http
 /// writes (net/http/server.go: checkWriteHeaderCode), and 0 for all outside of 100 to 599 together.
@@ -110,6 +117,19 @@ pub struct Hijacked {
     pub at_ns: u64,
 }
 
+/// Value of `ROUTED`: requests that muxes were given, by the address of their headers in a [`goroutine_key`]: copies of a request
+/// share its headers (net/http: Request.WithContext, StripPrefix), whatever goroutine they are on.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Routed {
+    /// Address of the `http.Request` that the first mux was given.
+    pub first: u64,
+    /// The same of the last.
+    pub last: u64,
+    /// When the first was, `CLOCK_MONOTONIC` nanoseconds. A request that began later is another.
+    pub at_ns: u64,
+}
+
 /// How a series' route is known. Part of the key.
 pub mod route_kind {
     /// No route: not matched, or not known.
@@ -177,13 +197,17 @@ pub struct SeriesValue {
 pub struct HttpState {
     /// Entries of the target in `ROUTES`.
     pub routes: u64,
+    /// Since when `routed` counts, `CLOCK_MONOTONIC` nanoseconds; 0 while the target has had nothing in `ROUTED`.
+    pub routed_since_ns: u64,
+    /// Entries that were made in `ROUTED` since, less those whose request has ended: an `i64`.
+    pub routed: u64,
     /// The overflow series: requests past the target's limit of series, or past that of all.
     pub overflow: SeriesValue,
 }
 
 impl HttpState {
     /// A target that has served nothing.
-    pub const ZERO: Self = Self { routes: 0, overflow: SeriesValue::ZERO };
+    pub const ZERO: Self = Self { routes: 0, routed_since_ns: 0, routed: 0, overflow: SeriesValue::ZERO };
 }
 
 impl SeriesValue {
@@ -251,6 +275,7 @@ const _: () = assert!(
         && size_of::<Panicked>() == 40
         && size_of::<RouteText>() == 32 + ROUTE_TEXT
         && size_of::<Hijacked>() == 24
+        && size_of::<Routed>() == 24
 );
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ mod user {
     unsafe impl aya::Pod for http::InFlight {}
     unsafe impl aya::Pod for http::PanicKey {}
     unsafe impl aya::Pod for http::Panicked {}
+    unsafe impl aya::Pod for http::Routed {}
     unsafe impl aya::Pod for http::SeriesKey {}
     unsafe impl aya::Pod for http::SeriesValue {}
     unsafe impl aya::Pod for http::RouteKey {}

@@ -27,6 +27,7 @@ use super::{
     memory::{GoString, read, zero},
     regs::Regs,
     request::{Subject, same_word},
+    routed::{Held, keep, routed},
     series::{Route, admit, count, new_route, record, series},
     share::{self, give_back},
 };
@@ -203,7 +204,9 @@ fn http1_end_at(ctx: &ProbeContext) {
     let writer = regs.arg(0);
     let Some(entry) = take(target, regs.g(), writer) else { return no_start(target, regs.g()) };
     let status = word(writer, target.response_status);
-    end(ctx, target, &entry, http1_request(target, &entry), status);
+    let mut subject = http1_request(target, &entry);
+    subject.ask(routed(target, Held::by(target, entry.request), entry.start_ns, true));
+    end(ctx, target, &entry, subject, status);
 }
 
 /// The request to ask: the copy that a mux was told of, where there is one. The response holds the request until it ends, and
@@ -225,7 +228,8 @@ fn http2_end_at(ctx: &ProbeContext, probe: u16, server: impl Fn(&TargetConfig) -
     if server(target).writer_rws == NONE {
         return lost(target.id, Reason::LayoutUnknown);
     }
-    let (status, subject) = http2_state(target, server(target), &entry);
+    let (status, mut subject, held) = http2_state(target, server(target), &entry);
+    subject.ask(routed(target, held, entry.start_ns, true));
     end(ctx, target, &entry, subject, status);
 }
 
@@ -234,14 +238,12 @@ fn http2_end_at(ctx: &ProbeContext, probe: u16, server: impl Fn(&TargetConfig) -
 /// a mux was told of, and the garbage collector may have given its memory to another. What shares the URL or the headers with
 /// what is held is whole, since no other request has those. Texts would not do: HPACK's tables give one to many requests.
 #[inline(always)]
-fn http2_state(target: &TargetConfig, server: &Http2Offsets, entry: &InFlight) -> (u64, Subject) {
+fn http2_state(target: &TargetConfig, server: &Http2Offsets, entry: &InFlight) -> (u64, Subject, Held) {
+    let mut held = Held::by(target, entry.request);
     let Some(rws) = read::<u64>(entry.writer, server.writer_rws) else {
-        return (UNREADABLE, Subject::of(0));
+        return (UNREADABLE, Subject::of(0), held);
     };
     let status = word(rws, server.rws_status);
-    let mut held = Held { url: entry.request, header: entry.request };
-    held.url = held.url.wrapping_add(u64::from(target.request_url));
-    held.header = held.header.wrapping_add(u64::from(target.request_header));
     let mut subject = Subject::of(entry.request);
     if server.server_request_url != NONE {
         // The request is part of the state (Go 1.27: `req ServerRequest`).
@@ -259,16 +261,16 @@ fn http2_state(target: &TargetConfig, server: &Http2Offsets, entry: &InFlight) -
     if entry.routed != 0 && held.is_of(target, entry.routed) {
         subject.address = entry.routed;
     }
-    (status, subject)
-}
-
-/// Addresses of what a request that ends still holds.
-struct Held {
-    url: u64,
-    header: u64,
+    (status, subject, held)
 }
 
 impl Held {
+    #[inline(always)]
+    fn by(target: &TargetConfig, request: u64) -> Self {
+        let at = |offset| request.wrapping_add(u64::from(offset));
+        Self { url: at(target.request_url), header: at(target.request_header) }
+    }
+
     #[inline(always)]
     fn is_of(&self, target: &TargetConfig, request: u64) -> bool {
         same_word(self.url, request.wrapping_add(u64::from(target.request_url))) != 0
@@ -287,10 +289,12 @@ fn hijack_at(ctx: &ProbeContext) {
     if own.is_none() && REFUSED.remove(&goroutine_key(target.id, regs.g())).is_ok() {
         return;
     }
-    let subject = match &own {
+    let mut subject = match &own {
         Some(entry) => http1_request(target, entry),
         None => Subject { has_line: true, ..Subject::of(read::<u64>(writer, target.response_req).unwrap_or(0)) },
     };
+    let (request, start_ns) = own.map_or((subject.address, 0), |entry| (entry.request, entry.start_ns));
+    subject.ask(routed(target, Held::by(target, request), start_ns, true));
     let (mut series, mut route) = answered(target, &subject, word(writer, target.response_status), 101);
     if is_request(&mut series) && SERIES.get_ptr(&series).is_none() {
         let rest = below(target, subject.tagged(), &mut series, &mut route);
@@ -342,13 +346,13 @@ fn hijacked(series: &SeriesKey, duration_ns: u64) {
 #[inline(always)]
 fn mux_at(ctx: &ProbeContext) {
     let Some((target, regs)) = called(ctx, at_check::HTTP_MUX) else { return };
-    let key = goroutine_key(target.id, regs.g());
-    let Some(entry) = INFLIGHT.get_ptr_mut(&key) else { return };
-    // SAFETY: from a look-up just above; only this goroutine's own probes write its entry.
-    let entry = unsafe { &mut *entry };
     let routed = regs.arg(3);
-    if same_path(target, entry.request, routed) != 0 {
-        entry.routed = routed;
+    // SAFETY: from a look-up in this expression; only this goroutine's own probes write its entry.
+    let own = INFLIGHT.get_ptr_mut(&goroutine_key(target.id, regs.g())).map(|entry| unsafe { &mut *entry });
+    match own.filter(|entry| entry.writer != 0) {
+        None => keep(target, routed, 0),
+        Some(entry) if same_path(target, entry.request, routed) != 0 => entry.routed = routed,
+        Some(_) => {}
     }
 }
 
@@ -381,7 +385,7 @@ fn panic_state(target: &TargetConfig, entry: &InFlight, subject: &mut Subject) -
     if server.writer_rws == NONE {
         return UNREADABLE;
     }
-    let (status, of) = http2_state(target, server, entry);
+    let (status, of, _) = http2_state(target, server, entry);
     *subject = of;
     status
 }
@@ -400,6 +404,10 @@ fn panic_at(ctx: &ProbeContext) {
     let now = unsafe { bpf_ktime_get_ns() };
     let mut subject = Subject::of(entry.request);
     let status = panic_state(target, entry, &mut subject);
+    if subject.address != 0 {
+        // Here, and not within, for its stack.
+        subject.ask(routed(target, Held::by(target, entry.request), entry.start_ns, false));
+    }
     // Nothing was written yet: the client gets no answer at all, which is the server's failure.
     let (mut series, mut route) = series(target, &subject, status_code(status, 500));
     if SERIES.get_ptr(&series).is_none() {

@@ -8,8 +8,8 @@ use exporter_ebpf::{
     event::{Event, KINDS, RING_BYTES},
     histogram::grows,
     http::{
-        Hijacked, HttpState, InFlight, MAX_HIJACKS, MAX_IN_FLIGHT, MAX_PANICS, MAX_REFUSED, MAX_ROUTES, MAX_SERIES,
-        PanicKey, Panicked, RouteKey, RouteText, SeriesKey, SeriesValue,
+        Hijacked, HttpState, InFlight, MAX_HIJACKS, MAX_IN_FLIGHT, MAX_PANICS, MAX_REFUSED, MAX_ROUTED, MAX_ROUTES,
+        MAX_SERIES, PanicKey, Panicked, RouteKey, RouteText, Routed, SeriesKey, SeriesValue,
     },
     loss::{LostKey, MAX_LOST, Reason},
     target::{MAX_TARGETS, TARGET_SLOTS as SLOTS, TargetConfig},
@@ -40,6 +40,10 @@ pub(crate) static PANICS: HashMap<PanicKey, Panicked> = HashMap::with_max_entrie
 /// Requests whose connection was taken over on another goroutine, by response writer, until user space has found whose they are.
 #[map]
 pub(crate) static HIJACKS: HashMap<u64, Hijacked> = HashMap::with_max_entries(MAX_HIJACKS, 0);
+
+/// Requests that muxes were given, where they are to be found by their headers. The oldest give way.
+#[map]
+pub(crate) static ROUTED: LruHashMap<u64, Routed> = LruHashMap::with_max_entries(MAX_ROUTED, 0);
 
 /// Counts and durations of requests that ended.
 #[map]

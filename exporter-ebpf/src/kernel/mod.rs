@@ -8,6 +8,7 @@ mod memory;
 mod process;
 mod regs;
 mod request;
+mod routed;
 mod sched;
 mod series;
 mod share;

@@ -32,6 +32,14 @@ impl Subject {
         self.address & !HAS_LINE | if self.has_line { HAS_LINE } else { 0 }
     }
 
+    /// Makes another copy of it the one to ask, where there is one (not 0).
+    #[inline(always)]
+    pub(super) const fn ask(&mut self, copy: u64) {
+        if copy != 0 {
+            self.address = copy;
+        }
+    }
+
     /// A request of which nothing else is known.
     pub(super) const fn of(address: u64) -> Self {
         Self { address, has_line: false, method: GoString::EMPTY }

@@ -17,6 +17,7 @@ pub(super) struct Entries<'t> {
     refused: Vec<u64>,
     panics: Vec<PanicKey>,
     hijacks: Vec<u64>,
+    routed: Vec<u64>,
     series: Vec<SeriesKey>,
     routes: Vec<RouteKey>,
     lost: Vec<LostKey>,
@@ -41,6 +42,7 @@ impl<'t> Entries<'t> {
             refused: maps.refused.keys(|key| targets.contains(&goroutine_key_target(*key)))?,
             panics: maps.panics.keys(|key| targets.contains(&goroutine_key_target(key.goroutine)))?,
             hijacks: maps.hijacks.keys(|key| targets.contains(&goroutine_key_target(*key)))?,
+            routed: maps.routed.keys(|key| targets.contains(&goroutine_key_target(*key)))?,
             series: maps.series.keys(|key| targets.contains(&key.target))?,
             routes: maps.routes.keys(|key| targets.contains(&key.target))?,
             lost: maps.lost.keys(|key| targets.contains(&key.target))?,
@@ -56,6 +58,7 @@ impl<'t> Entries<'t> {
         maps.refused.remove_all(&self.refused);
         maps.panics.remove_all(&self.panics);
         maps.hijacks.remove_all(&self.hijacks);
+        maps.routed.remove_all(&self.routed);
         maps.series.remove_all(&self.series);
         maps.routes.remove_all(&self.routes);
         maps.forget_threads(&self.threads);

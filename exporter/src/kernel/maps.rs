@@ -16,7 +16,7 @@ use aya::{
 };
 use exporter_ebpf::{
     http::{
-        Hijacked, HttpState, InFlight, PanicKey, Panicked, RouteKey, RouteText, SeriesKey, SeriesValue,
+        Hijacked, HttpState, InFlight, PanicKey, Panicked, RouteKey, RouteText, Routed, SeriesKey, SeriesValue,
         goroutine_key_target,
     },
     loss::{LostKey, Reason},
@@ -58,6 +58,8 @@ pub(crate) struct Maps {
     pub(crate) panics: Map<PanicKey, Panicked>,
     /// Hijacks on other goroutines than the request's.
     pub(crate) hijacks: Map<u64, Hijacked>,
+    /// Requests that muxes were given.
+    pub(crate) routed: Map<u64, Routed>,
     /// Counts and durations.
     pub(crate) series: Map<SeriesKey, SeriesValue>,
     /// Routes' texts.
@@ -100,6 +102,7 @@ impl Maps {
             refused: Map::take(ebpf, "REFUSED")?,
             panics: Map::take(ebpf, "PANICS")?.shared(&shares, Table::Panics, of_panic)?,
             hijacks: Map::take(ebpf, "HIJACKS")?.shared(&shares, Table::Hijacks, of_goroutine)?,
+            routed: Map::take(ebpf, "ROUTED")?,
             series: Map::take(ebpf, "SERIES")?.shared(&shares, Table::Series, |key: &SeriesKey| key.target)?,
             routes: Map::take(ebpf, "ROUTES")?,
             http_states: Elements::take(ebpf, "HTTP_STATES")?,

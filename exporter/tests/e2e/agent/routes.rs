@@ -170,3 +170,39 @@ fn requests_that_a_handler_makes_up() {
         agent.stop();
     }
 }
+
+/// Muxes on other goroutines than the connection's: behind http.TimeoutHandler, and behind middleware of the same kind.
+#[test]
+fn muxes_on_other_goroutines() {
+    must_be_root();
+    let of = |version| service_of("idioms", version, Variant::Strip);
+    for (binary, program, mode) in [
+        (of("1.22"), "timeouts", "h1"),
+        (of("1.26"), "timeouts", "h1"),
+        (of("1.26"), "timeouts", "h2c"),
+        (of("1.27"), "timeouts", "h1"),
+        (of("1.27"), "timeouts", "h2c"),
+        (of("1.26"), "nested-timeouts", "h1"),
+        (of("1.27"), "nested-timeouts", "h2c"),
+        (of("1.26"), "goroutines", "h1"),
+    ] {
+        let running = start(&binary, &["-as", program]);
+        let agent = Agent::measuring(running.pid(), &[]);
+        let address = address(&running);
+        load(&["-address", &address, "-mode", mode, "-n", "10"], &["GET /hello/7 200 /hello/{id} 1"]);
+        probed_mux(&agent);
+        let mut mix = vec!["GET /hello/alice 200 - 3", "POST /hello/bob 200 - 3", "GET /panics/carol 500 - 1"];
+        let mut wanted = wanted(&[("GET", "/hello/{id}", 10), ("GET", "/hello/{name}", 300)]);
+        wanted.insert(("POST".to_owned(), "/hello/{name}".to_owned()), 300);
+        wanted.insert(("GET".to_owned(), "/panics/{name}".to_owned()), 100);
+        if program != "goroutines" {
+            mix.push("GET /slow/dave 503 - 1");
+            wanted.insert(("GET".to_owned(), "/slow/{name}".to_owned()), 100);
+        }
+        let requests = (wanted.values().sum::<u64>() - 10).to_string();
+        load(&["-address", &address, "-mode", mode, "-n", &requests, "-c", "16"], &mix);
+        settles(&format!("{program} {mode} {}", binary.display()), &wanted, || shown(&agent, running.pid()));
+        assert_eq!(agent.scrape().lost(), Vec::<String>::new());
+        agent.stop();
+    }
+}

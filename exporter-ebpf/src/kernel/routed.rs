@@ -1,0 +1,120 @@
+//! Requests that ServeMuxes were given on other goroutines than the connection's: found at the end by the headers that copies of a
+//! request share. Knows nothing of series.
+
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use exporter_ebpf::{
+    http::{ROUTED_OF_ONE, ROUTED_WINDOW_NS, Routed, goroutine_key},
+    target::TargetConfig,
+};
+
+use super::{
+    maps::{HTTP_STATES, ROUTED, add},
+    memory::{GoString, read},
+};
+
+/// Remembers a request that a mux is given, of a request that began at `start_ns` (0 where that is not known).
+#[inline(never)]
+pub(super) fn keep(target: &TargetConfig, request: u64, start_ns: u64) {
+    let Some(header) = read::<u64>(request, target.request_header) else { return };
+    if header == 0 {
+        return;
+    }
+    // SAFETY: no preconditions.
+    let at_ns = unsafe { bpf_ktime_get_ns() };
+    let key = goroutine_key(target.id, header);
+    if let Some(known) = ROUTED.get_ptr_mut(&key) {
+        // SAFETY: from a look-up just above. Where the entry gives way to another meanwhile, that one has an address that is not
+        // its request's: `found` looks at the headers of what is there.
+        let known = unsafe { &mut *known };
+        if known.at_ns >= start_ns && read::<u64>(known.first, target.request_header) == Some(header) {
+            known.last = request;
+        } else {
+            *known = Routed { first: request, last: request, at_ns };
+        }
+        return;
+    }
+    let Some(state) = HTTP_STATES.get_ptr_mut(target.id) else { return };
+    // SAFETY: from a look-up just above; a race lets a few in more than the limit, as many as there are CPUs at most.
+    let full = unsafe {
+        if at_ns.wrapping_sub((*state).routed_since_ns) >= ROUTED_WINDOW_NS {
+            (*state).routed_since_ns = at_ns;
+            (*state).routed = 0;
+        }
+        (*state).routed as i64 >= ROUTED_OF_ONE as i64
+    };
+    if !full && ROUTED.insert(&key, &Routed { first: request, last: request, at_ns }, 0).is_ok() {
+        // SAFETY: as above.
+        add(unsafe { &raw mut (*state).routed }, 1);
+    }
+}
+
+/// What a request that ends, or may, still holds: addresses of its URL's and its headers' addresses.
+pub(super) struct Held {
+    pub(super) url: u64,
+    pub(super) header: u64,
+}
+
+/// The copy of a request that a mux has found a pattern for; 0 where there is none. It is forgotten where the request `ends` with
+/// that.
+#[inline(always)]
+pub(super) fn routed(target: &TargetConfig, held: Held, start_ns: u64, ends: bool) -> u64 {
+    let Some(state) = HTTP_STATES.get_ptr(target.id) else { return 0 };
+    // SAFETY: from a look-up just above.
+    if unsafe { (*state).routed_since_ns } == 0 {
+        return 0;
+    }
+    find(target, held.url, held.header, start_ns, ends)
+}
+
+/// With plain numbers, which are not on its caller's stack.
+#[inline(never)]
+fn find(target: &TargetConfig, url: u64, header: u64, start_ns: u64, ends: bool) -> u64 {
+    let Some(header) = read::<u64>(header, 0) else { return 0 };
+    let key = goroutine_key(target.id, header);
+    let offsets = u64::from(target.request_url)
+        | u64::from(target.request_header) << 16
+        | u64::from(target.url_path) << 32
+        | u64::from(target.request_pat) << 48;
+    let mut copy = found(key, url, start_ns, offsets, LAST);
+    if copy == 0 {
+        copy = found(key, url, start_ns, offsets, FIRST);
+    }
+    if ends
+        && ROUTED.remove(&key).is_ok()
+        && let Some(state) = HTTP_STATES.get_ptr_mut(target.id)
+    {
+        // SAFETY: from a look-up just above.
+        add(unsafe { &raw mut (*state).routed }, u64::MAX);
+    }
+    copy
+}
+
+const LAST: u64 = 0;
+const FIRST: u64 = 1;
+
+/// The address of a request in `ROUTED` that a mux has found a pattern for, and that asks for the same path as the one whose URL's
+/// address is at `url`; else 0. Nothing may hold it any more: with the headers in it that the other has, which no other
+/// request has, it is whole, or is another copy of the same request. Global and with plain numbers, as
+/// [`super::series::text_route`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn found(key: u64, url: u64, start_ns: u64, offsets: u64, which: u64) -> u64 {
+    // SAFETY: copied before use.
+    let Some(entry) = unsafe { ROUTED.get(&key) }.copied() else { return 0 };
+    let request = if which == FIRST { entry.first } else { entry.last };
+    let word = |offset: u64| read::<u64>(request, offset as u16).unwrap_or(0);
+    // The other's was not read, or is of a time when it had not begun.
+    if entry.at_ns < start_ns
+        || goroutine_key(0, word(offsets >> 16)) != goroutine_key(0, key)
+        || word(offsets >> 48) == 0
+    {
+        return 0;
+    }
+    let (own, url) = (word(offsets), read::<u64>(url, 0).unwrap_or(0));
+    if own == url {
+        return request;
+    }
+    let path = |url| read::<GoString>(url, (offsets >> 32) as u16).unwrap_or(GoString::EMPTY);
+    let (own, whole) = (path(own), path(url));
+    if own.ptr == whole.ptr && own.len == whole.len && own.len != 0 { request } else { 0 }
+}
