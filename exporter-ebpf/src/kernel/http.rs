@@ -397,7 +397,7 @@ fn panic_at(ctx: &ProbeContext) {
     let key = goroutine_key(target.id, regs.g());
     // SAFETY: only this goroutine's own probes write its entry, and user space removes none that is being served.
     let Some(entry) = (unsafe { INFLIGHT.get(&key) }) else { return };
-    if entry.writer == 0 || is_hijacked(target.id, entry) {
+    if entry.writer == 0 || is_hijacked(target.id, entry) || is_told_of_another(target, regs.g(), entry) {
         return;
     }
     // SAFETY: no preconditions.
@@ -418,6 +418,21 @@ fn panic_at(ctx: &ProbeContext) {
         admit(&mut series);
     }
     remember(target, regs.g(), entry.start_ns, now, &series);
+}
+
+/// Whether a panic is none of the request that the goroutine's entry is of: that has panicked before, and either it is settled, or its
+/// goroutine was another, which has ended. The runtime gives its `g` to the next goroutine, which may serve nothing.
+#[inline(never)]
+fn is_told_of_another(target: &TargetConfig, g: u64, entry: &InFlight) -> bool {
+    if entry.outer & TOLD == 0 {
+        return false;
+    }
+    let key = PanicKey { goroutine: goroutine_key(target.id, g), start_ns: entry.start_ns };
+    // SAFETY: a word is read whole; user space removes the entry only once its goroutine writes it no more.
+    match unsafe { PANICS.get(&key) } {
+        Some(panicked) => Some(panicked.goid) != read::<u64>(g, target.g_goid),
+        None => true,
+    }
 }
 
 /// Marks the request that a goroutine serves as [`TOLD`]; whether it was not before.

@@ -4,11 +4,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"sync"
+	"time"
 )
 
 // Panics without end: /storm?panics=N in one request that recovers from each; /burst?routes=R&statuses=S in requests in flight at
-// one time, each with a route and status of its own; /stuck?n=N in requests that recover and go on until /unstick.
+// one time, each with a route and status of its own; /stuck?n=N in requests that recover and go on until /unstick; /worker?n=N in goroutines that serve nothing, for N milliseconds.
 func init() {
 	http.HandleFunc("/storm", func(w http.ResponseWriter, r *http.Request) {
 		for i := number(r, "panics", 1); i > 0; i-- {
@@ -45,6 +47,15 @@ func init() {
 		in.Wait()
 	})
 	http.HandleFunc("/unstick", func(w http.ResponseWriter, r *http.Request) { close(unstick) })
+	http.HandleFunc("/worker", func(w http.ResponseWriter, r *http.Request) {
+		go func() {
+			for i := number(r, "n", 1); i > 0; i-- {
+				go recovered()
+				go runtime.Goexit()
+				time.Sleep(time.Millisecond)
+			}
+		}()
+	})
 	http.HandleFunc("/die", func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) })
 }
 

@@ -42,6 +42,29 @@ fn requests_that_recovered_and_go_on_hold_up_no_other() {
     assert_eq!(ring.agent.scrape().lost(), Vec::<String>::new());
 }
 
+/// The runtime gives a request's goroutine, once that has died, to whatever begins next.
+#[test]
+fn panics_of_goroutines_that_serve_nothing_are_no_requests() {
+    const DEATHS: u64 = 100;
+    let ring = Ring::start(&[]);
+    let (pid, address) = (ring.hostile.pid(), ring.hostile.address("http").expect("it listens"));
+    ring.ask("/worker?n=4000");
+    for _ in 0..DEATHS {
+        assert_eq!(request(address, "GET", "/die"), "");
+    }
+    let all =
+        [(("GET".to_owned(), 500, "/die".to_owned()), DEATHS), (("GET".to_owned(), 200, "/worker".to_owned()), 1)];
+    let all = all.into();
+    settles("each is counted", &all, || ring.agent.scrape().counts(pid));
+    // They go on.
+    for _ in 0..3 {
+        ring.is_unharmed();
+    }
+    assert_eq!(ring.agent.scrape().counts(pid), all, "and once");
+    settles("none is in flight", &Some(0), || ring.agent.scrape().active(pid));
+    assert_eq!(ring.agent.scrape().lost(), Vec::<String>::new());
+}
+
 #[test]
 fn panicked_requests_are_within_the_limits_of_series() {
     const SHARE: u64 = 256;
