@@ -197,6 +197,8 @@ pub struct SeriesValue {
 pub struct HttpState {
     /// Entries of the target in `ROUTES`.
     pub routes: u64,
+    /// Of `routes`, paths that were first answered with a status that [`turns_away`].
+    pub turned_away: u64,
     /// Since when `routed` counts, `CLOCK_MONOTONIC` nanoseconds; 0 while the target has had nothing in `ROUTED`.
     pub routed_since_ns: u64,
     /// Entries that were made in `ROUTED` since, less those whose request has ended: an `i64`.
@@ -207,7 +209,8 @@ pub struct HttpState {
 
 impl HttpState {
     /// A target that has served nothing.
-    pub const ZERO: Self = Self { routes: 0, routed_since_ns: 0, routed: 0, overflow: SeriesValue::ZERO };
+    pub const ZERO: Self =
+        Self { routes: 0, turned_away: 0, routed_since_ns: 0, routed: 0, overflow: SeriesValue::ZERO };
 }
 
 impl SeriesValue {
@@ -249,6 +252,19 @@ pub const fn routes_below(max_routes: u32) -> u64 {
     if max_routes / 4 > 1 { max_routes as u64 / 4 } else { 1 }
 }
 
+/// Whether a status is one that a ServeMux redirects with to the path that it would rather have been asked for: 301 up to Go 1.25, 307
+/// from 1.26 on (net/http/server.go: ServeMux.findHandler).
+#[inline(always)]
+pub const fn is_redirect(status: u16) -> bool {
+    matches!(status, 301 | 307 | 308)
+}
+
+/// Whether a status may be that of middleware, to whatever path a client makes up: a redirect to a login, 401, 403 and their like.
+#[inline(always)]
+pub const fn turns_away(status: u16) -> bool {
+    status >= 300 && status < 500
+}
+
 /// Value of `ROUTES`: the text a route was first seen with: the pattern, or one example path. Aligned to words, so that the
 /// kernel side clears one word by word: byte by byte, the verifier takes 132 rounds of a loop.
 #[repr(C, align(8))]
@@ -281,6 +297,12 @@ const _: () = assert!(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn middleware_redirects_and_refuses() {
+        assert!((0..1000).filter(|status| is_redirect(*status)).eq([301, 307, 308]));
+        assert!((0..1000).filter(|status| turns_away(*status)).eq(300..500));
+    }
 
     #[test]
     fn a_pattern_never_has_all_routes_below_it() {

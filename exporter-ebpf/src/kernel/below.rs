@@ -1,7 +1,7 @@
 //! Routes below a pattern that takes all paths below it. Knows nothing of how a request is read, nor of when it begins or ends.
 
 use exporter_ebpf::{
-    http::{ROUTE_TEXT, RouteKey, RouteText, SeriesKey, route_kind, routes_below},
+    http::{ROUTE_TEXT, RouteKey, RouteText, SeriesKey, is_redirect, route_kind, routes_below},
     route::{MAX_PATH, MAX_SEGMENTS},
     target::TargetConfig,
 };
@@ -49,7 +49,7 @@ pub(super) fn below(target: &TargetConfig, of: u64, series: &mut SeriesKey, rout
 
 #[inline(always)]
 fn find_below(target: &TargetConfig, of: u64, series: &mut SeriesKey, route: &Route) -> Below {
-    let redirected = series.status == 301 && series.route_kind == route_kind::PATTERN_TEXT;
+    let redirected = is_redirect(series.status) && series.route_kind == route_kind::PATTERN_TEXT;
     if redirected || !matches!(series.route_kind, route_kind::PATTERN | route_kind::PATTERN_TEXT) {
         return Below::NOTHING;
     }
@@ -137,7 +137,7 @@ pub(super) fn admit_below(target: &TargetConfig, series: &mut SeriesKey, below: 
 
 #[inline(always)]
 fn insert_below(target: &TargetConfig, series: &SeriesKey, below: &Below, key: &RouteKey) -> bool {
-    if matches!(series.status, 404 | 405 | 301 | 307 | 308) {
+    if is_redirect(series.status) || matches!(series.status, 404 | 405) {
         return false;
     }
     let pattern = RouteKey { route: series.route, target: target.id, route_kind: u32::from(route_kind::SUBTREE) };

@@ -5,7 +5,9 @@ use aya_ebpf::programs::ProbeContext;
 use aya_log_ebpf::debug;
 use exporter_ebpf::{
     histogram::{BUCKETS, bucket},
-    http::{ROUTE_TEXT, RouteKey, RouteText, SeriesKey, SeriesValue, route_kind},
+    http::{
+        ROUTE_TEXT, RouteKey, RouteText, SeriesKey, SeriesValue, is_redirect, route_kind, routes_below, turns_away,
+    },
     loss::Reason,
     route::{Folder, MAX_PATH, WHOLE_PATH},
     share::Table,
@@ -130,11 +132,12 @@ pub(super) fn new_route(ctx: &ProbeContext, target: &TargetConfig, series: &mut 
 }
 
 /// Whether a route that is new is none: a path that nothing answers to, or not by this method, since scanners would fill the table
-/// with them; and one that ServeMux redirects to the same path with a slash, of which it does not tell the pattern. Up to Go 1.25
-/// it puts the path that it redirects to where the pattern belongs (net/http/server.go: ServeMux.findHandler).
+/// with them; and one that ServeMux redirects to the same path with a slash, or without superfluous ones, of which it does not tell
+/// the pattern. Up to Go 1.25, and for `CONNECT`, it puts the path that it redirects to where the pattern belongs
+/// (net/http/server.go: ServeMux.findHandler).
 #[inline(always)]
 fn is_no_route(target: &TargetConfig, series: &SeriesKey, text: GoString) -> bool {
-    let redirected = series.status == 301 && target.request_pat != NONE;
+    let redirected = is_redirect(series.status) && target.request_pat != NONE;
     match series.route_kind {
         route_kind::PATH => redirected || series.status == 404 || series.status == 405,
         route_kind::PATTERN_TEXT => redirected && ends_in_slash(text),
@@ -159,16 +162,23 @@ fn insert_route(ctx: &ProbeContext, target: &TargetConfig, series: &mut SeriesKe
         return;
     }
     // SAFETY: from a map look-up.
-    let count = HTTP_STATES.get_ptr_mut(target.id).map(|state| unsafe { &raw mut (*state).routes });
+    let counts = HTTP_STATES
+        .get_ptr_mut(target.id)
+        .map(|state| unsafe { (&raw mut (*state).routes, &raw mut (*state).turned_away) });
+    // Any client can make up paths that middleware answers.
+    let turned_away = series.route_kind == route_kind::PATH && turns_away(series.status);
     // SAFETY: from a look-up just above; a race lets a few routes more in than the limit, as many as there are CPUs at most.
-    let room = count.is_some_and(|count| unsafe { *count } < u64::from(target.max_routes));
+    let room = counts.is_some_and(|(routes, away)| unsafe {
+        *routes < u64::from(target.max_routes) && (!turned_away || *away < routes_below(target.max_routes))
+    });
     let mut route = RouteText { len: text.len as u32, read: 0, parent: 0, slashes: 0, below: 0, text: [0; ROUTE_TEXT] };
     if room {
         route.read = read_bytes(text.ptr, text.len, &mut route.text).unwrap_or(0);
         match ROUTES.insert(&key, &route, BPF_NOEXIST) {
             Ok(()) => {
-                if let Some(count) = count {
-                    add(count, 1);
+                if let Some((routes, away)) = counts {
+                    add(routes, 1);
+                    add(away, u64::from(turned_away));
                 }
                 debug!(ctx, "target {} has a new route of {} bytes", target.id, route.len);
                 return;

@@ -33,7 +33,7 @@ func reload(name string) {
 }
 
 // programs are the handlers that it can serve by, by name.
-var programs = map[string]func() http.Handler{"reloading": reloading}
+var programs = map[string]func() http.Handler{"reloading": reloading, "guarded": guarded}
 
 func reloading() http.Handler {
 	reload("first")
@@ -50,6 +50,18 @@ func reloading() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if len(r.URL.Path) > 6 && r.URL.Path[:6] == "/from-" {
 			current.Load().(*http.ServeMux).ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// guarded is behind middleware that lets nobody in but to /about.
+func guarded() http.Handler {
+	mux := reloading()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/about" {
+			http.Error(w, "who are you?", http.StatusUnauthorized)
 			return
 		}
 		mux.ServeHTTP(w, r)

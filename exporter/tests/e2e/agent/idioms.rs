@@ -180,18 +180,42 @@ fn muxes_that_are_made_anew() {
     }
 }
 
-/// Up to Go 1.25 a ServeMux that redirects to a path with a slash gives the request that path for a pattern: no route, or any
-/// client could use up all that a service may have.
+/// Of redirects a ServeMux does not tell the pattern; up to Go 1.25 and for `CONNECT` it gives the request the path that it redirects
+/// to for one: no route, or any client could use up all that a service may have.
 #[test]
 fn redirects_to_a_slash() {
     must_be_root();
-    let running = start(&service_of("idioms", "1.22", Variant::Strip), &[]);
-    let agent = Agent::measuring(running.pid(), &[]);
+    for (go, status) in [("1.22", 301), ("1.26", 307)] {
+        let running = start(&service_of("idioms", go, Variant::Strip), &[]);
+        let agent = Agent::measuring(running.pid(), &[]);
+        let address = running.address("http").expect("it listens").to_string();
+        for redirected in ["GET /users/u{n}", "GET //x{n}/y", "CONNECT /users/u{n}"] {
+            load(&["-address", &address, "-n", "300"], &[&format!("{redirected} {status} - 1")]);
+        }
+        load(&["-address", &address, "-n", "40"], &["GET /users/7/ 200 /users/{id}/ 1", "GET /about 200 /about 1"]);
+        let wanted = BTreeMap::from([(String::new(), 900), ("/users/{id}/".to_owned(), 20), ("/about".to_owned(), 20)]);
+        settles("requests of each route", &wanted, || routes(&agent, running.pid()));
+        assert_eq!(agent.scrape().lost(), Vec::<String>::new());
+        agent.stop();
+    }
+}
+
+/// Middleware may answer whatever path a client makes up: such paths never take all routes.
+#[test]
+fn paths_that_middleware_turns_away() {
+    const ROUTES: &str = "20";
+    must_be_root();
+    let running = start(&service_of("idioms", "1.26", Variant::Strip), &["-as", "guarded"]);
+    let agent = Agent::measuring(running.pid(), &["--max-routes", ROUTES]);
     let address = running.address("http").expect("it listens").to_string();
-    load(&["-address", &address, "-n", "300"], &["GET /users/u{n} 301 - 1"]);
-    load(&["-address", &address, "-n", "40"], &["GET /users/7/ 200 /users/{id}/ 1", "GET /about 200 /about 1"]);
-    let wanted = BTreeMap::from([(String::new(), 300), ("/users/{id}/".to_owned(), 20), ("/about".to_owned(), 20)]);
-    settles("requests of each route", &wanted, || routes(&agent, running.pid()));
-    assert_eq!(agent.scrape().lost(), Vec::<String>::new());
+    load(&["-address", &address, "-n", "300"], &["GET /made-up-{n} 401 - 1"]);
+    load(&["-address", &address, "-n", "40"], &["GET /about 200 /about 1"]);
+    settles("all are counted", &340, || agent.scrape().total(running.pid()));
+    let seen = routes(&agent, running.pid());
+    assert_eq!(
+        (seen.len(), seen["/about"]),
+        (5 + 2, 40),
+        "a quarter of the routes, those past it, and its own: {seen:?}"
+    );
     agent.stop();
 }
