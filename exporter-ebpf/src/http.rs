@@ -68,7 +68,7 @@ pub struct InFlight {
     /// Address of the copy of it that a ServeMux was given, where middleware made one; otherwise 0.
     pub routed: u64,
     /// [`XNET`] from x/net's `runHandler` on, [`XNET_CALLED`] once `serverHandler.ServeHTTP` was called within it (two starts, one
-    /// request), 0 for requests of net/http; and [`TOLD`].
+    /// request), 0 for requests of net/http; and [`TOLD`] and [`GOES_ON`].
     pub outer: u64,
 }
 
@@ -79,6 +79,8 @@ pub const XNET_CALLED: u64 = 2;
 /// Added to either once the request was told as lost, or is among the panicked ones, so that nobody takes it for lost when its end is
 /// not seen.
 pub const TOLD: u64 = 4;
+/// Added where the connection is about to be taken over and the request goes on as one of HTTP/2: that one counts.
+pub const GOES_ON: u64 = 8;
 
 /// Key of `PANICS`: one request of a goroutine. With the start in it, whoever removes an entry removes no later one.
 #[repr(C)]

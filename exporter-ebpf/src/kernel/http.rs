@@ -10,7 +10,7 @@ use aya_ebpf::{
 use exporter_ebpf::{
     event,
     http::{
-        Hijacked, InFlight, PanicKey, Panicked, SeriesKey, TOLD, XNET, XNET_CALLED, goroutine_key,
+        GOES_ON, Hijacked, InFlight, PanicKey, Panicked, SeriesKey, TOLD, XNET, XNET_CALLED, goroutine_key,
         goroutine_key_target, status_code,
     },
     loss::Reason,
@@ -45,6 +45,9 @@ super::programs! {
     xnet_end, xnet_end_multi => http2_end_at(at_check::XNET_END, |target| &target.xnet);
     /// `net/http.(*response).Hijack()`: the request ends as such; what the connection carries afterwards is not HTTP.
     http_hijack, http_hijack_multi => hijack_at();
+    /// `golang.org/x/net/http2/h2c.h2cUpgrade(w http.ResponseWriter, r *http.Request)`: it takes the connection over, and serves the
+    /// same request over HTTP/2.
+    h2c_upgrade, h2c_upgrade_multi => upgrade_at();
     /// `runtime.gopanic` and `runtime.Goexit`: the goroutine may never come to the end of its request.
     http_panic, http_panic_multi => panic_at();
     /// `net/http.(*ServeMux).ServeHTTP(w ResponseWriter, r *Request)`: attached only where middleware hands a copy of the
@@ -286,6 +289,9 @@ fn hijack_at(ctx: &ProbeContext) {
     // Without an entry, another goroutine serves the request with this response writer, and waits for this one. Entries are by
     // goroutine: user space looks whose it is.
     let own = take(target, regs.g(), writer);
+    if own.is_some_and(|entry| entry.outer & GOES_ON != 0) {
+        return;
+    }
     if own.is_none() && REFUSED.remove(&goroutine_key(target.id, regs.g())).is_ok() {
         return;
     }
@@ -319,6 +325,17 @@ fn remember_hijack(target: &TargetConfig, key: u64, hijacked: &Hijacked) {
         let _ = HIJACKS.insert(&key, hijacked, BPF_EXIST);
     } else if share::insert(Table::Hijacks, target.id, || HIJACKS.insert(&key, hijacked, BPF_NOEXIST).is_ok()) {
         tell_once(event::HIJACK, target.pid);
+    }
+}
+
+#[inline(always)]
+fn upgrade_at(ctx: &ProbeContext) {
+    let Some(target) = target(pid()) else { return };
+    let Some(entry) = INFLIGHT.get_ptr_mut(&goroutine_key(target.id, Regs::of(ctx).g())) else { return };
+    // SAFETY: from a look-up just above; only this goroutine's own probes write its entry.
+    let entry = unsafe { &mut *entry };
+    if entry.writer != 0 {
+        entry.outer |= GOES_ON;
     }
 }
 
@@ -381,7 +398,7 @@ fn panic_state(target: &TargetConfig, entry: &InFlight, subject: &mut Subject) -
         return word(entry.writer, target.response_status);
     }
     // Every program has the server of net/http, so that only the start tells whose request it is.
-    let server = if entry.outer & !TOLD == 0 { &target.h2 } else { &target.xnet };
+    let server = if entry.outer & !(TOLD | GOES_ON) == 0 { &target.h2 } else { &target.xnet };
     if server.writer_rws == NONE {
         return UNREADABLE;
     }

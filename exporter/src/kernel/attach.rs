@@ -31,6 +31,8 @@ pub(crate) enum Probe {
     XnetEnd,
     /// A connection is taken over.
     HttpHijack,
+    /// A connection is about to be taken over, and its request goes on over HTTP/2.
+    H2cUpgrade,
     /// A goroutine panics or exits early.
     HttpPanic,
     /// A ServeMux is called with a copy of the request.
@@ -53,13 +55,14 @@ pub(crate) enum Probe {
 
 impl Probe {
     /// All of them.
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::HttpStart,
         Self::XnetStart,
         Self::Http1End,
         Self::Http2End,
         Self::XnetEnd,
         Self::HttpHijack,
+        Self::H2cUpgrade,
         Self::HttpPanic,
         Self::HttpMux,
         Self::GoPark,
@@ -80,6 +83,7 @@ impl Probe {
             Self::Http2End => ("http2_end", "http2_end_multi"),
             Self::XnetEnd => ("xnet_end", "xnet_end_multi"),
             Self::HttpHijack => ("http_hijack", "http_hijack_multi"),
+            Self::H2cUpgrade => ("h2c_upgrade", "h2c_upgrade_multi"),
             Self::HttpPanic => ("http_panic", "http_panic_multi"),
             Self::HttpMux => ("http_mux", "http_mux_multi"),
             Self::GoPark => ("go_park", "go_park_multi"),

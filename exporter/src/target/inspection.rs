@@ -69,6 +69,7 @@ impl PlannedProbe {
             | Probe::Http2End
             | Probe::XnetEnd
             | Probe::HttpHijack
+            | Probe::H2cUpgrade
             | Probe::HttpPanic
             | Probe::HttpMux
             | Probe::Nothing => Measure::Http,

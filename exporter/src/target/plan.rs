@@ -35,6 +35,7 @@ const HANDLER_DONE: [&str; 2] =
     ["net/http.(*http2responseWriter).handlerDone", "net/http/internal/http2.(*responseWriter).handlerDone"];
 const XNET_RUN_HANDLER: &str = "golang.org/x/net/http2.(*serverConn).runHandler";
 const XNET_HANDLER_DONE: &str = "golang.org/x/net/http2.(*responseWriter).handlerDone";
+const H2C_UPGRADE: &str = "golang.org/x/net/http2/h2c.h2cUpgrade";
 const PANICS: [&str; 2] = ["runtime.gopanic", "runtime.Goexit"];
 
 const PARK: &str = "runtime.gopark";
@@ -42,7 +43,7 @@ const EXECUTE: &str = "runtime.execute";
 const STOP: &str = "runtime.stopTheWorldWithSema";
 const START: &str = "runtime.startTheWorldWithSema";
 
-const FUNCTIONS: [&str; 14] = [
+const FUNCTIONS: [&str; 15] = [
     PARK,
     EXECUTE,
     STOP,
@@ -55,6 +56,7 @@ const FUNCTIONS: [&str; 14] = [
     HANDLER_DONE[1],
     XNET_RUN_HANDLER,
     XNET_HANDLER_DONE,
+    H2C_UPGRADE,
     PANICS[0],
     PANICS[1],
 ];
@@ -389,6 +391,8 @@ impl Plan<'_> {
             );
         }
         config.xnet = offsets;
+        // Few programs have it.
+        let _ = self.probe(Probe::H2cUpgrade, H2C_UPGRADE, false);
         Ok(())
     }
 

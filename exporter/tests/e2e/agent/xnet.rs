@@ -1,8 +1,15 @@
 //! A service that brings its own HTTP/2, golang.org/x/net/http2: over TLS by ConfigureServer, in the clear by h2c.NewHandler.
 
-use std::{collections::BTreeMap, path::PathBuf, process::Command};
+use std::{
+    collections::BTreeMap,
+    io::{Read as _, Write as _},
+    path::PathBuf,
+    process::Command,
+};
 
-use crate::support::{Agent, agent::counted_by_service, load, must_be_root, scratch, service_of, settles, start};
+use crate::support::{
+    Agent, agent::counted_by_service, http::connect, load, must_be_root, scratch, service_of, settles, start,
+};
 use xtask::{
     go::{self, Variant},
     util,
@@ -52,6 +59,36 @@ fn panics_in_golang_org_x_net() {
     let key = |status, route: &str| ("GET".to_owned(), status, route.to_owned());
     let wanted = BTreeMap::from([(key(500, "/panic"), 200), (key(200, "/hello"), 200)]);
     settles("requests that panicked and others", &wanted, || agent.scrape().counts(running.pid()));
+    settles("none is under way", &Some(0), || agent.scrape().active(running.pid()));
+    assert_eq!(agent.scrape().lost(), Vec::<String>::new());
+    agent.stop();
+}
+
+/// A connection in the clear that is upgraded (RFC 7540, 3.2): its first request goes on over HTTP/2, and is counted there, once.
+#[test]
+fn an_upgrade_goes_on_as_the_same_request() {
+    const UPGRADES: u64 = 20;
+    // After the answer 101: the client's preface, and settings without any.
+    const HEAD: &[u8] =
+        b"GET /items/7 HTTP/1.1\r\nHost: test\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\
+        HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    must_be_root();
+    let running = start(&service_of("xnet", "local", Variant::Strip), &[]);
+    let agent = Agent::measuring(running.pid(), &[]);
+    for _ in 0..UPGRADES {
+        let mut stream = connect(running.address("h2c").expect("it listens"));
+        stream.write_all(HEAD).expect("it reads");
+        let mut answer = Vec::new();
+        while !answer.windows(6).any(|window| window == b"item 7") {
+            let mut some = [0; 512];
+            let read = stream.read(&mut some).expect("it answers");
+            assert!(read > 0, "{}", String::from_utf8_lossy(&answer));
+            answer.extend(&some[..read]);
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 101"));
+    }
+    let wanted = BTreeMap::from([(("GET".to_owned(), 200, "/items/{id}".to_owned()), UPGRADES)]);
+    settles("each is counted once", &wanted, || agent.scrape().counts(running.pid()));
     settles("none is under way", &Some(0), || agent.scrape().active(running.pid()));
     assert_eq!(agent.scrape().lost(), Vec::<String>::new());
     agent.stop();
