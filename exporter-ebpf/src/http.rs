@@ -150,6 +150,10 @@ pub mod route_kind {
     pub const SUBTREE: u8 = 6;
     /// Such a pattern and the rest of the path, folded; the route is [`crate::route::Folder`]'s hash of both.
     pub const BELOW: u8 = 7;
+    /// What was taken off a path before it came to a mux, folded, by itself; the route is [`crate::route::Folder`]'s hash.
+    pub const PREFIX: u8 = 8;
+    /// One of the three above, and the pattern of a mux that was given the rest of the path; the route is a hash of both.
+    pub const JOINED: u8 = 9;
 }
 
 /// Key of `SERIES`.
@@ -267,6 +271,13 @@ pub const fn turns_away(status: u16) -> bool {
     status >= 300 && status < 500
 }
 
+/// What a route that is [`route_kind::JOINED`] is joined to: its kind; and where that is [`route_kind::SUBTREE`], how many
+/// slashes of it are before the one that the pattern stands for.
+#[inline(always)]
+pub const fn joined_to(kind: u8, slashes: u64) -> u64 {
+    (kind as u64) << 32 | slashes
+}
+
 /// Value of `ROUTES`: the text a route was first seen with: the pattern, or one example path. Aligned to words, so that the
 /// kernel side clears one word by word: byte by byte, the verifier takes 132 rounds of a loop.
 #[repr(C, align(8))]
@@ -276,9 +287,10 @@ pub struct RouteText {
     pub len: u32,
     /// How many bytes of `text` were read; 0 where the memory could not be read.
     pub read: u32,
-    /// Of a route [`route_kind::BELOW`] a pattern: the route of that pattern, which is [`route_kind::SUBTREE`].
+    /// Of a route [`route_kind::BELOW`] a pattern: the route of that pattern, which is [`route_kind::SUBTREE`]. Of one
+    /// that is [`route_kind::JOINED`]: the route of what comes before it.
     pub parent: u64,
-    /// Of the same: slashes of the path that the pattern stands for; the text is what follows them.
+    /// Of the first: slashes of the path that the pattern stands for; the text is what follows them. Of the second: [`joined_to`].
     pub slashes: u64,
     /// Of a pattern: routes below it.
     pub below: u64,

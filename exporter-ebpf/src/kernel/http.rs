@@ -26,8 +26,8 @@ use super::{
     },
     memory::{GoString, read, zero},
     regs::Regs,
-    request::{Subject, same_word},
-    routed::{Held, keep, routed},
+    request::{Subject, packed, same_word},
+    routed::{Held, ask_routed, keep},
     series::{Route, admit, count, new_route, record, series},
     share::{self, give_back},
 };
@@ -208,7 +208,7 @@ fn http1_end_at(ctx: &ProbeContext) {
     let Some(entry) = take(target, regs.g(), writer) else { return no_start(target, regs.g()) };
     let status = word(writer, target.response_status);
     let mut subject = http1_request(target, &entry);
-    subject.ask(routed(target, Held::by(target, entry.request), entry.start_ns, true));
+    ask_routed(target, Held::by(target, entry.request), entry.start_ns, true, &mut subject);
     end(ctx, target, &entry, subject, status);
 }
 
@@ -220,7 +220,7 @@ fn http1_request(target: &TargetConfig, entry: &InFlight) -> Subject {
     let shared = |offset: u64| same_word(entry.request.wrapping_add(offset), entry.routed.wrapping_add(offset)) != 0;
     let copied =
         entry.routed != 0 && (shared(u64::from(target.request_method)) || shared(8 * request_words::URI as u64));
-    Subject { address: if copied { entry.routed } else { entry.request }, has_line: true, method: GoString::EMPTY }
+    Subject::with_line(if copied { entry.routed } else { entry.request })
 }
 
 #[inline(always)]
@@ -232,7 +232,7 @@ fn http2_end_at(ctx: &ProbeContext, probe: u16, server: impl Fn(&TargetConfig) -
         return lost(target.id, Reason::LayoutUnknown);
     }
     let (status, mut subject, held) = http2_state(target, server(target), &entry);
-    subject.ask(routed(target, held, entry.start_ns, true));
+    ask_routed(target, held, entry.start_ns, true, &mut subject);
     end(ctx, target, &entry, subject, status);
 }
 
@@ -255,14 +255,14 @@ fn http2_state(target: &TargetConfig, server: &Http2Offsets, entry: &InFlight) -
         held.header = request.wrapping_add(u64::from(server.server_request_header));
         // The URL follows the method: most often the one look is enough.
         let [ptr, len, url] = read::<[u64; 3]>(request, server.server_request_method).unwrap_or([0; 3]);
-        subject.method = GoString { ptr, len };
+        subject.method = packed(GoString { ptr, len });
         let whole = url != 0 && read::<u64>(entry.request, target.request_url) == Some(url);
         if !whole && !held.is_of(target, entry.request) {
-            subject.address = 0;
+            subject.ask(0);
         }
     }
     if entry.routed != 0 && held.is_of(target, entry.routed) {
-        subject.address = entry.routed;
+        subject.ask(entry.routed);
     }
     (status, subject, held)
 }
@@ -297,15 +297,15 @@ fn hijack_at(ctx: &ProbeContext) {
     }
     let mut subject = match &own {
         Some(entry) => http1_request(target, entry),
-        None => Subject { has_line: true, ..Subject::of(read::<u64>(writer, target.response_req).unwrap_or(0)) },
+        None => Subject::with_line(read::<u64>(writer, target.response_req).unwrap_or(0)),
     };
-    let (request, start_ns) = own.map_or((subject.address, 0), |entry| (entry.request, entry.start_ns));
-    subject.ask(routed(target, Held::by(target, request), start_ns, true));
+    let (request, start_ns) = own.map_or((subject.address(), 0), |entry| (entry.request, entry.start_ns));
+    ask_routed(target, Held::by(target, request), start_ns, true, &mut subject);
     let (mut series, mut route) = answered(target, &subject, word(writer, target.response_status), 101);
-    if is_request(&mut series) && SERIES.get_ptr(&series).is_none() {
-        let rest = below(target, subject.tagged(), &mut series, &mut route);
+    if is_request(&mut series) && (subject.inner != 0 || SERIES.get_ptr(&series).is_none()) {
+        let rest = below(target, &subject, &mut series, &mut route);
         new_route(ctx, target, &mut series, &route);
-        admit_below(target, &mut series, &rest);
+        admit_below(target, &mut series, &rest, subject.inner);
         admit(&mut series);
     }
     // SAFETY: no preconditions.
@@ -369,7 +369,13 @@ fn mux_at(ctx: &ProbeContext) {
     match own.filter(|entry| entry.writer != 0) {
         None => keep(target, routed, 0),
         Some(entry) if same_path(target, entry.request, routed) != 0 => entry.routed = routed,
-        Some(_) => {}
+        Some(entry) => {
+            let header = u64::from(target.request_header);
+            // A handler may give a mux requests of its own making, too.
+            if same_word(entry.request.wrapping_add(header), routed.wrapping_add(header)) != 0 {
+                keep(target, routed, entry.start_ns);
+            }
+        }
     }
 }
 
@@ -421,16 +427,18 @@ fn panic_at(ctx: &ProbeContext) {
     let now = unsafe { bpf_ktime_get_ns() };
     let mut subject = Subject::of(entry.request);
     let status = panic_state(target, entry, &mut subject);
-    if subject.address != 0 {
+    if subject.address() != 0 {
         // Here, and not within, for its stack.
-        subject.ask(routed(target, Held::by(target, entry.request), entry.start_ns, false));
+        ask_routed(target, Held::by(target, entry.request), entry.start_ns, false, &mut subject);
     }
     // Nothing was written yet: the client gets no answer at all, which is the server's failure.
     let (mut series, mut route) = series(target, &subject, status_code(status, 500));
     if SERIES.get_ptr(&series).is_none() {
-        let rest = below(target, subject.tagged(), &mut series, &mut route);
+        // There is no room on the stack for what joins routes.
+        let subject = Subject { inner: 0, ..subject };
+        let rest = below(target, &subject, &mut series, &mut route);
         new_route(ctx, target, &mut series, &route);
-        admit_below(target, &mut series, &rest);
+        admit_below(target, &mut series, &rest, 0);
         // Here, so that whoever settles the request need not know of limits.
         admit(&mut series);
     }
@@ -513,17 +521,20 @@ fn end(ctx: &ProbeContext, target: &TargetConfig, entry: &InFlight, subject: Sub
     if !is_request(&mut series) {
         return;
     }
-    if let Some(value) = SERIES.get_ptr_mut(&series) {
+    // Where a mux was given a part of the path, its pattern belongs to the route.
+    if subject.inner == 0
+        && let Some(value) = SERIES.get_ptr_mut(&series)
+    {
         record(value, duration_ns);
         return;
     }
-    let rest = below(target, subject.tagged(), &mut series, &mut route);
+    let rest = below(target, &subject, &mut series, &mut route);
     if let Some(value) = SERIES.get_ptr_mut(&rest.series(&series)) {
         record(value, duration_ns);
         return;
     }
     new_route(ctx, target, &mut series, &route);
-    admit_below(target, &mut series, &rest);
+    admit_below(target, &mut series, &rest, subject.inner);
     admit(&mut series);
     count(&series, duration_ns);
 }

@@ -43,3 +43,20 @@ pub(crate) fn zero() -> u64 {
     unsafe { core::arch::asm!("{0} = 0", out(reg) zero, options(nomem, nostack, pure)) };
     zero
 }
+
+/// 128 bytes of zero, word by word: of an array of bytes the compiler makes a call of `memset`, which has a place on the stack of its
+/// own, and a loop for the verifier.
+pub(crate) struct Buffer([u64; 16]);
+
+impl Buffer {
+    #[inline(always)]
+    pub(crate) fn cleared() -> Self {
+        Self([zero(); 16])
+    }
+
+    #[inline(always)]
+    pub(crate) const fn bytes(&mut self) -> &mut [u8; 128] {
+        // SAFETY: of one size, and any bytes are words.
+        unsafe { &mut *self.0.as_mut_ptr().cast() }
+    }
+}

@@ -3,6 +3,7 @@
 mod below;
 mod block;
 mod http;
+mod joined;
 mod maps;
 mod memory;
 mod process;

@@ -10,39 +10,49 @@ use exporter_ebpf::{
     target::{NONE, TargetConfig, request_words},
 };
 
-use super::memory::{GoString, read, read_bytes};
+use super::memory::{Buffer, GoString, read, read_bytes};
 
 /// What is asked for a request's method and route.
 pub(super) struct Subject {
-    /// An `http.Request` of it; 0 where all are gone.
-    pub(super) address: u64,
-    /// Whether its strings are parts of an HTTP/1 request's first line.
-    pub(super) has_line: bool,
-    /// Its method, where the server itself holds it; otherwise empty.
-    pub(super) method: GoString,
+    /// Address of an `http.Request` of it, 0 where all are gone; and [`HAS_LINE`].
+    pub(super) tagged: u64,
+    /// Its method, [`packed`], where the server itself holds it; otherwise 0.
+    pub(super) method: u64,
+    /// A copy of it that a mux was given with the path's end alone: its address, and [`cut_off`] how many bytes; 0: none.
+    pub(super) inner: u64,
 }
 
-/// Beside the address in [`Subject::tagged`]; no address of a program has it.
-const HAS_LINE: u64 = 1 << 63;
+/// Beside the address in [`Subject::tagged`] where the request's strings are parts of an HTTP/1 request's first line; no address of a
+/// program has it.
+pub(super) const HAS_LINE: u64 = 1 << 63;
 
 impl Subject {
-    /// Address, and [`HAS_LINE`].
     #[inline(always)]
-    pub(super) const fn tagged(&self) -> u64 {
-        self.address & !HAS_LINE | if self.has_line { HAS_LINE } else { 0 }
+    pub(super) const fn address(&self) -> u64 {
+        self.tagged & !HAS_LINE
     }
 
-    /// Makes another copy of it the one to ask, where there is one (not 0).
     #[inline(always)]
-    pub(super) const fn ask(&mut self, copy: u64) {
-        if copy != 0 {
-            self.address = copy;
-        }
+    pub(super) const fn has_line(&self) -> bool {
+        self.tagged & HAS_LINE != 0
+    }
+
+    /// Has another copy of the request asked.
+    #[inline(always)]
+    pub(super) const fn ask(&mut self, address: u64) {
+        self.tagged = address & !HAS_LINE | self.tagged & HAS_LINE;
     }
 
     /// A request of which nothing else is known.
+    #[inline(always)]
     pub(super) const fn of(address: u64) -> Self {
-        Self { address, has_line: false, method: GoString::EMPTY }
+        Self { tagged: address & !HAS_LINE, method: 0, inner: 0 }
+    }
+
+    /// The same, of HTTP/1.
+    #[inline(always)]
+    pub(super) const fn with_line(address: u64) -> Self {
+        Self { tagged: address | HAS_LINE, method: 0, inner: 0 }
     }
 }
 
@@ -199,8 +209,9 @@ pub(super) fn path(target: &TargetConfig, request: u64, of: GoString) -> GoStrin
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn plain_path(ptr: u64, len: u64) -> u64 {
-    let mut target = [0_u8; MAX_PATH + 1];
-    let Some(read) = read_bytes(ptr, len, &mut target) else { return 0 };
+    let mut target = Buffer::cleared();
+    let target = target.bytes();
+    let Some(read) = read_bytes(ptr, len, target) else { return 0 };
     if target[0] != b'/' {
         return 0;
     }
@@ -246,7 +257,7 @@ pub(super) extern "C" fn wire_path(of: u64, offsets: u64) -> u64 {
 
 /// A string in one word: a program's addresses have 48 bits, and of a path [`MAX_PATH`] bytes are looked at.
 #[inline(always)]
-const fn packed(string: GoString) -> u64 {
+pub(super) const fn packed(string: GoString) -> u64 {
     let len = if string.len > 0xffff { 0xffff } else { string.len };
     len << 48 | string.ptr & ADDRESS
 }
@@ -254,6 +265,12 @@ const fn packed(string: GoString) -> u64 {
 #[inline(always)]
 pub(super) const fn unpacked(word: u64) -> GoString {
     GoString { ptr: word & ADDRESS, len: word >> 48 }
+}
+
+/// How many bytes of the path a mux was not given, of what is [`packed`] with its request's address.
+#[inline(always)]
+pub(super) const fn cut_off(word: u64) -> u64 {
+    word >> 48
 }
 
 const ADDRESS: u64 = 0xffff_ffff_ffff;

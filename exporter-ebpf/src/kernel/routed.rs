@@ -1,15 +1,17 @@
-//! Requests that ServeMuxes were given on other goroutines than the connection's: found at the end by the headers that copies of a
-//! request share. Knows nothing of series.
+//! Requests that ServeMuxes were given on other goroutines than the connection's, or with a part of the path: found at the end by the
+//! headers that copies of a request share. Knows nothing of series.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use exporter_ebpf::{
     http::{ROUTED_OF_ONE, ROUTED_WINDOW_NS, Routed, goroutine_key},
+    route::MAX_PATH,
     target::TargetConfig,
 };
 
 use super::{
     maps::{HTTP_STATES, ROUTED, add},
     memory::{GoString, read},
+    request::{Subject, cut_off, packed},
 };
 
 /// Remembers a request that a mux is given, of a request that began at `start_ns` (0 where that is not known).
@@ -54,32 +56,47 @@ pub(super) struct Held {
     pub(super) header: u64,
 }
 
-/// The copy of a request that a mux has found a pattern for; 0 where there is none. It is forgotten where the request `ends` with
-/// that.
+/// Has the copies of a request asked that muxes have found patterns for. They are forgotten where the request `ends` with that.
 #[inline(always)]
-pub(super) fn routed(target: &TargetConfig, held: Held, start_ns: u64, ends: bool) -> u64 {
-    let Some(state) = HTTP_STATES.get_ptr(target.id) else { return 0 };
+pub(super) fn ask_routed(target: &TargetConfig, held: Held, start_ns: u64, ends: bool, subject: &mut Subject) {
+    let Some(state) = HTTP_STATES.get_ptr(target.id) else { return };
     // SAFETY: from a look-up just above.
     if unsafe { (*state).routed_since_ns } == 0 {
-        return 0;
+        return;
     }
-    find(target, held.url, held.header, start_ns, ends)
+    let ends = if ends { ENDS } else { 0 };
+    let last = find(target, held.url, held.header, start_ns, ends);
+    if last == 0 {
+        return;
+    }
+    if cut_off(last) == 0 {
+        subject.ask(last);
+        return;
+    }
+    subject.inner = last;
+    let first = find(target, held.url, held.header, start_ns, ends | FIRST);
+    if first != 0 && cut_off(first) == 0 {
+        subject.ask(first);
+    }
 }
 
 /// With plain numbers, which are not on its caller's stack.
 #[inline(never)]
-fn find(target: &TargetConfig, url: u64, header: u64, start_ns: u64, ends: bool) -> u64 {
+fn find(target: &TargetConfig, url: u64, header: u64, start_ns: u64, flags: u64) -> u64 {
     let Some(header) = read::<u64>(header, 0) else { return 0 };
     let key = goroutine_key(target.id, header);
     let offsets = u64::from(target.request_url)
         | u64::from(target.request_header) << 16
         | u64::from(target.url_path) << 32
         | u64::from(target.request_pat) << 48;
-    let mut copy = found(key, url, start_ns, offsets, LAST);
-    if copy == 0 {
+    let mut copy = found(key, url, start_ns, offsets, flags);
+    if copy == 0 && flags & FIRST == 0 {
         copy = found(key, url, start_ns, offsets, FIRST);
     }
-    if ends
+    // Where a part of the path is off, the first is asked for next.
+    let is_over = flags & FIRST != 0 || cut_off(copy) == 0;
+    if is_over
+        && flags & ENDS != 0
         && ROUTED.remove(&key).is_ok()
         && let Some(state) = HTTP_STATES.get_ptr_mut(target.id)
     {
@@ -89,19 +106,21 @@ fn find(target: &TargetConfig, url: u64, header: u64, start_ns: u64, ends: bool)
     copy
 }
 
-const LAST: u64 = 0;
+/// The first mux's, and not the last one's.
 const FIRST: u64 = 1;
+/// Nobody asks again.
+const ENDS: u64 = 2;
 
 /// The address of a request in `ROUTED` that a mux has found a pattern for, and that asks for the same path as the one whose URL's
-/// address is at `url`; else 0. Nothing may hold it any more: with the headers in it that the other has, which no other
-/// request has, it is whole, or is another copy of the same request. Global and with plain numbers, as
-/// [`super::series::text_route`].
+/// address is at `url`, or for its end: then with [`cut_off`] how much of it is not there; else 0. Nothing may hold it any more:
+/// with the headers in it that the other has, which no other request has, it is whole, or is another copy of the same
+/// request. Global and with plain numbers, as [`super::series::text_route`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn found(key: u64, url: u64, start_ns: u64, offsets: u64, which: u64) -> u64 {
+extern "C" fn found(key: u64, url: u64, start_ns: u64, offsets: u64, flags: u64) -> u64 {
     // SAFETY: copied before use.
     let Some(entry) = unsafe { ROUTED.get(&key) }.copied() else { return 0 };
-    let request = if which == FIRST { entry.first } else { entry.last };
+    let request = if flags & FIRST != 0 { entry.first } else { entry.last };
     let word = |offset: u64| read::<u64>(request, offset as u16).unwrap_or(0);
     // The other's was not read, or is of a time when it had not begun.
     if entry.at_ns < start_ns
@@ -116,5 +135,18 @@ extern "C" fn found(key: u64, url: u64, start_ns: u64, offsets: u64, which: u64)
     }
     let path = |url| read::<GoString>(url, (offsets >> 32) as u16).unwrap_or(GoString::EMPTY);
     let (own, whole) = (path(own), path(url));
-    if own.ptr == whole.ptr && own.len == whole.len && own.len != 0 { request } else { 0 }
+    // strings.TrimPrefix and slices leave what is left where it is.
+    let cut = whole.len.wrapping_sub(own.len);
+    if own.len == 0 || own.ptr.wrapping_sub(whole.ptr) != cut || cut > MAX_PATH as u64 {
+        return 0;
+    }
+    if cut != 0 && (starts_with_slash(own.ptr) & starts_with_slash(whole.ptr)) == 0 {
+        return 0;
+    }
+    packed(GoString { ptr: request, len: cut })
+}
+
+#[inline(always)]
+fn starts_with_slash(path: u64) -> u64 {
+    u64::from(read::<u8>(path, 0) == Some(b'/'))
 }

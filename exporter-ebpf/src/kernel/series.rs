@@ -16,8 +16,8 @@ use exporter_ebpf::{
 
 use super::{
     maps::{BPF_NOEXIST, HTTP_STATES, ROUTES, SERIES, add, add_time, lost},
-    memory::{GoString, read, read_bytes},
-    request::{Request, Subject, method_of, path, request, set_right},
+    memory::{Buffer, GoString, read, read_bytes, zero},
+    request::{Request, Subject, method_of, path, request, set_right, unpacked},
     share,
 };
 
@@ -34,19 +34,19 @@ pub(super) struct Route {
 #[inline(always)]
 pub(super) fn series(target: &TargetConfig, subject: &Subject, status: u16) -> (SeriesKey, Route) {
     let mut series = SeriesKey { route: 0, target: target.id, status, method: 0, route_kind: route_kind::NONE };
-    let from = if subject.address == 0 { None } else { request(target, subject.address) };
+    let from = if subject.address() == 0 { None } else { request(target, subject.address()) };
     let Some(mut from) = from else {
         lost(target.id, Reason::Unreadable);
-        series.method = method_of(subject.method.ptr, subject.method.len) as u8;
+        series.method = method_of(unpacked(subject.method).ptr, unpacked(subject.method).len) as u8;
         return (series, Route { text: GoString::EMPTY, pat: 0 });
     };
-    if subject.has_line {
+    if subject.has_line() {
         set_right(&mut from);
-    } else if subject.method.len != 0 {
-        from.method = subject.method;
+    } else if subject.method != 0 {
+        from.method = unpacked(subject.method);
     }
     series.method = method_of(from.method.ptr, from.method.len) as u8;
-    let route = route(target, &mut series, subject.address, &from);
+    let route = route(target, &mut series, subject.address(), &from);
     (series, route)
 }
 
@@ -100,8 +100,9 @@ pub(super) extern "C" fn text_route(ptr: u64, len: u64, fold: u64, hash: u64, sl
     if len == 0 {
         return 0;
     }
-    let mut path = [0_u8; MAX_PATH + 1];
-    let Some(read) = read_bytes(ptr, len, &mut path) else { return 0 };
+    let mut path = Buffer::cleared();
+    let path = path.bytes();
+    let Some(read) = read_bytes(ptr, len, path) else { return 0 };
     let mut folder = Folder::below(hash, slashes as u32);
     let mut plain = len;
     let mut i = 0;
@@ -128,7 +129,7 @@ pub(super) fn new_route(ctx: &ProbeContext, target: &TargetConfig, series: &mut 
             hashed(target, series, route.text, route_kind::PATTERN_TEXT);
         }
     }
-    insert_route(ctx, target, series, route);
+    insert_route(ctx, target, series, route.text.ptr, route.text.len);
 }
 
 /// Whether a route that is new is none: a path that nothing answers to, or not by this method, since scanners would fill the table
@@ -147,50 +148,78 @@ fn is_no_route(target: &TargetConfig, series: &SeriesKey, text: GoString) -> boo
 
 /// Makes sure that a new series' route is one of the target's; past the limit it becomes the overflow route.
 #[inline(never)]
-fn insert_route(ctx: &ProbeContext, target: &TargetConfig, series: &mut SeriesKey, from: &Route) {
-    let text = from.text;
-    if series.route_kind == route_kind::NONE {
+fn insert_route(ctx: &ProbeContext, target: &TargetConfig, series: &mut SeriesKey, text: u64, len: u64) {
+    if series.route_kind == route_kind::NONE || is_known(series) {
         return;
     }
-    let key = RouteKey { route: series.route, target: target.id, route_kind: u32::from(series.route_kind) };
-    if ROUTES.get_ptr(&key).is_some() {
-        return;
-    }
-    if is_no_route(target, series, text) {
+    if is_no_route(target, series, GoString { ptr: text, len }) {
         series.route = 0;
         series.route_kind = route_kind::NONE;
         return;
     }
-    // SAFETY: from a map look-up.
-    let counts = HTTP_STATES
-        .get_ptr_mut(target.id)
-        .map(|state| unsafe { (&raw mut (*state).routes, &raw mut (*state).turned_away) });
     // Any client can make up paths that middleware answers.
     let turned_away = series.route_kind == route_kind::PATH && turns_away(series.status);
-    // SAFETY: from a look-up just above; a race lets a few routes more in than the limit, as many as there are CPUs at most.
-    let room = counts.is_some_and(|(routes, away)| unsafe {
-        *routes < u64::from(target.max_routes) && (!turned_away || *away < routes_below(target.max_routes))
-    });
-    let mut route = RouteText { len: text.len as u32, read: 0, parent: 0, slashes: 0, below: 0, text: [0; ROUTE_TEXT] };
-    if room {
-        route.read = read_bytes(text.ptr, text.len, &mut route.text).unwrap_or(0);
-        match ROUTES.insert(&key, &route, BPF_NOEXIST) {
-            Ok(()) => {
-                if let Some((routes, away)) = counts {
-                    add(routes, 1);
-                    add(away, u64::from(turned_away));
-                }
-                debug!(ctx, "target {} has a new route of {} bytes", target.id, route.len);
-                return;
-            }
-            // Another CPU was first.
-            Err(_) if ROUTES.get_ptr(&key).is_some() => return,
-            Err(_) => {}
+    let may = has_room(target) && (!turned_away || has_room_for_turned_away(target));
+    if may && put_route(series, text, len, 0, 0) {
+        if turned_away && let Some(state) = HTTP_STATES.get_ptr_mut(target.id) {
+            // SAFETY: from a look-up just above.
+            add(unsafe { &raw mut (*state).turned_away }, 1);
         }
+        debug!(ctx, "target {} has a new route of {} bytes", target.id, len);
+        return;
     }
+    past_the_limit(series);
+}
+
+/// Whether the route of a series is one of its target's.
+#[inline(never)]
+pub(super) fn is_known(series: &SeriesKey) -> bool {
+    let key = RouteKey { route: series.route, target: series.target, route_kind: u32::from(series.route_kind) };
+    ROUTES.get_ptr(&key).is_some()
+}
+
+/// Whether a target may have another route.
+#[inline(always)]
+pub(super) fn has_room(target: &TargetConfig) -> bool {
+    // SAFETY: from a map look-up; a race lets a few routes more in than the limit, as many as there are CPUs at most.
+    HTTP_STATES.get_ptr(target.id).is_some_and(|state| unsafe { (*state).routes } < u64::from(target.max_routes))
+}
+
+/// Whether it may have another of a path that middleware may have answered.
+#[inline(always)]
+fn has_room_for_turned_away(target: &TargetConfig) -> bool {
+    let most = routes_below(target.max_routes);
+    // SAFETY: as in `has_room`.
+    HTTP_STATES.get_ptr(target.id).is_some_and(|state| unsafe { (*state).turned_away } < most)
+}
+
+/// Makes the route of a series one of its target's, with its text; false where there is no room in the map. By itself for its stack.
+#[inline(never)]
+pub(super) fn put_route(series: &SeriesKey, text: u64, len: u64, parent: u64, slashes: u64) -> bool {
+    let key = RouteKey { route: series.route, target: series.target, route_kind: u32::from(series.route_kind) };
+    // SAFETY: of one size, and any words are such a value. Word by word, see `Buffer`.
+    let mut route = unsafe { core::mem::transmute::<[u64; size_of::<RouteText>() / 8], RouteText>([zero(); _]) };
+    route.len = len as u32;
+    route.parent = parent;
+    route.slashes = slashes;
+    route.read = read_bytes(text, len, &mut route.text).unwrap_or(0);
+    if ROUTES.insert(&key, &route, BPF_NOEXIST).is_err() {
+        // Another CPU may have been first.
+        return ROUTES.get_ptr(&key).is_some();
+    }
+    if let Some(state) = HTTP_STATES.get_ptr_mut(series.target) {
+        // SAFETY: from a look-up just above.
+        add(unsafe { &raw mut (*state).routes }, 1);
+    }
+    true
+}
+
+/// A series whose route finds no room.
+#[inline(always)]
+pub(super) fn past_the_limit(series: &mut SeriesKey) {
     series.route = 0;
     series.route_kind = route_kind::OVERFLOW;
-    lost(target.id, Reason::RouteOverflow);
+    lost(series.target, Reason::RouteOverflow);
 }
 
 /// Makes sure that a series has its entry. Past the target's share it becomes the target's overflow series.

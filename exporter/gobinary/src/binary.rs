@@ -49,6 +49,7 @@ pub struct GoBinary {
     /// Why the recorded Go version cannot be true; empty for honest programs.
     pub contradictions: Vec<String>,
     functions: HashMap<String, Function>,
+    named: Vec<String>,
     layouts: Layouts,
     globals: Globals,
     code: HashMap<u64, Box<[u8]>>,
@@ -75,7 +76,8 @@ pub fn functions_with_prefix<S: Source>(src: S, prefix: &str) -> Result<Vec<Func
     let Some(text) = pclntab::text_start(&elf, &table)? else { return Ok(Vec::new()) };
     let mut found = pclntab::matching(&elf, &table, text, |name| {
         name.starts_with(prefix.as_bytes()).then(|| String::from_utf8_lossy(name).into_owned())
-    })?;
+    })?
+    .functions;
     found.sort_unstable_by(|a, b| (a.addr, &a.name).cmp(&(b.addr, &b.name)));
     Ok(found)
 }
@@ -157,6 +159,7 @@ impl GoBinary {
             notes,
             contradictions,
             functions: found.functions.clone(),
+            named: found.named.clone(),
             layouts: Layouts::none("not looked for".into()),
             globals: Globals::default(),
             code: HashMap::new(),
@@ -170,12 +173,18 @@ impl GoBinary {
         this.layouts = this.find_layouts(&elf, wanted_layouts)?;
         this.bytes_read = elf.src.bytes_read();
         this.functions.retain(|name, _| wanted_functions.contains(&name.as_str()));
+        this.named.retain(|name| wanted_functions.contains(&name.as_str()));
         Ok(this)
     }
 
     /// A wanted function, if the program has it.
     pub fn function(&self, name: &str) -> Option<&Function> {
         self.functions.get(name)
+    }
+
+    /// Whether the program has a wanted function: also where it was inlined wherever it is called, so that it has no code.
+    pub fn uses(&self, name: &str) -> bool {
+        self.functions.contains_key(name) || self.named.iter().any(|it| it == name)
     }
 
     /// The wanted functions that the program has, by address.
@@ -319,6 +328,8 @@ struct FoundFunctions {
     text: Option<u64>,
     /// Variables by the symbol table.
     objects: Vec<Object>,
+    /// Names that the function table has.
+    named: Vec<String>,
 }
 
 impl FoundFunctions {
@@ -343,17 +354,19 @@ fn find_functions<S: Source>(
         Some(table) => pclntab::text_start(elf, table)?,
         None => None,
     };
-    let tabled = match (table, text) {
-        (Some(table), Some(text)) => Some(by_name(pclntab::wanted(elf, table, text, names)?)),
+    let matched = match (table, text) {
+        (Some(table), Some(text)) => Some(pclntab::wanted(elf, table, text, names)?),
         _ => None,
     };
+    let (tabled, named) = matched.map(|it| (by_name(it.functions), it.names)).unzip();
+    let named = named.unwrap_or_default();
     let Symbols { functions: symbols, objects } =
         if symtab::present(elf) { symtab::wanted(elf, names)? } else { Symbols::default() };
     let symbols = by_name(symbols);
     let text = text.filter(|&text| text != 0);
     let by_table = FunctionsFrom::Gopclntab;
     match tabled {
-        Some(functions) if symbols.is_empty() => Ok(FoundFunctions { functions, from: by_table, text, objects }),
+        Some(functions) if symbols.is_empty() => Ok(FoundFunctions { functions, from: by_table, text, objects, named }),
         Some(mut functions) => {
             // The runtime itself lives by its function table; a symbol table is a copy that tools may spoil.
             let (mut differ, mut same, mut more) = (0, 0, Vec::new());
@@ -371,14 +384,14 @@ fn find_functions<S: Source>(
             }
             if differ > same {
                 notes.push(format!("the symbol table contradicts the function table on {differ} functions: not used"));
-                return Ok(FoundFunctions { functions, from: by_table, text, objects: Vec::new() });
+                return Ok(FoundFunctions { functions, from: by_table, text, objects: Vec::new(), named });
             }
             functions.extend(more);
-            Ok(FoundFunctions { functions, from: FunctionsFrom::SymbolTable, text, objects })
+            Ok(FoundFunctions { functions, from: FunctionsFrom::SymbolTable, text, objects, named })
         }
         None if !symbols.is_empty() => {
             notes.push("no readable function table (.gopclntab): took the symbol table alone".into());
-            Ok(FoundFunctions { functions: symbols, from: FunctionsFrom::SymbolTable, text, objects })
+            Ok(FoundFunctions { functions: symbols, from: FunctionsFrom::SymbolTable, text, objects, named })
         }
         None => match pclntab::foreign_magic(elf)? {
             Some(magic) if pclntab::Magic::from_u32(magic).is_none() => Err(Error::UnknownPclntab(magic)),

@@ -45,11 +45,20 @@ impl Routes {
                     return Some(label.clone());
                 }
                 let text = maps.routes.get(&key)?;
-                let label = if kind == route_kind::BELOW {
-                    let pattern = RouteKey { route: text.parent, route_kind: u32::from(route_kind::SUBTREE), ..key };
-                    label_below(&maps.routes.get(&pattern)?, &text)?
-                } else {
-                    label_of(kind, &text)?
+                let get = |kind, route| maps.routes.get(&RouteKey { route, route_kind: u32::from(kind), ..key });
+                let label = match kind {
+                    route_kind::BELOW => label_below(&get(route_kind::SUBTREE, text.parent)?, &text)?,
+                    route_kind::JOINED => {
+                        let kind = (text.slashes >> 32) as u8;
+                        let before = get(kind, text.parent)?;
+                        let before = match kind {
+                            route_kind::BELOW => label_below(&get(route_kind::SUBTREE, before.parent)?, &before)?,
+                            route_kind::SUBTREE => up_to(&label_of(kind, &before)?, text.slashes as u32)?.to_owned(),
+                            _ => label_of(kind, &before)?,
+                        };
+                        joined(&before, &label_of(route_kind::JOINED, &text)?)
+                    }
+                    _ => label_of(kind, &text)?,
                 };
                 let by_path = matches!(kind, route_kind::PATH | route_kind::BELOW);
                 let label: Arc<str> = if by_path && !by.templates.is_empty() {
@@ -108,7 +117,7 @@ fn label_of(kind: u8, text: &RouteText) -> Option<String> {
     }
     let bytes = &text.text[..read];
     let whole = text.len as usize <= read;
-    if kind == route_kind::PATH {
+    if matches!(kind, route_kind::PATH | route_kind::PREFIX) {
         let mut out = [0; 2 * ROUTE_TEXT];
         return Some(visible::lines(&String::from_utf8_lossy(route::template(bytes, whole, &mut out))).into_owned());
     }
@@ -129,6 +138,19 @@ fn label_below(pattern: &RouteText, rest: &RouteText) -> Option<String> {
     let whole = rest.len as usize <= read;
     let rest = route::template_below(rest.slashes as u32, &rest.text[..read], whole, &mut out);
     Some(format!("{prefix}{}", visible::lines(&String::from_utf8_lossy(rest))))
+}
+
+/// A pattern before its slash that so many are before.
+fn up_to(pattern: &str, slashes: u32) -> Option<&str> {
+    let (end, _) = pattern.match_indices('/').nth(slashes as usize)?;
+    Some(&pattern[..end])
+}
+
+/// Of the pattern of a mux that is given what follows `before` in the path. Its host, if it has one, is of the whole.
+fn joined(before: &str, pattern: &str) -> String {
+    let (host, path) = pattern.split_at(pattern.find('/').unwrap_or(0));
+    let host = if before.starts_with('/') { host } else { "" };
+    format!("{host}{before}{path}")
 }
 
 /// A pattern is `[METHOD ][HOST]/[PATH]` (net/http/pattern.go, Go 1.22); the method is a label of its own.
@@ -175,6 +197,23 @@ mod tests {
         ] {
             assert_eq!(label_below(&text(pattern), &RouteText { slashes, ..text(rest) }).unwrap(), label);
         }
+    }
+
+    #[test]
+    fn the_pattern_of_an_inner_mux_follows_what_was_taken_off() {
+        for (before, slashes, pattern, label) in [
+            ("/api/v1/", 2, "GET /users/{id}", "/api/v1/users/{id}"),
+            ("GET /t/{tenant}/", 2, "/users/", "/t/{tenant}/users/"),
+            ("/api/v1/", 1, "/v1/users", "/api/v1/users"),
+            ("/files/{path...}", 1, "/{name}", "/files/{name}"),
+            ("example.com/api/", 1, "example.com/x", "example.com/api/x"),
+            ("/api/", 1, "POST example.com/x", "example.com/api/x"),
+        ] {
+            let before = label_of(route_kind::SUBTREE, &text(before)).unwrap();
+            let pattern = label_of(route_kind::JOINED, &text(pattern)).unwrap();
+            assert_eq!(joined(up_to(&before, slashes).unwrap(), &pattern), label);
+        }
+        assert_eq!(up_to("/a", 1), None);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use exporter_ebpf::{
     method,
 };
 
-use super::state::State;
+use super::state::{State, Target};
 use crate::{
     kernel::{Maps, Usage},
     metrics::HttpSeries,
@@ -49,7 +49,7 @@ pub(super) fn collect(
     let mut wants_mux = Vec::new();
     for (key, value) in &raw {
         let Some(target) = state.targets.get_mut(&key.target) else { continue };
-        if key.route_kind == route_kind::PATH && !target.wants_mux {
+        if !target.wants_mux && may_be_known_to_a_mux(key.route_kind, target) {
             target.wants_mux = true;
             wants_mux.push(key.target);
         }
@@ -70,6 +70,15 @@ pub(super) fn collect(
         Some(HttpSeries { target: state.targets.get(&id)?.labels.clone(), method, status, route, value })
     });
     (series.collect(), wants_mux)
+}
+
+/// Whether a route of this kind may be told by a mux that was given a copy of the request.
+fn may_be_known_to_a_mux(kind: u8, target: &Target) -> bool {
+    match kind {
+        route_kind::PATH => true,
+        route_kind::SUBTREE | route_kind::BELOW => target.inspection.as_ref().is_some_and(|it| it.nests_muxes),
+        _ => false,
+    }
 }
 
 /// Every series of these targets that has counted something, wherever it is: in the kernel's map, in a target's overflow series, or

@@ -199,6 +199,9 @@ pub(crate) struct Inspection {
     /// 22 of go1.22.10; 0 where the version is not known.
     #[serde(skip)]
     pub(crate) go_minor: u16,
+    /// Whether it uses what a mux may be put behind that a request's own pattern does not tell of.
+    #[serde(skip)]
+    pub(crate) nests_muxes: bool,
 }
 
 impl Inspection {

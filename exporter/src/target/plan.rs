@@ -30,6 +30,8 @@ const SERVE_HTTP: &str = "net/http.serverHandler.ServeHTTP";
 const FINISH_REQUEST: &str = "net/http.(*response).finishRequest";
 const HIJACK: &str = "net/http.(*response).Hijack";
 const MUX: &str = "net/http.(*ServeMux).ServeHTTP";
+/// What puts a mux behind another mux where a request's own pattern does not tell the route.
+const BEFORE_MUXES: [&str; 2] = ["net/http.StripPrefix", "net/http.(*timeoutHandler).ServeHTTP"];
 /// Go 1.17 to 1.26, then 1.27.
 const HANDLER_DONE: [&str; 2] =
     ["net/http.(*http2responseWriter).handlerDone", "net/http/internal/http2.(*responseWriter).handlerDone"];
@@ -43,7 +45,7 @@ const EXECUTE: &str = "runtime.execute";
 const STOP: &str = "runtime.stopTheWorldWithSema";
 const START: &str = "runtime.startTheWorldWithSema";
 
-const FUNCTIONS: [&str; 15] = [
+const FUNCTIONS: [&str; 17] = [
     PARK,
     EXECUTE,
     STOP,
@@ -52,6 +54,8 @@ const FUNCTIONS: [&str; 15] = [
     FINISH_REQUEST,
     HIJACK,
     MUX,
+    BEFORE_MUXES[0],
+    BEFORE_MUXES[1],
     HANDLER_DONE[0],
     HANDLER_DONE[1],
     XNET_RUN_HANDLER,
@@ -138,6 +142,7 @@ pub(crate) fn inspect<S: Source>(source: S, sites: Sites) -> Result<Inspection, 
         g_status,
         g_tracking_seq,
         go_minor: info.go_version.minor,
+        nests_muxes: BEFORE_MUXES.iter().any(|name| binary.uses(name)),
     })
 }
 

@@ -14,13 +14,16 @@ const MAX_FOUND: usize = 65_536;
 /// Go functions are at most a few hundred KiB; an absurd end is cut here.
 const MAX_SIZE: u64 = 16 << 20;
 
+/// What the function table has of the names that were looked for.
+pub(crate) struct Matched {
+    /// Functions with code of their own.
+    pub(crate) functions: Vec<Function>,
+    /// All names, also those of functions that were inlined wherever they are called.
+    pub(crate) names: Vec<String>,
+}
+
 /// The wanted functions with all their duplicates.
-pub(crate) fn wanted<S: Source>(
-    elf: &Elf<S>,
-    table: &Located,
-    text: u64,
-    names: &Names<'_>,
-) -> Result<Vec<Function>, Error> {
+pub(crate) fn wanted<S: Source>(elf: &Elf<S>, table: &Located, text: u64, names: &Names<'_>) -> Result<Matched, Error> {
     matching(elf, table, text, |name| names.get(name).map(str::to_owned))
 }
 
@@ -30,11 +33,11 @@ pub(crate) fn matching<S: Source>(
     table: &Located,
     text: u64,
     pick: impl FnMut(&[u8]) -> Option<String>,
-) -> Result<Vec<Function>, Error> {
+) -> Result<Matched, Error> {
     let offsets = name_offsets(elf, table, pick)?;
     let mut found = Vec::new();
     if offsets.is_empty() {
-        return Ok(found);
+        return Ok(Matched { functions: found, names: Vec::new() });
     }
     let width: usize = if table.header.magic == Magic::Go116 { 8 } else { 4 };
     let tab_start = table.offset.saturating_add(table.header.functab);
@@ -55,7 +58,7 @@ pub(crate) fn matching<S: Source>(
             found.push(Function { name: name.clone(), addr: start, size: (end - start).min(MAX_SIZE) });
         }
     }
-    Ok(found)
+    Ok(Matched { functions: found, names: offsets.into_values().collect() })
 }
 
 /// How a functab entry becomes an address.

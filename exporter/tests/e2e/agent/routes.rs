@@ -206,3 +206,66 @@ fn muxes_on_other_goroutines() {
         agent.stop();
     }
 }
+
+/// A mux behind another, which is given the path without its beginning.
+#[test]
+fn muxes_behind_prefixes() {
+    must_be_root();
+    let of = |version| service_of("idioms", version, Variant::Strip);
+    for (binary, program, mode) in [
+        (of("1.22"), "prefixes", "h1"),
+        (of("1.26"), "prefixes", "h1"),
+        (of("1.27"), "prefixes", "h2c"),
+        (of("1.26"), "copied-prefixes", "h2c"),
+        (of("1.27"), "copied-prefixes", "h1"),
+        (of("1.26"), "timeouts-prefixes", "h1"),
+    ] {
+        let running = start(&binary, &["-as", program]);
+        let agent = Agent::measuring(running.pid(), &[]);
+        let address = address(&running);
+        load(&["-address", &address, "-mode", mode, "-n", "10"], &["GET /api/v1/users/7 200 - 1"]);
+        probed_mux(&agent);
+        let before = shown(&agent, running.pid());
+        let mix = [
+            "GET /api/v1/users/alice 200 /api/v1/users/{name} 1",
+            "POST /api/v1/orders/bob 200 /api/v1/orders/{name} 1",
+            "GET /api/v1/gone/carol 404 /api/v1/gone/{name} 1",
+            "GET /api/v1/files/dave/x 200 /api/v1/files/{name}/ 1",
+            "GET /api/v1/nothing 404 /api/v1/ 1",
+            "GET /api/v2/users/alice 200 /api/v2/users/{name} 1",
+            "GET /three/deep/users/alice 200 /three/deep/users/{name} 1",
+            "GET /t/one/users/alice 200 /t/{tenant}/users/{name} 1",
+            "GET /t/two/orders/alice 200 /t/{tenant}/orders/{name} 1",
+            "GET /t/two/v2/orders/alice 200 /t/{tenant}/v2/orders/{name} 1",
+            "GET /within/it/users/alice 200 /within/it/users/{name} 1",
+            "GET /rest/users/alice 200 /rest/users/{name} 1",
+            "GET /root/users/alice 200 /root/users/{name} 1",
+            "GET /root/orders/42 200 /root/orders/{name} 1",
+        ];
+        let report = load(&["-address", &address, "-mode", mode, "-n", "280", "-c", "8"], &mix);
+        let mut wanted = before;
+        for ((method, _, route), count) in counted_by_load(&report) {
+            *wanted.entry((method, route)).or_default() += count;
+        }
+        settles(&format!("{program} {mode} {}", binary.display()), &wanted, || shown(&agent, running.pid()));
+        assert_eq!(agent.scrape().lost(), Vec::<String>::new());
+        agent.stop();
+    }
+}
+
+/// No mux is in front of what takes the path's beginning off.
+#[test]
+fn a_mux_behind_a_prefix_alone() {
+    must_be_root();
+    let running = start(&service_of("idioms", "1.26", Variant::Strip), &["-as", "one-prefix"]);
+    let agent = Agent::measuring(running.pid(), &[]);
+    let address = address(&running);
+    load(&["-address", &address, "-n", "10"], &["GET /base/hello/eve 200 - 1"]);
+    probed_mux(&agent);
+    let mix = ["GET /base/hello/eve 200 - 1", "GET /base/hello/frank 200 - 1", "GET /base/nothing 404 - 1"];
+    load(&["-address", &address, "-n", "30"], &mix);
+    let wanted = wanted(&[("GET", "/base/hello/eve", 10), ("GET", "/base/hello/{name}", 20), ("GET", "", 10)]);
+    settles("requests of each route", &wanted, || shown(&agent, running.pid()));
+    assert_eq!(agent.scrape().lost(), Vec::<String>::new());
+    agent.stop();
+}
