@@ -8,6 +8,7 @@ pub(crate) mod memory;
 pub(crate) mod mounts;
 pub(crate) mod prometheus;
 pub(crate) mod stage;
+pub(crate) mod stalling;
 
 use std::{
     collections::BTreeSet,

@@ -9,6 +9,7 @@ mod memory;
 mod names;
 mod panics;
 mod series;
+mod stalling;
 
 use std::time::{Duration, Instant};
 
