@@ -12,7 +12,7 @@ use super::{
 use crate::{
     kernel::Method,
     kubernetes::PodProblems,
-    target::{Disabled, Feature, Inspection, PlannedProbe},
+    target::{Disabled, Feature, Inspection, PlannedProbe, Unmeasured},
 };
 
 /// One line of `/targets`.
@@ -74,6 +74,9 @@ pub(crate) struct TargetView {
     probes: Vec<ProbeView>,
     /// What is off, and why.
     disabled: Vec<Disabled>,
+    /// Servers in it whose requests are not measured.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    not_measured: Vec<Unmeasured>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -129,6 +132,7 @@ impl State {
                     inspection_seconds: inspection.map(|it| it.seconds),
                     probes,
                     disabled: disabled(inspection, group),
+                    not_measured: inspection.map_or_else(Vec::new, |it| it.not_measured.clone()),
                 }
             })
             .collect()

@@ -9,6 +9,7 @@ mod inspect_damaged;
 mod lifecycle;
 pub(crate) mod matrix;
 pub(crate) mod never_harm;
+mod not_measured;
 mod overlay;
 mod preempted;
 mod prometheus;
