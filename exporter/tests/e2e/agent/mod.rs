@@ -2,6 +2,7 @@ mod counts;
 mod edge;
 mod ends;
 mod errors;
+mod failed_reads;
 mod hostile;
 mod hpa_rules;
 mod idioms;

@@ -3,6 +3,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod cluster;
+pub(crate) mod failing;
 pub(crate) mod http;
 pub(crate) mod memory;
 pub(crate) mod mounts;
