@@ -64,7 +64,8 @@ fn build() -> PathBuf {
     let mut module = "module notmeasured\n\ngo 1.17\n".to_owned();
     for (path, below, package, function) in MODULES {
         let at = directory.join("modules").join(package);
-        module += &format!("\nrequire {path} v0.0.0\n\nreplace {path} => ./modules/{package}\n");
+        let replaced = ["\nrequire ", path, " v0.0.0\n\nreplace ", path, " => ./modules/", package, "\n"];
+        module.extend(replaced);
         write(at.join("go.mod"), &format!("module {path}\n\ngo 1.17\n"));
         let code = format!(
             "package {package}\n\ntype Server struct{{ n int }}\n\nfunc (s *Server) Run() {{ s.{function}() }}\n\n\
