@@ -27,7 +27,7 @@ use tracing::{info, warn};
 
 use crate::{
     agent::Agent,
-    config::{Cli, Command, Config, HpaCommand, HpaStream, LogFormat, RunArgs},
+    config::{Cli, Command, Config, HpaCommand, HpaStream, LogFormat, RunArgs, Selection},
     kernel::{Kernel, Options},
     kubernetes::{Pods, Reviewer},
     serve::Protection,
@@ -84,13 +84,7 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
     }
     logging::start(&config.log_level, config.log_format).map_err(Failure::usage)?;
     raise_descriptor_limit();
-    for (glob, is) in config.select.links() {
-        warn!(
-            executable = glob,
-            "a symbolic link: a process is known by its executable's own path, so that this matches none; give {}",
-            is.display()
-        );
-    }
+    warn_of_links(&config.select);
     let globs = config.select.matcher().map_err(|(glob, error)| Failure::usage(format!("{glob}: {error}")))?;
     agent::check_pids(&config.select, config.features).map_err(Failure::error)?;
     let listener = serve::bind(config.metrics_address).map_err(Failure::error)?;
@@ -155,7 +149,7 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
         }
     });
     info!("detaching");
-    agent.shut_down();
+    agent.shut_down(PATIENCE);
     let left = kernel::settle(PATIENCE);
     if left > 0 {
         warn!("{left} probes are still being detached: the kernel may leave their breakpoints behind");
@@ -163,6 +157,20 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
     // Other work in the background holds nothing that the end of the process does not release.
     runtime.shutdown_background();
     result
+}
+
+/// Looks at files away from all else: the file system of one may never answer.
+fn warn_of_links(select: &Selection) {
+    let select = select.clone();
+    std::thread::spawn(move || {
+        for (glob, is) in select.links() {
+            warn!(
+                executable = glob,
+                "a symbolic link: a process is known by its executable's own path, so that this matches none; give {}",
+                is.display()
+            );
+        }
+    });
 }
 
 /// Each link takes a descriptor, and systemd's soft limit of 1,024 is for programs that use select(2). As many as may be.

@@ -7,20 +7,20 @@ use tracing::{info, warn};
 
 use super::{
     Agent, Message,
-    links::{Group, GroupKey, Links, attach_all, detach_elsewhere, on_inspected, wait_for_leaving},
+    links::{Group, GroupKey, Leaving, Links, attach_all, detach_elsewhere, on_inspected, wait_for_leaving},
     state::{Stage, Target, Verdict},
+    turns::Who,
 };
 use crate::{
     kernel::AttachError,
-    process::{FileId, Process, ProcessId, is_lasting},
+    process::{Process, is_lasting},
     target::{Features, Inspection, Measure, PlannedProbe, Sites, inspect},
 };
 
 /// What reading an executable gave.
 pub(super) struct Inspected {
     id: u32,
-    process: ProcessId,
-    file: FileId,
+    process: Process,
     verdict: Verdict,
     /// Whether its probes may be shared with other processes of the file.
     shared: bool,
@@ -28,16 +28,30 @@ pub(super) struct Inspected {
     last_gc: u64,
     /// See [`exporter_ebpf::target::TargetConfig::literals_from`].
     literals: (u64, u64),
-    /// Whether it holds for every process of the file, and not just for this attempt.
-    of_file: bool,
+    holds: Holds,
+}
+
+/// For what a verdict holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holds {
+    /// Every process of the file.
+    OfFile,
+    /// This process, for as long as it lives.
+    OfProcess,
+    /// This attempt.
+    Now,
 }
 
 /// What came of attaching a group for a target.
 pub(super) struct Attached {
     id: u32,
     key: GroupKey,
+    /// Of the group that it was attached for.
+    generation: Option<u64>,
     features: Features,
     links: Result<Links, AttachError>,
+    /// Until this is taken over, nothing else is attached to the process.
+    _underway: Option<Leaving>,
 }
 
 impl Agent {
@@ -45,23 +59,27 @@ impl Agent {
     pub(super) fn prepare(&self, id: u32, process: Process, known: Option<Verdict>) {
         let sites = self.inner.config.bench_sites;
         let of_an_image = self.inner.pods.is_some();
-        self.elsewhere(move |agent| {
-            // Another file may look like the one that the verdict is of.
+        self.elsewhere(Who::of(&process), Some(id), move |agent| {
+            // Another file may look like the one that was inspected.
             let known = known.filter(|verdict| match verdict {
                 Ok(inspection) => process.hold(&inspection.code).is_ok(),
-                Err(_) => process.file.inode.device != 0,
+                Err(_) => true,
             });
-            let (verdict, of_file) = known.map_or_else(|| look_inside(&process, sites), |verdict| (verdict, true));
+            let (mut verdict, mut holds) =
+                known.map_or_else(|| look_inside(&process, sites), |verdict| (verdict, Holds::OfFile));
             crate::heap::give_back();
             let others = agent.state().targets.get(&id).is_some_and(|target| target.others);
             let shared = others && process.open().is_ok_and(|file| is_lasting(&process, &file, of_an_image));
             // Before the kernel side is told of the target: what is attached still would count for it.
-            wait_for_leaving(&process);
+            if verdict.is_ok() && !wait_for_leaving(&process) {
+                let still =
+                    "probes that were attached to it before are still being detached: the kernel waits for its memory";
+                (verdict, holds) = (Err(still.into()), Holds::Now);
+            }
             let runtime = verdict.as_ref().ok().and_then(|inspection| inspection.runtime.as_ref().ok());
             let last_gc = runtime.and_then(|plan| plan.last_gc_in(process.id.pid)).unwrap_or(0);
             let literals = verdict.as_ref().map_or((0, 0), |inspection| inspection.literals.in_process(process.id.pid));
-            let Process { id: process, file, .. } = process;
-            let outcome = Inspected { id, process, file, verdict, shared, last_gc, literals, of_file };
+            let outcome = Inspected { id, process, verdict, shared, last_gc, literals, holds };
             agent.send(Message::Inspected(Box::new(outcome)));
         });
     }
@@ -70,12 +88,12 @@ impl Agent {
     pub(super) fn inspected(&self, outcome: Inspected) {
         let mut guard = self.state();
         let state = &mut *guard;
-        if outcome.of_file {
-            state.remember(outcome.file, outcome.verdict.clone());
+        if outcome.holds == Holds::OfFile {
+            state.remember(&outcome.process, outcome.verdict.clone());
         }
-        let still = state.targets.get_mut(&outcome.id).filter(|target| target.process.id == outcome.process);
+        let still = state.targets.get_mut(&outcome.id).filter(|target| target.process.id == outcome.process.id);
         let Some(target) = still.filter(|target| matches!(target.stage, Stage::Preparing)) else { return };
-        let pid = outcome.process.pid;
+        let pid = outcome.process.id.pid;
         let executable = target.process.executable.display().to_string();
         let inspection = match outcome.verdict {
             Ok(inspection) if inspection.measures_something(target.features) => inspection,
@@ -86,7 +104,7 @@ impl Agent {
                 target.stage = Stage::Unsupported(reason);
                 return;
             }
-            Err(reason) if !outcome.of_file => {
+            Err(reason) if outcome.holds == Holds::Now => {
                 if target.process.is_there() {
                     return target.failed(reason);
                 }
@@ -161,23 +179,27 @@ impl Agent {
         features: Features,
         had: Features,
     ) {
-        self.elsewhere(move |agent| {
+        let underway = Leaving::underway(key);
+        let generation = self.state().groups.get(&key).map(|group| group.generation);
+        self.elsewhere(Who::of(&process), Some(id), move |agent| {
             // What blocks is attached when the budget allows.
             let wanted = |it: &PlannedProbe| {
                 let measure = it.measure();
                 features.has(measure) && !had.has(measure) && measure != Measure::Blocking
             };
             let links = attach_all(&agent.inner.kernel, &inspection, &process, key, wanted);
-            agent.send(Message::Attached(Box::new(Attached { id, key, features, links })));
+            let outcome = Attached { id, key, generation, features, links, _underway: underway };
+            agent.send(Message::Attached(Box::new(outcome)));
         });
     }
 
     /// Takes over a group's links.
     pub(super) fn attached(&self, outcome: Attached) {
-        let Attached { id, key, features, links } = outcome;
+        let Attached { id, key, generation, features, links, _underway } = outcome;
         let mut guard = self.state();
         let state = &mut *guard;
-        let Some(group) = state.groups.get_mut(&key).filter(|group| !group.attached) else {
+        let of_it = |group: &&mut Group| !group.attached && Some(group.generation) == generation;
+        let Some(group) = state.groups.get_mut(&key).filter(of_it) else {
             // Its users ended meanwhile.
             drop(guard);
             detach_elsewhere(key, links.unwrap_or_default());
@@ -216,7 +238,7 @@ impl Agent {
                 // its place.
                 let swapped = matches!(error, AttachError::Swapped(_));
                 if swapped {
-                    state.verdicts.remove(&key.file);
+                    state.inspections.remove(&key.file);
                 }
                 group.users.remove(&id);
                 let next = group.users.iter().find_map(|id| {
@@ -263,7 +285,9 @@ impl Agent {
 
     /// Attaches the ServeMux probe of a target whose middleware copies requests.
     pub(super) fn attach_mux(&self, id: u32) {
-        self.elsewhere(move |agent| {
+        let who = self.state().targets.get(&id).map(|target| Who::of(&target.process));
+        let Some(who) = who else { return };
+        self.elsewhere(who, None, move |agent| {
             let found = {
                 let state = agent.state();
                 state.targets.get(&id).and_then(|target| {
@@ -312,7 +336,7 @@ impl Agent {
             let Some(site) = probes.iter().find(asked_for) else { return };
             (target.process.clone(), site.file_offset)
         };
-        self.elsewhere(move |agent| {
+        self.elsewhere(Who::of(&process), None, move |agent| {
             // Where it cannot be seen, nothing speaks against it.
             if !crate::process::is_probed(&process, offset).unwrap_or(true) {
                 agent.send(Message::Regroup(id));
@@ -373,9 +397,12 @@ fn measured(target: &mut Target) {
     }
 }
 
-/// What is in the executable, and whether that holds for its other processes too: that it could not be opened does not.
-fn look_inside(process: &Process, sites: Sites) -> (Verdict, bool) {
-    let unreadable = |error: std::io::Error| (Err(format!("cannot read the executable: {error}")), false);
+/// What is in the executable, and for what that holds.
+fn look_inside(process: &Process, sites: Sites) -> (Verdict, Holds) {
+    let unreadable = |error: std::io::Error| {
+        let holds = if error.kind() == std::io::ErrorKind::Unsupported { Holds::OfProcess } else { Holds::Now };
+        (Err(format!("cannot read the executable: {error}")), holds)
+    };
     let (file, again) = match process.open().and_then(|file| Ok((file.try_clone()?, file))) {
         Ok(opened) => opened,
         Err(error) => return unreadable(error),
@@ -388,8 +415,8 @@ fn look_inside(process: &Process, sites: Sites) -> (Verdict, bool) {
             // These are for people; kept for many executables they would be most of the agent's memory.
             inspection.modules = Vec::new();
             inspection.settings = Vec::new();
-            (Ok(Arc::new(inspection)), true)
+            (Ok(Arc::new(inspection)), Holds::OfFile)
         }
-        Err(error) => (Err(error.to_string()), true),
+        Err(error) => (Err(error.to_string()), Holds::OfFile),
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use exporter_ebpf::wait::{Watch, flag, kind};
-use tokio::{task::spawn_blocking, time::sleep};
+use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use super::{
@@ -18,9 +18,10 @@ use super::{
     blocked::Raw,
     lease::Lease,
     leftovers,
-    links::{GroupKey, Site, attach_each, detach_elsewhere},
+    links::{GroupKey, Site, attach_each, detach_elsewhere, on_a_small_thread},
     quiet,
     state::Stage,
+    turns::Who,
 };
 use crate::{
     budget::{Sampler, Turn},
@@ -157,17 +158,16 @@ impl Driver {
             return None;
         };
         let (agent, key) = (self.agent.clone(), self.key);
-        let turn = self.agent.inner.turns.acquire().await.ok()?;
-        let lease = spawn_blocking(move || held(&agent, &inspection, &process, key)).await;
-        drop(turn);
+        let who = Who::of(&process);
+        let lease = self.agent.inner.turns.take(who, None, move || held(&agent, &inspection, &process, key)).await;
         let lease = match lease {
-            Ok(Ok(lease)) => lease,
-            // That process has ended, and soon is no user any more: another is asked then.
-            Ok(Err(AttachError::Gone { .. })) => {
+            Some(Ok(lease)) => lease,
+            // That process has ended, and soon is no user any more: another is asked then. Or there was no thread.
+            Some(Err(AttachError::Gone { .. })) | None => {
                 sleep(Duration::from_secs(1)).await;
                 return None;
             }
-            Ok(Err(error)) => {
+            Some(Err(error)) => {
                 warn!(%error, "blocking is not measured");
                 if let Some(group) = self.agent.state().groups.get_mut(&self.key) {
                     group.blocking_error = Some(error.to_string());
@@ -175,7 +175,6 @@ impl Driver {
                 sleep(AGAIN).await;
                 return None;
             }
-            Err(_) => return None,
         };
         let mut state = self.agent.state();
         match state.groups.get_mut(&self.key) {
@@ -196,7 +195,15 @@ impl Driver {
     async fn detach(&mut self, lease: &Lease<Site>) -> bool {
         let links = lease.take();
         let were_attached = links.is_some();
-        let _ = spawn_blocking(move || drop(links)).await;
+        // On a thread of its own: it may never end, and those that answer scrapes are not without number.
+        let (done, detached) = tokio::sync::oneshot::channel::<()>();
+        let detach = move || {
+            drop(links);
+            drop(done);
+        };
+        if on_a_small_thread(detach).is_ok() {
+            let _ = detached.await;
+        }
         if let Some(group) = self.agent.state().groups.get_mut(&self.key)
             && group.generation == self.generation
         {

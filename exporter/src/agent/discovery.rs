@@ -16,7 +16,7 @@ use super::{
     gone::Gone,
     links::GroupKey,
     replaced::Code,
-    state::{Stage, State, Target, Verdict},
+    state::{Stage, State, Target},
 };
 use crate::{
     config::Selection,
@@ -48,6 +48,10 @@ impl Agent {
             let mut state = self.state();
             state.unwanted.retain(|pid, _| present.contains(pid));
             state.contained.retain(&present);
+            for waiting in state.recognising.values_mut() {
+                waiting.of.retain(|pid, _| present.contains(pid));
+            }
+            state.passed.retain(&present);
             if full {
                 // Their pods may have become known by a way that was missed.
                 let unplaced = state.contained.unplaced.clone();
@@ -72,18 +76,18 @@ impl Agent {
 
     /// Begins anew with targets that could not be attached to, ever less often: the limit that they ran into may be gone.
     fn try_failed_again(&self) {
-        let due: Vec<(u32, Process, Option<Verdict>)> = {
+        let due: Vec<(u32, Process)> = {
             let mut state = self.state();
-            let state = &mut *state;
             let again = |target: &mut Target| {
                 target.is_due_again().then(|| {
                     target.stage = Stage::Preparing;
-                    (target.id, target.process.clone(), state.verdicts.get(&target.process.file).cloned())
+                    (target.id, target.process.clone())
                 })
             };
             state.targets.values_mut().filter_map(again).collect()
         };
-        for (id, process, known) in due {
+        for (id, process) in due {
+            let known = self.state().known(&process);
             self.prepare(id, process, known);
         }
     }
@@ -171,7 +175,11 @@ impl Agent {
             self.place(pods, process);
             return;
         }
-        if !self.wants(&process) {
+        let Some(wants) = self.wants(&process) else { return };
+        if !wants {
+            if self.inner.config.select.all {
+                self.see_through_linker(&process);
+            }
             let new = self.state().unwanted.insert(id.pid, Some(id)) != Some(Some(id));
             if new && !self.inner.config.select.listen_ports.is_empty() {
                 for delay in PORT_LOOKS {
@@ -183,36 +191,20 @@ impl Agent {
         self.adopt(process, None);
     }
 
-    fn wants(&self, process: &Process) -> bool {
+    /// None where that is not known yet: then it is looked at again.
+    fn wants(&self, process: &Process) -> Option<bool> {
         let select = &self.inner.config.select;
         if select.pids.contains(&process.id.pid) || self.state().globs.matches(&process.executable) {
-            return true;
+            return Some(true);
         }
-        (select.all || !select.listen_ports.is_empty())
-            && self.is_go(process)
-            && (select.all || self.listens(process.id.pid))
+        if !select.all && select.listen_ports.is_empty() {
+            return Some(false);
+        }
+        Some(self.is_go(process)? && (select.all || self.listens(process.id.pid)))
     }
 
     fn listens(&self, pid: u32) -> bool {
         self.inner.ports.lock().unwrap_or_else(PoisonError::into_inner).listens(pid)
-    }
-
-    /// Whether the executable is Go: a few kilobytes of it tell, and are read once a file.
-    pub(super) fn is_go(&self, process: &Process) -> bool {
-        if let Some(verdict) = self.state().verdicts.get(&process.file) {
-            return verdict.is_ok();
-        }
-        // That it could not be read, since the process ended meanwhile, says nothing of the file.
-        let Ok(file) = process.open() else { return false };
-        let go = match gobinary::is_go(file) {
-            Ok(go) => go,
-            Err(gobinary::Error::Unreadable(_)) => return false,
-            Err(_) => false,
-        };
-        if !go {
-            self.state().remember(process.file, Err("not a Go program".into()));
-        }
-        go
     }
 
     pub(super) fn adopt(&self, process: Process, placement: Option<Arc<Placement>>) {
@@ -229,7 +221,7 @@ impl Agent {
             warn!(pid = process.id.pid, "not measured: as many targets as there can be");
             return;
         };
-        let known = state.verdicts.get(&process.file).cloned();
+        let known = state.known(&process);
         let target = Target {
             id,
             labels: placement.as_deref().map_or_else(|| Labels::of_process(&process), Labels::of_placement),
@@ -338,9 +330,11 @@ fn measurable_process(pid: u32, features: Features) -> Result<(), String> {
     let process = Process::find(pid).map_err(|error| format!("its executable cannot be found: {error}"))?;
     let file = process.open().map_err(|error| format!("its executable cannot be read: {error}"))?;
     let inspection = inspect(file, Sites::Chosen).map_err(|error| {
-        let linker = process.executable.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"ld-"));
-        let hint =
-            if linker { ". That is the dynamic linker: start the program itself and not through it" } else { "" };
+        let hint = if process.is_linker() {
+            ". That is the dynamic linker: start the program itself and not through it"
+        } else {
+            ""
+        };
         format!("{}: {error}{hint}", crate::visible::lines(&process.executable.display().to_string()))
     })?;
     if inspection.measures_something(features) { Ok(()) } else { Err(inspection.why_nothing()) }

@@ -9,7 +9,7 @@ use std::{
 use exporter_ebpf::event;
 use tracing::debug;
 
-use super::Agent;
+use super::{Agent, turns::Who};
 
 /// A goroutine that began its last request this long ago, and serves none, gives way when the map is half full.
 const LONG: Duration = Duration::from_mins(1);
@@ -31,7 +31,7 @@ enum Give {
 impl Agent {
     /// Makes room ahead of need, away from the event loop.
     pub(super) fn forget_idle(&self) {
-        self.elsewhere(|agent| agent.make_room(Give::Old));
+        self.elsewhere(Who::gopulse(), None, |agent| agent.make_room(Give::Old));
     }
 
     /// Makes room now that the map has refused a request. The kernel side tells of no other until it is done.

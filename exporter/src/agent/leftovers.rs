@@ -3,7 +3,9 @@
 //! to a tenth of its length.
 
 use std::{
+    collections::BTreeMap,
     io::IoSliceMut,
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -67,11 +69,11 @@ pub(super) async fn take(agent: &Agent, users: &[(u32, u32)], from: u64, until: 
             .collect();
         let all = mine.len() as u64;
         let of = agent.clone();
-        let looked = spawn_blocking(move || of.look_at(id, pid, &mine));
+        let looked = agent.ask_memory(id, move || of.look_at(id, pid, &mine));
         // Its memory may never answer; the others' probes are to be detached.
         let (seen, lost) = match tokio::time::timeout(PATIENCE, looked).await {
-            Ok(Ok(looked)) => looked,
-            Ok(Err(_)) | Err(_) => (Vec::new(), all),
+            Ok(Some(looked)) => looked,
+            Ok(None) | Err(_) => (Vec::new(), all),
         };
         left.extend(seen);
         if lost > 0 && agent.state().targets.get(&id).is_some_and(|target| target.process.is_there()) {
@@ -92,6 +94,18 @@ pub(super) fn lose(agent: &Agent, left: &[Leftover], scale: f64) {
 }
 
 impl Agent {
+    /// Reads a target's memory on a thread that may never come back. While some have not, no more ask the same target: none
+    /// then.
+    async fn ask_memory<T: Send + 'static>(&self, id: u32, read: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let asking = Asking::begin(id)?;
+        let read = move || {
+            let read = read();
+            drop(asking);
+            read
+        };
+        spawn_blocking(read).await.ok()
+    }
+
     /// Looks at goroutines that wait: what is to be followed of them, and how many cannot be.
     fn look_at(&self, id: u32, pid: u32, waits: &[(u64, Parked)]) -> (Vec<Leftover>, u64) {
         let parked = &self.inner.kernel.maps().parked;
@@ -124,6 +138,36 @@ impl Agent {
     }
 }
 
+/// Threads that read a target's memory, by its id.
+static ASKING: Mutex<BTreeMap<u32, usize>> = Mutex::new(BTreeMap::new());
+/// Most of one target: those that follow waits of its last windows, and one that looks at what this one left.
+const MOST_ASKING: usize = 8;
+
+struct Asking(u32);
+
+impl Asking {
+    fn begin(id: u32) -> Option<Self> {
+        let mut asking = ASKING.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = asking.entry(id).or_default();
+        (*count < MOST_ASKING).then(|| {
+            *count += 1;
+            Self(id)
+        })
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        let mut asking = ASKING.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = asking.get_mut(&self.0) {
+            *count -= 1;
+            if *count == 0 {
+                asking.remove(&self.0);
+            }
+        }
+    }
+}
+
 /// Follows waits until they end; each then counts `scale` times its weight. Those of each target for themselves: its memory may
 /// never answer.
 pub(super) fn follow(agent: &Agent, left: &[Leftover], scale: f64) {
@@ -141,7 +185,7 @@ async fn follow_one(agent: Agent, mut left: Vec<Leftover>, scale: f64) {
         tokio::time::sleep(wait).await;
         let now = monotonic_ns();
         let places: Vec<_> = left.iter().map(|it| it.at).collect();
-        let seen = spawn_blocking(move || read(pid, &places)).await.ok().flatten();
+        let seen = agent.ask_memory(id, move || read(pid, &places)).await.flatten();
         let mut state = agent.state();
         let target = state.targets.get_mut(&id);
         // What waited when the process ended has not ended itself: it is not lost.
@@ -242,6 +286,17 @@ mod tests {
         assert_eq!(starts(&followed.ended), [now - 3, 1]);
         assert_eq!(starts(&followed.too_long), [0]);
         assert_eq!(weight(&left, 1.5), 15);
+    }
+
+    #[test]
+    fn a_memory_that_does_not_answer_keeps_a_few_threads() {
+        const ID: u32 = u32::MAX;
+        let asking: Vec<_> = std::iter::from_fn(|| Asking::begin(ID)).take(100).collect();
+        assert_eq!(asking.len(), MOST_ASKING);
+        assert!(Asking::begin(ID - 1).is_some());
+        drop(asking);
+        assert!(Asking::begin(ID).is_some());
+        assert!(ASKING.lock().unwrap().is_empty());
     }
 
     #[test]

@@ -7,8 +7,10 @@ use std::{
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
+        mpsc,
     },
     thread,
+    time::Duration,
 };
 
 use tokio::sync::Notify;
@@ -196,10 +198,21 @@ pub(super) fn on_inspected<T>(
 static LEAVING: Mutex<BTreeMap<GroupKey, usize>> = Mutex::new(BTreeMap::new());
 static LEFT: Condvar = Condvar::new();
 
-/// Links on their way out; its fields are dropped in this order.
-struct Leaving {
+/// How long [`wait_for_leaving`] waits: detaching many sites by perf events takes seconds, and what takes longer may never end.
+const LEAVES_WITHIN: Duration = Duration::from_secs(30);
+
+/// Links that are not a group's any more, or not yet; its fields are dropped in this order.
+pub(super) struct Leaving {
     _links: Links,
     _entry: Entry,
+}
+
+impl Leaving {
+    /// While one process is being attached to: where it becomes another program meanwhile, the links are on their way out before
+    /// they are there. Of those on a file there is nothing to be told: its processes share what comes of them.
+    pub(super) fn underway(key: GroupKey) -> Option<Self> {
+        key.pid.map(|_| Self { _links: Links::new(), _entry: Entry::new(key) })
+    }
 }
 
 struct Entry(GroupKey);
@@ -238,35 +251,60 @@ pub(super) fn detach_elsewhere(key: GroupKey, links: Links) {
 }
 
 /// Waits until what was attached to the same processes before is detached: a process that executes its own file once more, or
-/// that starts right after the last one of a file, would be counted by both. Blocks.
-pub(super) fn wait_for_leaving(process: &Process) {
+/// that starts right after the last one of a file, would be counted by both. Blocks for half a minute at most; whether it is
+/// detached.
+pub(super) fn wait_for_leaving(process: &Process) -> bool {
+    leaves_within(process, LEAVES_WITHIN)
+}
+
+fn leaves_within(process: &Process, patience: Duration) -> bool {
     let same = |key: &GroupKey| key.file.inode == process.id.inode && key.pid.is_none_or(|pid| pid == process.id.pid);
-    let mut leaving = leaving();
-    while leaving.keys().any(same) {
-        leaving = LEFT.wait(leaving).unwrap_or_else(PoisonError::into_inner);
-    }
+    let waited = LEFT.wait_timeout_while(leaving(), patience, |leaving| leaving.keys().any(same));
+    !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
 }
 
 /// A thread that needs next to no stack: there may be hundreds.
-fn on_a_small_thread(act: impl FnOnce() + Send + 'static) -> std::io::Result<thread::JoinHandle<()>> {
+pub(super) fn on_a_small_thread(act: impl FnOnce() + Send + 'static) -> std::io::Result<thread::JoinHandle<()>> {
     thread::Builder::new().name("detach".into()).stack_size(64 * 1024).spawn(act)
 }
 
 /// Detaches many groups at once: the kernel waits for each `uprobe_multi` link alone, and the waits overlap. Those of perf events
 /// do not: `perf_uprobe_destroy` (kernel/trace/trace_event_perf.c) waits with the `event_mutex` held.
-pub(super) fn detach_in_parallel(groups: Vec<Group>) {
+/// What the kernel does not let go of in this time is left to the end of the process.
+pub(super) fn detach_in_parallel(groups: Vec<Group>, patience: Duration) {
     // 1,000 links: 2.2 s with 32 threads, 0.4 s with 256.
     const THREADS: usize = 256;
     let mut shares: Vec<Vec<Link>> = (0..THREADS).map(|_| Vec::new()).collect();
     for (i, (_, _, link)) in groups.into_iter().flat_map(Group::into_links).enumerate() {
         shares[i % THREADS].push(link);
     }
-    let threads: Vec<_> = shares
-        .into_iter()
-        .filter(|share| !share.is_empty())
-        .map(|share| on_a_small_thread(move || drop(share)))
-        .collect();
-    for thread in threads.into_iter().flatten() {
-        let _ = thread.join();
+    // Each thread has one end of it until it is done, and nothing is ever sent.
+    let (underway, over) = mpsc::channel::<()>();
+    for share in shares.into_iter().filter(|share| !share.is_empty()) {
+        let underway = underway.clone();
+        let _ = on_a_small_thread(move || {
+            drop(share);
+            drop(underway);
+        });
+    }
+    drop(underway);
+    let _ = over.recv_timeout(patience);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_never_leaves_is_waited_for_no_longer_than_that() {
+        let me = Process::find(std::process::id()).unwrap();
+        let mut other = me.clone();
+        other.id.pid += 1;
+        let underway = Leaving::underway(GroupKey::alone(&me));
+        assert!(!leaves_within(&me, Duration::from_millis(10)));
+        assert!(leaves_within(&other, Duration::from_millis(10)), "it is another process of the file");
+        drop(underway);
+        assert!(leaves_within(&me, Duration::from_millis(10)));
+        assert!(Leaving::underway(GroupKey::shared(&me)).is_none());
     }
 }

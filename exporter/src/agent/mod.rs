@@ -15,10 +15,12 @@ mod lease;
 mod leftovers;
 mod links;
 mod panics;
+mod passed;
 mod patience;
 mod pods;
 mod profile;
 mod quiet;
+mod recognise;
 mod replaced;
 mod retired;
 mod routes;
@@ -26,6 +28,7 @@ mod runtime;
 mod scheduler;
 mod series;
 mod state;
+mod turns;
 mod view;
 mod waits;
 
@@ -51,7 +54,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use self::state::State;
+use self::{state::State, turns::Who};
 use crate::{
     allowance::Allowance,
     budget::{Costs, calibrate},
@@ -71,14 +74,13 @@ const PORT_LOOKS: [Duration; 4] =
 const ROUNDS_OF_A_FULL_SCAN: u64 = 15;
 /// How long after an exit event the process should be gone from /proc.
 const EXIT_LOOK: Duration = Duration::from_millis(50);
-/// Executables read, and probes attached, at one time: a thread for each of 250 targets that come at once would be done no
-/// sooner, and cost memory.
-const TURNS: usize = 32;
 
 /// What the agent is told, by the kernel, by time, or by its own tasks.
 enum Message {
     /// Look at a process: it may be new, changed or gone.
     Look(u32),
+    /// It was seen whether the executable of these processes is Go.
+    Recognised(Box<recognise::Recognised>),
     /// Look at a process again whose container was not known.
     Place(u32),
     /// Something else is known of these containers.
@@ -109,8 +111,8 @@ struct Inner {
     runtimes: runtime::Runtimes,
     messages: mpsc::UnboundedSender<Message>,
     scheduler: scheduler::Scheduler,
-    /// Executables read, and probes attached, at one time.
-    turns: Arc<Semaphore>,
+    /// Who may read executables and attach probes.
+    turns: turns::Turns,
     /// One profile is taken at a time: the maps of stacks are small.
     profiling: Arc<Semaphore>,
     /// How many more may be taken now.
@@ -154,7 +156,7 @@ impl Agent {
             pods,
             messages,
             scheduler: scheduler::Scheduler::default(),
-            turns: Arc::new(Semaphore::new(TURNS)),
+            turns: turns::Turns::default(),
             profiling: Arc::new(Semaphore::new(1)),
             profiles: Mutex::new(profile::PROFILES),
             costs: OnceCell::new(),
@@ -239,15 +241,19 @@ impl Agent {
 
     /// Every target and what is known of it, and annotations that could not be used.
     pub(crate) fn targets(&self) -> Vec<Line> {
-        let targets = self.state().views(self.inner.kernel.method(), self.inner.kernel.lacks());
+        let turns = &self.inner.turns;
+        let waits_for = |id| turns.told(id);
+        let targets = self.state().views(self.inner.kernel.method(), self.inner.kernel.lacks(), waits_for);
         let refused = self.inner.pods.as_ref().map(Pods::problems).unwrap_or_default();
-        targets.into_iter().map(|it| Line::Target(Box::new(it))).chain(refused.into_iter().map(Line::Refused)).collect()
+        let targets = targets.into_iter().map(|it| Line::Target(Box::new(it)));
+        let passed = self.passed().into_iter().map(Line::Passed);
+        targets.chain(passed).chain(refused.into_iter().map(Line::Refused)).collect()
     }
 
-    /// Detaches everything, at once.
-    pub(crate) fn shut_down(&self) {
+    /// Detaches everything, at once, as far as the kernel does so in this time.
+    pub(crate) fn shut_down(&self, patience: Duration) {
         let groups = self.state().take_groups();
-        links::detach_in_parallel(groups);
+        links::detach_in_parallel(groups, patience);
     }
 
     /// What probes cost on this machine: measured the first time it is asked for.
@@ -270,13 +276,13 @@ impl Agent {
         *measured.await
     }
 
-    /// Does what waits for the kernel away from the event loop, in its turn. What answers scrapes never waits for it.
-    fn elsewhere(&self, work: impl FnOnce(&Self) + Send + 'static) {
+    /// Does what waits for the kernel away from the event loop, in its owner's turn; `target` is for whom, if that is one. What
+    /// answers scrapes never waits for it.
+    fn elsewhere(&self, who: Who, target: Option<u32>, work: impl FnOnce(&Self) + Send + 'static) {
         let agent = self.clone();
         tokio::spawn(async move {
-            if let Ok(_turn) = Arc::clone(&agent.inner.turns).acquire_owned().await {
-                let _ = tokio::task::spawn_blocking(move || work(&agent)).await;
-            }
+            let turns = agent.inner.turns.clone();
+            turns.take(who, target, move || work(&agent)).await;
         });
     }
 
@@ -307,6 +313,7 @@ impl Agent {
     fn on_message(&self, message: Message) {
         match message {
             Message::Look(pid) => self.look(pid),
+            Message::Recognised(outcome) => self.recognised(*outcome),
             Message::Verify(id) => self.verify(id),
             Message::Regroup(id) => self.regroup(id),
             Message::Place(pid) => self.place_again(pid),

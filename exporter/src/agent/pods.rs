@@ -77,7 +77,9 @@ impl Agent {
     /// A process that is no target: is it in a pod that wants to be measured?
     pub(super) fn place(&self, pods: &Pods, process: Process) {
         let id = process.id;
-        if !self.is_go(&process) {
+        let Some(go) = self.is_go(&process) else { return };
+        if !go {
+            self.see_through_linker(&process);
             self.state().unwanted.insert(id.pid, Some(id));
             return;
         }

@@ -2,9 +2,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fs, io,
+    io,
     os::unix::fs::MetadataExt as _,
-    path::PathBuf,
     sync::{Arc, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -22,6 +21,7 @@ use super::{
 };
 use crate::{
     allowance::Allowance,
+    process::Process,
     profile::{Place, Profile, Stack},
     runtime::reasons::reason,
     target::{Measure, UNKNOWN},
@@ -71,7 +71,7 @@ pub(crate) enum NoProfile {
 struct Subject {
     id: u32,
     pid: u32,
-    exe: PathBuf,
+    process: Process,
     executable: String,
     minor: u16,
 }
@@ -150,7 +150,7 @@ impl Agent {
         Ok(Subject {
             id: target.id,
             pid: target.process.id.pid,
-            exe: target.process.exe(),
+            process: target.process.clone(),
             executable: target.process.executable.display().to_string(),
             minor: target.inspection.as_deref().map_or(0, |it| it.go_minor),
         })
@@ -202,7 +202,7 @@ impl Agent {
             .filter_map(|id| Some((id, addresses_of(&maps.stacks.get(&id)?))))
             .collect();
         let no_file = |error: &dyn std::fmt::Display| NoProfile::Failed(format!("the executable: {error}"));
-        let file = fs::File::open(&subject.exe).map_err(|error| no_file(&error))?;
+        let file = subject.process.open().map_err(|error| no_file(&error))?;
         let mapped = Mapped::of(subject.pid, file.metadata().map_err(|error| no_file(&error))?.ino())?;
         let unique: BTreeSet<u64> = addresses.values().flat_map(|stack| callers(stack)).collect();
         let (known, offsets): (Vec<u64>, Vec<u64>) =

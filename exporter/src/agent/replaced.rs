@@ -10,7 +10,7 @@ use exporter_ebpf::{
 use tokio::runtime::Handle;
 use tracing::{info, warn};
 
-use super::{Agent, Message, links::on_inspected, patience, state::Stage};
+use super::{Agent, Message, links::on_inspected, patience, state::Stage, turns::Who};
 use crate::{
     kernel::{Probe, Scope},
     process::{Process, is_probed},
@@ -77,7 +77,7 @@ impl Agent {
         };
         match look.filter(|_| !there) {
             None => looked(self),
-            Some(look) => self.elsewhere(move |agent| {
+            Some(look) => self.elsewhere(Who::of(&look.process), Some(id), move |agent| {
                 agent.put_back(&look);
                 looked(agent);
             }),

@@ -19,6 +19,7 @@ use super::{
     blocked::Blocked,
     gone::{Gone, MOST_UNSEEN, Scrapes},
     links::{Group, GroupKey},
+    passed::{AllPassed, Waiting},
     pods::Contained,
     replaced::Code,
     retired::Retired,
@@ -94,8 +95,16 @@ pub(super) struct Target {
     pub(super) blocked_functions: BTreeMap<String, f64>,
 }
 
-/// What a look at an executable gave, kept for other processes of the same file.
+/// What a look at an executable gave.
 pub(super) type Verdict = Result<Arc<Inspection>, String>;
+
+/// What kind of program an executable is.
+#[derive(Clone, Debug)]
+pub(super) enum Kind {
+    Go,
+    /// It is not Go, or cannot be measured, for this reason.
+    Other(String),
+}
 
 /// Everything.
 pub(super) struct State {
@@ -106,7 +115,13 @@ pub(super) struct State {
     /// Processes that are not wanted, so that a scan need not ask again; without identity those that have no executable, as
     /// kernel threads.
     pub(super) unwanted: HashMap<u32, Option<ProcessId>>,
-    pub(super) verdicts: HashMap<FileId, Verdict>,
+    /// What is in executables, for other processes of files that look the same: their code is compared before it is used.
+    pub(super) inspections: HashMap<FileId, Arc<Inspection>>,
+    /// Whether executables are Go, or why they are not measured: by their device too, since nothing is compared there.
+    pub(super) kinds: HashMap<(FileId, u64), Kind>,
+    /// Executables that are being looked at for that, and the processes that wait for it.
+    pub(super) recognising: HashMap<(FileId, u64), Waiting>,
+    pub(super) passed: AllPassed,
     pub(super) groups: HashMap<GroupKey, Group>,
     /// Requests counted in user space: those that panicked, or were hijacked on another goroutine than their own. The kernel side
     /// admitted each of these series to its map, or made it the target's overflow series, so that they are as limited as its own.
@@ -123,7 +138,7 @@ pub(super) struct State {
     next_id: u32,
 }
 
-/// Verdicts kept; more executables than this are inspected again when they come back.
+/// Executables of which each is kept; more than this are inspected again when they come back.
 const MAX_VERDICTS: usize = 4096;
 
 impl Target {
@@ -152,7 +167,10 @@ impl State {
             targets: BTreeMap::new(),
             by_pid: HashMap::new(),
             unwanted: HashMap::new(),
-            verdicts: HashMap::new(),
+            inspections: HashMap::new(),
+            kinds: HashMap::new(),
+            recognising: HashMap::new(),
+            passed: AllPassed::default(),
             groups: HashMap::new(),
             settled: HashMap::new(),
             settled_requests: HashMap::new(),
@@ -188,11 +206,34 @@ impl State {
         self.routes.label(series, maps, Templates { templates, max_routes })
     }
 
-    pub(super) fn remember(&mut self, file: FileId, verdict: Verdict) {
-        if self.verdicts.len() >= MAX_VERDICTS {
-            self.verdicts.clear();
+    /// What is known of a process's executable.
+    pub(super) fn known(&self, process: &Process) -> Option<Verdict> {
+        if let Some(inspection) = self.inspections.get(&process.file) {
+            return Some(Ok(Arc::clone(inspection)));
         }
-        self.verdicts.insert(file, verdict);
+        match self.kinds.get(&(process.file, process.device))? {
+            Kind::Go => None,
+            Kind::Other(reason) => Some(Err(reason.clone())),
+        }
+    }
+
+    pub(super) fn remember(&mut self, process: &Process, verdict: Verdict) {
+        match verdict {
+            Ok(inspection) => {
+                if self.inspections.len() >= MAX_VERDICTS {
+                    self.inspections.clear();
+                }
+                self.inspections.insert(process.file, inspection);
+            }
+            Err(reason) => self.remember_kind(process, Kind::Other(reason)),
+        }
+    }
+
+    pub(super) fn remember_kind(&mut self, process: &Process, kind: Kind) {
+        if self.kinds.len() >= MAX_VERDICTS {
+            self.kinds.clear();
+        }
+        self.kinds.insert((process.file, process.device), kind);
     }
 
     /// Ended targets whose figures need not stay, and those that ended first of too many.

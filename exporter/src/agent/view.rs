@@ -6,12 +6,13 @@ use serde::Serialize;
 
 use super::{
     links::Group,
+    passed::PassedView,
     state::{Stage, State},
 };
 use crate::{
     kernel::Method,
     kubernetes::PodProblems,
-    target::{Disabled, Feature, Inspection, PlannedProbe},
+    target::{Disabled, Feature, Inspection, PlannedProbe, Unmeasured},
 };
 
 /// One line of `/targets`.
@@ -20,6 +21,8 @@ use crate::{
 pub(crate) enum Line {
     /// A target.
     Target(Box<TargetView>),
+    /// A process that is no target because of how it runs.
+    Passed(PassedView),
     /// A pod or a namespace with annotations that could not be used.
     Refused(PodProblems),
 }
@@ -40,7 +43,7 @@ pub(crate) struct TargetView {
     executable: String,
     /// `preparing`, `measured`, `unsupported`, `failed` or `gone`.
     state: &'static str,
-    /// Why it is not measured.
+    /// Why it is not measured, or not yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     /// Since when it is known, seconds since 1970.
@@ -71,6 +74,9 @@ pub(crate) struct TargetView {
     probes: Vec<ProbeView>,
     /// What is off, and why.
     disabled: Vec<Disabled>,
+    /// Servers in it whose requests are not measured.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    not_measured: Vec<Unmeasured>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -81,8 +87,13 @@ struct ProbeView {
 }
 
 impl State {
-    /// Every target.
-    pub(super) fn views(&self, method: Method, lacks: &[&'static str]) -> Vec<TargetView> {
+    /// Every target; `waits_for` says by its id why nothing comes of one, where that takes long.
+    pub(super) fn views(
+        &self,
+        method: Method,
+        lacks: &[&'static str],
+        waits_for: impl Fn(u32) -> Option<String>,
+    ) -> Vec<TargetView> {
         self.targets
             .values()
             .map(|target| {
@@ -106,6 +117,7 @@ impl State {
                     state: target.stage.name(),
                     reason: match &target.stage {
                         Stage::Unsupported(reason) | Stage::Failed(reason) => Some(reason.clone()),
+                        Stage::Preparing => waits_for(target.id),
                         _ => None,
                     },
                     since_unix_seconds: seconds(target.since),
@@ -120,6 +132,7 @@ impl State {
                     inspection_seconds: inspection.map(|it| it.seconds),
                     probes,
                     disabled: disabled(inspection, group),
+                    not_measured: inspection.map_or_else(Vec::new, |it| it.not_measured.clone()),
                 }
             })
             .collect()

@@ -29,6 +29,10 @@ impl Selection {
     /// path, which no link ever is.
     pub(crate) fn links(&self) -> Vec<(&str, PathBuf)> {
         let link = |glob: &str| {
+            // A pattern is no path: nothing is looked for, which might wait for a file system.
+            if glob.contains(['*', '?', '[', '{']) {
+                return None;
+            }
             let path = Path::new(glob);
             let is = path.canonicalize().ok()?;
             (path.is_absolute() && is != path && !self.matcher().ok()?.matches(&is)).then_some(is)

@@ -13,6 +13,7 @@ use crate::{
 fn snapshot(series: usize) -> Arc<Snapshot> {
     let inode = Inode { device: 1, number: 2 };
     let process = Process {
+        device: 1,
         id: ProcessId { pid: 7, image: Image::default(), inode },
         file: FileId { inode, modified_ns: 3, changed_ns: 0, size: 4 },
         executable: PathBuf::from("/srv/a \"quoted\" \\ name\n"),

@@ -3,14 +3,14 @@
 use std::{
     fs::{self, File},
     io,
-    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
 
-use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
+use rustix::fs::{Statx, StatxTimestamp};
 
 use super::{
     code::Code,
+    filesystem,
     usage::{Image, Stat},
 };
 
@@ -18,8 +18,8 @@ use super::{
 /// written to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Inode {
-    /// Device, as `stat` says it; 0 on overlayfs, where each mount has its own for what may be one underlying file, as the
-    /// containers of one image have.
+    /// Device, as `stat` says it; 0 where no real device is behind it, as on overlayfs, where each mount has its own number for
+    /// what may be one underlying file, as the containers of one image have.
     pub(crate) device: u64,
     /// Its number.
     pub(crate) number: u64,
@@ -40,17 +40,18 @@ pub(crate) struct FileId {
 }
 
 impl FileId {
-    /// The identity of an open file.
-    pub(crate) fn of(file: &File) -> io::Result<Self> {
-        let meta = file.metadata()?;
-        let nanoseconds = |seconds, rest| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
-        let overlay = fstatfs(file)?.filesystem_type() == OVERLAYFS_SUPER_MAGIC;
-        Ok(Self {
-            inode: Inode { device: if overlay { 0 } else { meta.dev() }, number: meta.ino() },
-            modified_ns: nanoseconds(meta.mtime(), meta.mtime_nsec()),
-            changed_ns: nanoseconds(meta.ctime(), meta.ctime_nsec()),
-            size: meta.size(),
-        })
+    /// By what the kernel knows, without a question to the file system.
+    fn of(seen: &Statx) -> Self {
+        let nanoseconds = |at: StatxTimestamp| i128::from(at.tv_sec) * 1_000_000_000 + i128::from(at.tv_nsec);
+        Self {
+            inode: Inode {
+                device: if seen.stx_dev_major == 0 { 0 } else { filesystem::device(seen) },
+                number: seen.stx_ino,
+            },
+            modified_ns: nanoseconds(seen.stx_mtime),
+            changed_ns: nanoseconds(seen.stx_ctime),
+            size: seen.stx_size,
+        }
     }
 }
 
@@ -73,21 +74,30 @@ pub(crate) struct Process {
     pub(crate) id: ProcessId,
     /// Its executable, when it was found.
     pub(crate) file: FileId,
+    /// The device that its executable is on, also where that is no real one.
+    pub(crate) device: u64,
     /// Where its executable was when it was started, without the kernel's " (deleted)".
     pub(crate) executable: PathBuf,
 }
 
 impl Process {
-    /// Looks a process up. Kernel threads have no executable: `NotFound`, as for a process that is gone.
+    /// Looks a process up. Kernel threads have no executable: `NotFound`, as for a process that is gone. Waits for nobody: neither
+    /// for the process's memory nor for the file system that its executable is on.
     pub(crate) fn find(pid: u32) -> io::Result<Self> {
         let image = Stat::read(pid)?.image;
         let executable = executable(pid)?;
-        let file = FileId::of(&File::open(exe_path(pid))?)?;
+        let seen = filesystem::stat_of_path(&exe_path(pid))?;
+        let file = FileId::of(&seen);
         // The same process still, or the two halves would describe two.
         if Stat::read(pid)?.image != image {
             return Err(io::Error::from(io::ErrorKind::NotFound));
         }
-        Ok(Self { id: ProcessId { pid, image, inode: file.inode }, file, executable })
+        Ok(Self {
+            id: ProcessId { pid, image, inode: file.inode },
+            file,
+            device: filesystem::device(&seen),
+            executable,
+        })
     }
 
     /// Whether it still is the process that was found.
@@ -95,14 +105,19 @@ impl Process {
         Self::find(self.id.pid).is_ok_and(|now| now.id == self.id)
     }
 
-    /// Opens the executable, checking that it is still the one that was found.
+    /// Opens the executable, checking that it is still the one that was found. Opening and reading wait for its file system.
+    ///
+    /// # Errors
+    /// `Unsupported` where that might never answer; `InvalidData` where the process runs another executable now.
     pub(crate) fn open(&self) -> io::Result<File> {
-        let file = File::open(exe_path(self.id.pid))?;
-        if FileId::of(&file)?.inode == self.id.inode {
-            Ok(file)
-        } else {
-            Err(io::Error::new(io::ErrorKind::InvalidData, "the process runs another executable now"))
+        // First a handle, which can be asked what it is of before anything waits.
+        let handle = filesystem::handle(&exe_path(self.id.pid))?;
+        let seen = filesystem::stat_of(&handle)?;
+        if FileId::of(&seen).inode != self.id.inode {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the process runs another executable now"));
         }
+        filesystem::may_be_read(self.id.pid, &seen)?;
+        filesystem::open(&handle)
     }
 
     /// Holds the executable open, if its code is what was inspected. What `stat` says does not show that: a file that was
@@ -133,7 +148,7 @@ pub(crate) struct Held {
 impl Held {
     /// A path to this very inode, for this process.
     pub(crate) fn path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
+        filesystem::path_of(&self.file)
     }
 
     /// Whether the file's code still is what was inspected.
@@ -166,7 +181,7 @@ fn without_deleted(path: PathBuf) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
     use super::*;
 

@@ -3,8 +3,11 @@
 
 mod code;
 mod container;
+mod filesystem;
 mod identity;
 mod lasting;
+mod linked;
+mod owner;
 mod ports;
 mod probed;
 mod throttling;
@@ -15,6 +18,7 @@ pub(crate) use self::{
     container::{ContainerId, containers_of},
     identity::{FileId, Process, ProcessId, executable},
     lasting::is_lasting,
+    owner::owner,
     ports::Ports,
     probed::is_probed,
     throttling::Throttling,

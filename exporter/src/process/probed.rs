@@ -1,7 +1,7 @@
 //! Whether a probe is really in a process: where the kernel has put one, the code in memory is not that of the file.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::{self, IoSliceMut},
     os::unix::{ffi::OsStrExt as _, fs::FileExt as _},
     path::Path,
@@ -25,7 +25,7 @@ pub(crate) fn is_probed(process: &Process, file_offset: u64) -> io::Result<bool>
     let address = address_of(process, file_offset)?;
     let mut in_file = [0; BYTES];
     let mut in_memory = [0; BYTES];
-    File::open(process.exe())?.read_exact_at(&mut in_file, file_offset)?;
+    process.open()?.read_exact_at(&mut in_file, file_offset)?;
     let remote = RemoteIoVec { base: usize::try_from(address).unwrap_or(usize::MAX), len: BYTES };
     let pid = Pid::from_raw(process.id.pid as i32);
     let read = process_vm_readv(pid, &mut [IoSliceMut::new(&mut in_memory)], &[remote])?;

@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, fmt, fs::File, io, sync::Arc};
 use exporter_ebpf::target::TargetConfig;
 use serde::Serialize;
 
-use super::features::{Features, Measure};
+use super::{
+    features::{Features, Measure},
+    unmeasured::Unmeasured,
+};
 use crate::{kernel::Probe, process::Code, runtime};
 
 /// What a target can give.
@@ -176,6 +179,9 @@ pub(crate) struct Inspection {
     pub(crate) probes: Vec<PlannedProbe>,
     /// What is off.
     pub(crate) disabled: Vec<Disabled>,
+    /// Servers in it whose requests are not measured.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) not_measured: Vec<Unmeasured>,
     /// How long it took, seconds.
     pub(crate) seconds: f64,
     /// The code that probes are to be put into, as it was when it was inspected.
@@ -230,6 +236,10 @@ impl Inspection {
 
     /// Why nothing can.
     pub(crate) fn why_nothing(&self) -> String {
+        // That it serves in a way that is not measured says more than that it has no server of net/http.
+        if let Some(unmeasured) = self.not_measured.first() {
+            return unmeasured.reason.into();
+        }
         self.disabled
             .first()
             .map_or_else(|| "nothing that is asked for can be measured".into(), |off| off.reason.clone())
@@ -268,6 +278,9 @@ impl fmt::Display for Inspection {
         }
         for off in &self.disabled {
             writeln!(out, "off  {:?}: {}", off.feature, off.reason)?;
+        }
+        for it in &self.not_measured {
+            writeln!(out, "not measured  {}: {}", it.server, it.reason)?;
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ mod inspection;
 mod labels;
 mod plan;
 mod reasons;
+mod unmeasured;
 
 pub(crate) use self::{
     features::{Features, Measure},
@@ -13,4 +14,5 @@ pub(crate) use self::{
     labels::Labels,
     plan::{Sites, inspect},
     reasons::{UNKNOWN, stw_reason},
+    unmeasured::Unmeasured,
 };

@@ -10,6 +10,7 @@ use gobinary::{Cost, Function, Global, GoBinary, Instruction, Site, SiteError, S
 use super::{
     features::Measure,
     inspection::{Disabled, Feature, Inspection, Literals, Module, PlannedProbe},
+    unmeasured,
 };
 use crate::{kernel::Probe, process::Code, runtime};
 
@@ -96,7 +97,8 @@ pub(crate) fn inspect<S: Source>(source: S, sites: Sites) -> Result<Inspection, 
     let started = Instant::now();
     let layouts = all_layouts();
     let layouts: Vec<(&str, &[&str])> = layouts.iter().map(|(ty, fields)| (*ty, fields.as_slice())).collect();
-    let binary = GoBinary::parse(source, &FUNCTIONS, &layouts)?;
+    let functions: Vec<&str> = FUNCTIONS.into_iter().chain(unmeasured::functions()).collect();
+    let binary = GoBinary::parse(source, &functions, &layouts)?;
     let mut plan = Plan { binary: &binary, sites, probes: Vec::new(), at_check: 0, disabled: Vec::new() };
     let mut config = plan.http();
     config.at_check = plan.at_check;
@@ -134,6 +136,7 @@ pub(crate) fn inspect<S: Source>(source: S, sites: Sites) -> Result<Inspection, 
         settings: info.settings.clone(),
         probes,
         disabled,
+        not_measured: unmeasured::unmeasured(|name| binary.function(name).is_some()),
         code: Code::default(),
         literals: Literals::of(&binary),
         seconds: started.elapsed().as_secs_f64(),

@@ -3,11 +3,13 @@
 
 pub(crate) mod agent;
 pub(crate) mod cluster;
+pub(crate) mod failing;
 pub(crate) mod http;
 pub(crate) mod memory;
 pub(crate) mod mounts;
 pub(crate) mod prometheus;
 pub(crate) mod stage;
+pub(crate) mod stalling;
 
 use std::{
     collections::BTreeSet,

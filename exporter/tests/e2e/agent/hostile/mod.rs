@@ -11,6 +11,7 @@ mod memory;
 mod names;
 mod panics;
 mod series;
+mod stalling;
 mod storms;
 
 use std::time::{Duration, Instant};

@@ -1,0 +1,328 @@
+//! Who may keep the kernel busy, and how many at one time: reading an executable and attaching to it wait for its file system and
+//! for the process's memory, which may never answer. What takes too long gives its turn to others and is counted against its owner,
+//! who soon gets no more. Knows nothing of what is done in a turn.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    runtime::Handle,
+    sync::oneshot::{self, Receiver, Sender},
+    time::timeout,
+};
+
+use crate::process::{Process, owner};
+
+/// Executables read, and probes attached, at one time: a thread for each of 250 targets that come at once would be done no
+/// sooner, and cost memory.
+const TURNS: usize = 32;
+/// How many of them one owner may have.
+const OF_AN_OWNER: usize = 24;
+/// How long one may take before it is stuck: others get its turn, while its thread waits on.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Stuck ones of an owner and a device, with which it gets no more for that device until one comes back.
+const STUCK_OF_A_DEVICE: usize = 4;
+/// Stuck ones of an owner, with which it gets no more but for real devices on which nothing of it is stuck: file systems that are
+/// on none are an owner's own to make.
+const STUCK_OF_AN_OWNER: usize = 8;
+/// What a thread may need to read an executable.
+const STACK: usize = 2 << 20;
+
+/// Whose turn it is: the pod of a process or what else its cgroup says of its kind, and the device that its executable is on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Who {
+    owner: Arc<str>,
+    device: u64,
+}
+
+impl Who {
+    pub(super) fn of(process: &Process) -> Self {
+        Self { owner: owner(process.id.pid).into(), device: process.device }
+    }
+
+    /// gopulse itself, whose work waits for nobody.
+    pub(super) fn gopulse() -> Self {
+        Self { owner: "".into(), device: 0 }
+    }
+
+    /// Whether its device is one that an owner cannot make: major number 0 is for those that have no device.
+    fn is_on_a_real_device(&self) -> bool {
+        nix::sys::stat::major(self.device) != 0
+    }
+}
+
+/// All turns. Cheap to clone.
+#[derive(Clone, Default)]
+pub(super) struct Turns(Arc<Mutex<Table>>);
+
+#[derive(Default)]
+struct Table {
+    number: u64,
+    /// In the order in which they came.
+    waiting: BTreeMap<u64, Waiting>,
+    held: HashMap<Who, usize>,
+    stuck: HashMap<Who, usize>,
+    /// Those of a target that are stuck or wait, for people.
+    of_target: HashMap<u32, Asked>,
+}
+
+struct Waiting {
+    who: Who,
+    go: Sender<()>,
+}
+
+#[derive(Clone, Copy)]
+struct Asked {
+    number: u64,
+    since: Instant,
+    begun: bool,
+}
+
+impl Table {
+    /// Whether one more of this owner may begin now.
+    fn admits(&self, who: &Who) -> bool {
+        let of_owner = |table: &HashMap<Who, usize>| -> usize {
+            table.iter().filter(|(it, _)| it.owner == who.owner).map(|(_, count)| count).sum()
+        };
+        let here = self.stuck.get(who).copied().unwrap_or(0);
+        self.held.values().sum::<usize>() < TURNS
+            && of_owner(&self.held) < OF_AN_OWNER
+            && here < STUCK_OF_A_DEVICE
+            && (of_owner(&self.stuck) < STUCK_OF_AN_OWNER || (here == 0 && who.is_on_a_real_device()))
+    }
+
+    /// Lets those begin that may, the first that came first.
+    fn let_in(&mut self) {
+        loop {
+            // Owners are few: each is asked once, whatever their number of jobs.
+            let mut refused: Vec<&Who> = Vec::new();
+            let next = self.waiting.iter().find_map(|(number, it)| {
+                if refused.contains(&&it.who) {
+                    return None;
+                }
+                let admits = self.admits(&it.who);
+                if !admits {
+                    refused.push(&it.who);
+                }
+                admits.then_some(*number)
+            });
+            let Some(waiting) = next.and_then(|number| self.waiting.remove(&number)) else { return };
+            // Nobody waits for it any more where this fails.
+            if waiting.go.send(()).is_ok() {
+                *self.held.entry(waiting.who).or_default() += 1;
+            }
+        }
+    }
+
+    /// What is told of a target.
+    fn told(&self, target: u32, now: Instant) -> Option<String> {
+        let asked = self.of_target.get(&target)?;
+        let took = now.saturating_duration_since(asked.since);
+        let seconds = took.as_secs();
+        (took >= PATIENCE).then(|| {
+            if asked.begun {
+                format!(
+                    "waiting for {seconds} s for its executable's file system or for its memory, which do not answer: others go on without it"
+                )
+            } else {
+                format!(
+                    "waiting for {seconds} s for its turn: others of its pod or cgroup wait for file systems or memory that do not answer"
+                )
+            }
+        })
+    }
+}
+
+fn take_one(table: &mut HashMap<Who, usize>, who: &Who) {
+    if let Some(count) = table.get_mut(who) {
+        *count -= 1;
+        if *count == 0 {
+            table.remove(who);
+        }
+    }
+}
+
+impl Turns {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ask(&self, who: &Who, target: Option<u32>) -> (u64, Receiver<()>) {
+        let (go, gone) = oneshot::channel();
+        let mut table = self.table();
+        table.number += 1;
+        let number = table.number;
+        table.waiting.insert(number, Waiting { who: who.clone(), go });
+        if let Some(target) = target {
+            table.of_target.insert(target, Asked { number, since: Instant::now(), begun: false });
+        }
+        table.let_in();
+        (number, gone)
+    }
+
+    /// Does work on a thread of its own once it is this owner's turn. None where it broke down, or there can be no thread.
+    pub(super) async fn take<T: Send + 'static>(
+        &self,
+        who: Who,
+        target: Option<u32>,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let (number, turn) = self.ask(&who, target);
+        turn.await.ok()?;
+        let mut held = Held { turns: self.clone(), who, target, number, stuck: false };
+        held.begun();
+        let (done, mut told) = oneshot::channel();
+        let runtime = Handle::current();
+        let act = move || {
+            let _runtime = runtime.enter();
+            let _ = done.send(work());
+        };
+        thread::Builder::new().name("turn".into()).stack_size(STACK).spawn(act).ok()?;
+        if let Ok(done) = timeout(PATIENCE, &mut told).await {
+            return done.ok();
+        }
+        held.is_stuck();
+        told.await.ok()
+    }
+
+    /// Why nothing has come of a target yet, where that takes long.
+    pub(super) fn told(&self, target: u32) -> Option<String> {
+        self.table().told(target, Instant::now())
+    }
+}
+
+/// A turn, until it is dropped.
+struct Held {
+    turns: Turns,
+    who: Who,
+    target: Option<u32>,
+    number: u64,
+    stuck: bool,
+}
+
+impl Held {
+    fn begun(&self) {
+        let mut table = self.turns.table();
+        let asked = self.target.and_then(|target| table.of_target.get_mut(&target));
+        if let Some(asked) = asked.filter(|asked| asked.number == self.number) {
+            *asked = Asked { since: Instant::now(), begun: true, ..*asked };
+        }
+    }
+
+    fn is_stuck(&mut self) {
+        self.stuck = true;
+        let mut table = self.turns.table();
+        take_one(&mut table.held, &self.who);
+        *table.stuck.entry(self.who.clone()).or_default() += 1;
+        table.let_in();
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut table = self.turns.table();
+        let table = &mut *table;
+        take_one(if self.stuck { &mut table.stuck } else { &mut table.held }, &self.who);
+        if let Some(target) = self.target
+            && table.of_target.get(&target).is_some_and(|asked| asked.number == self.number)
+        {
+            table.of_target.remove(&target);
+        }
+        table.let_in();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::stat::makedev;
+
+    use super::*;
+
+    fn who(owner: &str, device: u64) -> Who {
+        Who { owner: owner.into(), device }
+    }
+
+    /// How many of these begin.
+    fn begin(turns: &Turns, who: &Who, count: usize) -> usize {
+        let asked: Vec<_> = (0..count).map(|_| turns.ask(who, None).1).collect();
+        asked.into_iter().filter_map(|mut turn| turn.try_recv().ok()).count()
+    }
+
+    fn stick(turns: &Turns, of: &Who, count: usize) {
+        for _ in 0..count {
+            Held { turns: turns.clone(), who: of.clone(), target: None, number: 0, stuck: false }.is_stuck_for_ever();
+        }
+    }
+
+    impl Held {
+        fn is_stuck_for_ever(mut self) {
+            self.is_stuck();
+            std::mem::forget(self);
+        }
+    }
+
+    #[test]
+    fn an_owner_leaves_turns_to_others_whatever_it_does() {
+        let (turns, one, other) = (Turns::default(), who("/pod1", 40), who("/pod2", 41));
+        assert_eq!(begin(&turns, &one, 100), OF_AN_OWNER);
+        assert_eq!(begin(&turns, &other, 100), TURNS - OF_AN_OWNER);
+        // They are stuck: their turns are others' again, and it gets no more.
+        stick(&turns, &one, OF_AN_OWNER);
+        assert_eq!(begin(&turns, &one, 100), 0);
+        assert_eq!(begin(&turns, &who("/pod1", 99), 1), 0, "a device of its own making");
+        assert_eq!(begin(&turns, &who("/pod1", makedev(8, 1)), 1), 1, "a disk");
+        assert_eq!(begin(&turns, &who("/pod3", 40), 5), 5);
+        // One that comes back lets it begin again only once enough have.
+        for left in (0..OF_AN_OWNER).rev() {
+            drop(Held { turns: turns.clone(), who: one.clone(), target: None, number: 0, stuck: true });
+            assert_eq!(begin(&turns, &one, 1), usize::from(left < STUCK_OF_A_DEVICE && left == 3), "{left}");
+            if left == 3 {
+                break;
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_stuck_on_one_device_leaves_the_owners_others_alone() {
+        let (turns, one) = (Turns::default(), who("/", 40));
+        assert_eq!(begin(&turns, &one, STUCK_OF_A_DEVICE), STUCK_OF_A_DEVICE);
+        stick(&turns, &one, STUCK_OF_A_DEVICE);
+        assert_eq!(begin(&turns, &one, 1), 0);
+        assert_eq!(begin(&turns, &who("/", 41), 1), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_never_returns_is_told_and_holds_nobody_up() {
+        let (turns, one) = (Turns::default(), who("/pod1", 40));
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let held = Arc::new(Mutex::new(held));
+        let jobs: Vec<_> = (0..40_u32)
+            .map(|id| {
+                let (turns, one, held) = (turns.clone(), one.clone(), Arc::clone(&held));
+                tokio::spawn(async move {
+                    let wait = move || {
+                        let _ = held.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    };
+                    turns.take(one, Some(id), wait).await
+                })
+            })
+            .collect();
+        assert_eq!(turns.take(who("/pod2", 41), Some(100), || 7).await, Some(7));
+        tokio::time::sleep(PATIENCE * 2).await;
+        let later = Instant::now() + PATIENCE * 2;
+        let told = |id| turns.table().told(id, later).unwrap_or_default();
+        assert!(told(0).contains("do not answer: others go on"), "{}", told(0));
+        assert!(told(39).contains("for its turn"), "{}", told(39));
+        assert_eq!(told(100), "");
+        assert_eq!(turns.take(who("/pod2", 41), None, || 8).await, Some(8));
+        drop(release);
+        for job in jobs {
+            assert_eq!(job.await.unwrap(), Some(()));
+        }
+        assert!(turns.table().stuck.is_empty() && turns.table().held.is_empty() && turns.table().of_target.is_empty());
+    }
+}
