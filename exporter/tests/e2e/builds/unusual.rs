@@ -1,6 +1,6 @@
 //! Programs built in ways that few use: BoringCrypto and FIPS 140 builds are measured like any other, experiments that move the
-//! runtime's fields but for its figures; libraries and plugins
-//! are read; what cannot be measured (packed, 32-bit, big-endian) is refused in words that say why.
+//! runtime's fields but for its figures; libraries and plugins are read; what cannot be measured (packed, 32-bit, big-endian) is
+//! refused in words that say why.
 //! Each compiles Go's standard library once more.
 
 use std::{
