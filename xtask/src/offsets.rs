@@ -1,7 +1,9 @@
-//! `cargo xtask offsets [--check | --functions]`: builds small Go programs with real toolchains, reads their DWARF, symbols
+//! `cargo xtask offsets [--check | --functions | --experiments]`: builds small Go programs with real toolchains, reads their DWARF, symbols
 //! and code with gobinary, and writes what stripped programs are measured by: the layout table, the release fingerprints
-//! and the uses of the runtime's variables of `exporter/gobinary/src`. `--functions` writes the code samples of gobinary's tests. `--check` only compares.
+//! and the uses of the runtime's variables of `exporter/gobinary/src`. `--functions` writes the code samples of gobinary's tests,
+//! `--experiments` the list of GOEXPERIMENTs that the tables hold for (an hour). `--check` only compares.
 
+mod experiments;
 mod types;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,12 +75,13 @@ fn last_releases() -> impl Iterator<Item = &'static str> {
 
 /// Runs the command.
 pub fn run(args: &[String]) -> Result<()> {
-    let (mut check, mut functions) = (false, false);
+    let (mut check, mut functions, mut experiments) = (false, false, false);
     for arg in args {
         match arg.as_str() {
             "--check" => check = true,
             "--functions" => functions = true,
-            other => bail!("unknown argument {other}: cargo xtask offsets [--check | --functions]"),
+            "--experiments" => experiments = true,
+            other => bail!("unknown argument {other}: cargo xtask offsets [--check | --functions | --experiments]"),
         }
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no workspace above xtask")?;
@@ -87,6 +90,10 @@ pub fn run(args: &[String]) -> Result<()> {
     let builds = Builds { work };
     if functions {
         return builds.write_samples(&crate_dir.join("tests/data/functions"));
+    }
+    if experiments {
+        let path = crate_dir.join("src/layouts/experiments.txt");
+        return fs::write(&path, experiments::list(&builds)?).with_context(|| format!("writing {}", path.display()));
     }
     let outputs = [
         ("src/layouts/table.txt", builds.table()?),

@@ -9,6 +9,7 @@ use crate::elf::{Arch, Elf};
 use crate::error::Error;
 use crate::function::{Function, FunctionsFrom, by_name};
 use crate::globals::{self, FoundGlobal, Global, Globals};
+use crate::layouts::experiments::Moved;
 use crate::layouts::table::Table;
 use crate::layouts::{Layouts, LayoutsFrom, dwarf};
 use crate::names::Names;
@@ -133,6 +134,9 @@ impl GoBinary {
         let found = find_functions(&elf, table.as_ref(), &build_info, &names, &mut notes)?;
         let own = globals::recorded_in_runtime(&found.program(&elf, table.as_ref(), &build_info))?;
         let mut contradictions = Vec::new();
+        if let Some(own) = &own {
+            build_info.go_version.add_experiments(own);
+        }
         match own {
             Some(own) if !build_info.go_version.is_known() => {
                 notes.push(format!("no build information: took the Go version from runtime.buildVersion, {own}"));
@@ -168,8 +172,10 @@ impl GoBinary {
         this.keep_code(&elf, wanted_functions)?;
         let more = verify::contradictions(&this, table.as_ref().map(|t| &t.header));
         this.contradictions.extend(more);
-        let doubt = this.contradictions.first().map(String::as_str);
-        this.globals = globals::find(&found.program(&elf, table.as_ref(), &this.build_info), doubt)?;
+        // The code has offsets in variables too.
+        let doubt =
+            this.contradictions.first().cloned().or_else(|| Moved::of(&this.build_info, wanted_layouts).reason());
+        this.globals = globals::find(&found.program(&elf, table.as_ref(), &this.build_info), doubt.as_deref())?;
         this.layouts = this.find_layouts(&elf, wanted_layouts)?;
         this.bytes_read = elf.src.bytes_read();
         this.functions.retain(|name, _| wanted_functions.contains(&name.as_str()));
@@ -286,7 +292,12 @@ impl GoBinary {
         let wanted: Vec<(&str, &[&str])> = wanted.iter().map(|(ty, fields)| (*ty, fields.as_slice())).collect();
         let table = Table::get();
         let version = &self.build_info.go_version;
-        let tabled = || table.wanted(self.arch, &self.build_info, &wanted);
+        let moved = Moved::of(&self.build_info, &wanted);
+        let tabled = || {
+            let mut all = table.wanted(self.arch, &self.build_info, &wanted);
+            moved.withhold(&mut all);
+            all
+        };
         let trusted = |why: &str| match self.contradictions.first() {
             Some(lie) => Err(format!("{why}, and the recorded version is not to be trusted: {lie}")),
             None => table.covers(version).map_err(|reason| format!("{why}, and {reason}")),
@@ -311,7 +322,7 @@ impl GoBinary {
                 Layouts::new(LayoutsFrom::Dwarf, None, types)
             }
             dwarf::Outcome::Nothing(why) => match trusted(&why) {
-                Ok(()) => Layouts::new(LayoutsFrom::Table, Some(why), tabled()),
+                Ok(()) => Layouts::new(LayoutsFrom::Table, Some(why), tabled()).withholding(moved.reason()),
                 Err(reason) => Layouts::none(reason),
             },
         };

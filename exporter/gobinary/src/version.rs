@@ -19,15 +19,28 @@ pub struct GoVersion {
     pub raw: String,
     /// Built from a development tree (`devel ...`): it may differ from every release.
     pub devel: bool,
+    /// What stands behind `X:`, before the text was cut.
+    experiments: Vec<String>,
 }
 
 impl GoVersion {
     /// Parses whatever `runtime.Version()` may return. Never fails: what is not understood is
     /// [unknown](Self::is_known) and keeps its text.
     pub fn parse(text: &str) -> Self {
+        // `go1.25.1 X:a,b`, from Go 1.26 on `go1.26.1-X:a,b` (cmd/link/internal/ld/main.go).
+        let experiments = text.split_once("X:").map_or("", |(_, names)| names).split_ascii_whitespace().next();
+        let experiments =
+            experiments.unwrap_or_default().split(',').filter(|it| !it.is_empty()).map(str::to_owned).collect();
         let raw: String = text.chars().filter(|c| !c.is_control()).take(128).collect();
-        let mut version =
-            Self { major: 0, minor: 0, patch: 0, suffix: String::new(), devel: raw.starts_with("devel"), raw };
+        let mut version = Self {
+            major: 0,
+            minor: 0,
+            patch: 0,
+            suffix: String::new(),
+            devel: raw.starts_with("devel"),
+            raw,
+            experiments,
+        };
         let word = version
             .raw
             .split_ascii_whitespace()
@@ -62,11 +75,20 @@ impl GoVersion {
             && self.is_prerelease() == other.is_prerelease()
     }
 
-    /// Whether it says that functions pass arguments on the stack: experiments are listed behind `X:`, and those that are switched
-    /// off begin with `no` (internal/buildcfg). Go 1.17 alone can be built so.
+    /// The experiments in which it differs from the release's default build: those that are switched off begin with `no`
+    /// (internal/buildcfg).
+    pub fn experiments(&self) -> impl Iterator<Item = &str> {
+        self.experiments.iter().map(String::as_str)
+    }
+
+    /// What another record of the same program's version names too.
+    pub(crate) fn add_experiments(&mut self, other: &Self) {
+        self.experiments.extend(other.experiments.iter().cloned());
+    }
+
+    /// Whether it says that functions pass arguments on the stack. Go 1.17 and 1.18 alone can be built so.
     pub fn is_without_registers(&self) -> bool {
-        let experiments = self.raw.split_once("X:").map_or("", |(_, experiments)| experiments);
-        experiments.split([',', ' ']).any(|it| it.starts_with("noregabi"))
+        self.experiments().any(|it| it.starts_with("noregabi"))
     }
 
     /// Whether the version is a pre-release (`go1.22rc1`, `go1.22beta1`).

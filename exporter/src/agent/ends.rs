@@ -118,7 +118,7 @@ impl Agent {
         let state = self.state();
         let look = |(id, requests)| {
             let target = state.targets.get(&id).filter(|target| target.stage.is_live())?;
-            Some((id, target.process.clone(), Layout::of(target.inspection.as_deref()?), requests))
+            Some((id, target.process.clone(), Layout::of(target.inspection.as_deref()?)?, requests))
         };
         of.into_iter().filter_map(look).collect()
     }

@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSliceMut};
 
+use exporter_ebpf::target::NONE;
 use nix::{
     errno::Errno,
     sys::uio::{RemoteIoVec, process_vm_readv},
@@ -31,9 +32,10 @@ pub(super) struct Goroutine {
 }
 
 impl Layout {
-    /// That of a program of which requests are measured.
-    pub(super) fn of(inspection: &Inspection) -> Self {
-        Self { goid: u64::from(inspection.config.g_goid), status: u64::from(inspection.g_status) }
+    /// That of a program, where it is known.
+    pub(super) fn of(inspection: &Inspection) -> Option<Self> {
+        let (goid, status) = (inspection.config.g_goid, inspection.g_status);
+        (goid != NONE && status != NONE).then(|| Self { goid: u64::from(goid), status: u64::from(status) })
     }
 }
 

@@ -173,8 +173,9 @@ impl Agenda {
 
 /// Whether the goroutine that panicked is gone: nothing runs there, or another goroutine, or it cannot be read any more.
 fn is_over(inspection: &Inspection, goroutine: u64, panicked: &Panicked) -> bool {
-    let found = goroutine::read(panicked.pid, Layout::of(inspection), &[goroutine_key_g(goroutine)]);
-    let found = found.ok().and_then(|found| found.first().copied().flatten());
+    let layout = Layout::of(inspection);
+    let found = layout.and_then(|it| goroutine::read(panicked.pid, it, &[goroutine_key_g(goroutine)]).ok());
+    let found = found.and_then(|found| found.first().copied().flatten());
     found.is_none_or(|found| found.is_dead || found.goid != panicked.goid)
 }
 

@@ -277,6 +277,9 @@ impl Plan {
     pub(crate) fn of(binary: &GoBinary) -> Result<Self, String> {
         let version = &binary.build_info.go_version;
         let layouts = binary.layouts();
+        if let Some(why) = layouts.withheld() {
+            return Err(format!("the runtime's own figures cannot be read: {why}"));
+        }
         let offset = |ty: &str, field: &str| layouts.offset(ty, field).filter(|at| *at < MAX_OFFSET);
         let mut wanted = Vec::new();
         for (item, global, ty, field, len) in ITEMS {

@@ -286,7 +286,7 @@ impl Plan<'_> {
             self.off(Feature::Hijack, reason);
         }
         if config.g_goid == NONE || self.offset("runtime.g", "atomicstatus") == NONE {
-            self.off(Feature::Panic, "the offsets of runtime.g are not known");
+            self.off(Feature::Panic, self.unknown_g());
         } else {
             // Goexit is there only where something calls it.
             let [gopanic, goexit] = PANICS;
@@ -329,8 +329,17 @@ impl Plan<'_> {
         }
     }
 
-    /// The runtime's own words and registers are known for these.
+    /// Why the offsets of `runtime.g` are not known.
+    fn unknown_g(&self) -> String {
+        let why = self.binary.layouts().withheld().map_or(String::new(), |why| format!(": {why}"));
+        format!("the offsets of runtime.g are not known{why}")
+    }
+
+    /// The runtime's own words and registers are known for these. A wait that outlasts its window is followed in `runtime.g`.
     fn known_runtime(&self) -> Result<u16, String> {
+        if self.binary.layouts().withheld().is_some() && !self.binary.layouts().has("runtime.g") {
+            return Err(self.unknown_g());
+        }
         let version = &self.binary.build_info.go_version;
         match version.minor {
             minor @ 17..=27 => Ok(minor),

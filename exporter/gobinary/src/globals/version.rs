@@ -9,8 +9,8 @@ use crate::source::{Le, Source};
 use crate::version::GoVersion;
 
 const SCHEDINIT: &str = "runtime.schedinit";
-/// As long as any toolchain's: `devel go1.23-abcdef Tue Jan 2 00:00:00 2024 +0000 X:...`.
-const MAX_LEN: u64 = 256;
+/// As long as any toolchain's, `devel go1.23-abcdef Tue Jan 2 00:00:00 2024 +0000 X:...` with every experiment that there is.
+const MAX_LEN: u64 = 1024;
 /// Go's own refers to about 60.
 const MAX_TARGETS: usize = 256;
 

@@ -3,6 +3,7 @@
 
 mod abbrev;
 pub(crate) mod dwarf;
+pub(crate) mod experiments;
 mod section;
 pub(crate) mod steps;
 pub(crate) mod table;
@@ -45,15 +46,22 @@ pub struct Layouts {
     source: LayoutsFrom,
     reason: Option<String>,
     types: HashMap<String, Fields>,
+    withheld: Option<String>,
 }
 
 impl Layouts {
     pub(crate) fn new(source: LayoutsFrom, reason: Option<String>, types: HashMap<String, Fields>) -> Self {
-        Self { source, reason, types }
+        Self { source, reason, types, withheld: None }
     }
 
     pub(crate) fn none(reason: String) -> Self {
-        Self { source: LayoutsFrom::None, reason: Some(reason), types: HashMap::new() }
+        Self { source: LayoutsFrom::None, reason: Some(reason), types: HashMap::new(), withheld: None }
+    }
+
+    /// With why the table has none of the runtime's structs for this program.
+    #[must_use]
+    pub(crate) fn withholding(self, withheld: Option<String>) -> Self {
+        Self { withheld, ..self }
     }
 
     /// The offset of `field` in `ty`, in bytes; nested fields as `sched.sp`. `None` when this build has no such field,
@@ -80,6 +88,12 @@ impl Layouts {
     /// Why it is not DWARF, or why it is nothing.
     pub fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
+    }
+
+    /// Why the table's layouts of the runtime's structs were not used: it was built with an experiment that may move them.
+    /// None where the program's own DWARF was used.
+    pub fn withheld(&self) -> Option<&str> {
+        self.withheld.as_deref()
     }
 
     /// Everything known: type, field, offset, in order.

@@ -1,5 +1,6 @@
-//! Programs built in ways that few use: BoringCrypto and FIPS 140 builds are measured like any other; libraries and plugins
-//! are read; what cannot be measured (packed, 32-bit, big-endian) is refused in words that say why.
+//! Programs built in ways that few use: BoringCrypto and FIPS 140 builds are measured like any other, experiments that move the
+//! runtime's fields but for its figures; libraries and plugins are read; what cannot be measured (packed, 32-bit, big-endian) is
+//! refused in words that say why.
 //! Each compiles Go's standard library once more.
 
 use std::{
@@ -39,10 +40,20 @@ const GARBLE: &str = "mvdan.cc/garble@v0.17.0";
 
 /// Builds a program with the machine's Go.
 fn build(name: &str, source: &str, arguments: &[&str], environment: &[(&str, &str)]) -> PathBuf {
+    build_by(&toolchain(), name, source, arguments, environment)
+}
+
+fn build_by(
+    toolchain: &go::Toolchain,
+    name: &str,
+    source: &str,
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> PathBuf {
     let directory = scratch(&format!("unusual-{name}"));
     fs::write(directory.join("main.go"), source).expect("cargo's directory is writable");
     fs::write(directory.join("go.mod"), "module unusual\n\ngo 1.22\n").expect("cargo's directory is writable");
-    let mut command = toolchain().command(&directory);
+    let mut command = toolchain.command(&directory);
     command.arg("build").args(arguments).args(["-o", "program", "."]).envs(environment.iter().copied());
     util::output(&mut command).unwrap_or_else(|error| panic!("{name} does not build: {error:#}"));
     directory.join("program")
@@ -87,6 +98,31 @@ fn boringcrypto() {
     let program = build("boring", SERVICE, &["-ldflags=-s -w"], &[("GOEXPERIMENT", "boringcrypto")]);
     assert!(inspect(&program)["go_version"].as_str().expect("text").ends_with("X:boringcrypto"));
     measured("boringcrypto", &program, "table");
+}
+
+/// nogreenteagc adds fields to `runtime.p`: read by the release's table, 10^13 goroutines had been created.
+#[test]
+fn an_experiment_that_moves_the_runtimes_structs() {
+    let toolchain = go::toolchain("1.26").expect("Go 1.26 is to be had");
+    let experiment = [("GOEXPERIMENT", "nogreenteagc"), ("CGO_ENABLED", "0")];
+    let program = build_by(&toolchain, "nogreenteagc", SERVICE, &["-ldflags=-s -w"], &experiment);
+    let version = inspect(&program)["go_version"].to_string();
+    assert!(version.contains("X:nogreenteagc"), "{version}");
+    measured("nogreenteagc", &program, "table");
+
+    let running = start(&program, &[]);
+    let agent = Agent::measuring(running.pid(), &[]);
+    let target = agent.target(running.pid()).expect("a target");
+    let off: Vec<_> = target["disabled"].as_array().expect("a list").iter().map(ToString::to_string).collect();
+    let why = "no layouts for GOEXPERIMENT=nogreenteagc";
+    assert!(off.iter().any(|off| off.contains("\"runtime\"") && off.contains(why)), "{off:?}");
+    assert!(!off.iter().any(|off| off.contains("\"panic\"")), "it leaves runtime.g as it is: {off:?}");
+    // By its own account it has done next to nothing.
+    for sample in agent.scrape().samples {
+        let absurd = sample.name.starts_with("go_") && !sample.name.contains("_bytes") && sample.value > 1e12;
+        assert!(!absurd || sample.name.starts_with("go_gc_gomemlimit"), "{sample:?}");
+    }
+    agent.stop();
 }
 
 #[test]
