@@ -37,6 +37,13 @@ pub const fn slot(table: Table, target: u32) -> u32 {
     table as u32 * (ALL + 1) + target
 }
 
+/// Whether who has `held` of something may have one more where `room` more can be had: four fifths, where nobody else has any. Past it
+/// something is not measured.
+#[inline(always)]
+pub const fn may_take(held: u64, room: u64) -> bool {
+    held < room * 4
+}
+
 impl Table {
     /// Whether a target that has `held` entries may have one more where `room` more fit in.
     #[inline(always)]
@@ -44,8 +51,7 @@ impl Table {
         match self {
             // A program alone takes a quarter of the map, or all of a small one. Past it labels suffer, and no count.
             Self::Series => held < 256 || held * 3 < room,
-            // A program alone takes four fifths. Past it requests, or waits, are not counted.
-            _ => held < room * 4,
+            _ => may_take(held, room),
         }
     }
 }

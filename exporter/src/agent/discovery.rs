@@ -214,15 +214,17 @@ impl Agent {
         // Checked before.
         let features = placement.as_ref().and_then(|it| it.features.as_ref()?.parse().ok());
         let budget = placement.as_ref().and_then(|it| super::pods::budget(it.budget.as_ref()?).ok());
+        let owner: Arc<str> = process::owner(process.id.pid).into();
         let mut guard = self.state();
         let state: &mut State = &mut guard;
         state.unwanted.remove(&process.id.pid);
-        let Some(id) = state.free_id() else {
-            warn!(pid = process.id.pid, "not measured: as many targets as there can be");
+        let Some(id) = state.free_id(&owner) else {
+            warn!(pid = process.id.pid, %owner, "not measured: as many targets as there can be, or as one pod or cgroup may have");
             return;
         };
         let known = state.known(&process);
         let target = Target {
+            owner,
             id,
             labels: placement.as_deref().map_or_else(|| Labels::of_process(&process), Labels::of_placement),
             placement,

@@ -10,6 +10,7 @@ use std::{
 use exporter_ebpf::{
     histogram::bucket,
     http::{SeriesKey, SeriesValue},
+    share::may_take,
     target::MAX_TARGETS,
 };
 
@@ -67,6 +68,8 @@ impl Stage {
 /// A selected process.
 #[derive(Debug)]
 pub(super) struct Target {
+    /// Whose process it is, see [`crate::process::owner`].
+    pub(super) owner: Arc<str>,
     /// Its number in the kernel's maps.
     pub(super) id: u32,
     pub(super) process: Process,
@@ -141,6 +144,28 @@ pub(super) struct State {
 /// Executables of which each is kept; more than this are inspected again when they come back.
 const MAX_VERDICTS: usize = 4096;
 
+/// Of what waits (since when, whose, and its id) what is more than `most`: the first of those who have most waiting, so that nobody's
+/// many cost another its few.
+fn past_the_most<'o>(mut waiting: Vec<(Instant, &'o str, u32)>, most: usize) -> Vec<u32> {
+    waiting.sort_unstable();
+    let mut of: HashMap<&'o str, usize> = HashMap::new();
+    for (_, owner, _) in &waiting {
+        *of.entry(owner).or_default() += 1;
+    }
+    let kept = |each: usize| of.values().map(|count| *count.min(&each)).sum::<usize>();
+    // What each may keep; it is all, most often.
+    let mut each = most;
+    while each > 0 && kept(each) > most {
+        each -= 1;
+    }
+    let past = waiting.into_iter().filter(|(_, owner, _)| {
+        let Some(left) = of.get_mut(owner).filter(|left| **left > each) else { return false };
+        *left -= 1;
+        true
+    });
+    past.map(|(_, _, id)| id).collect()
+}
+
 impl Target {
     /// Attaching failed. It is tried again; the log is told once.
     pub(super) fn failed(&mut self, reason: String) {
@@ -182,8 +207,14 @@ impl State {
         }
     }
 
-    /// An id that no target has, if there is one. Ids are given round robin, so that one is not used again soon.
-    pub(super) fn free_id(&mut self) -> Option<u32> {
+    /// An id that no target has, if there is one for a process of this owner: none takes all of them. Ids are given round robin, so
+    /// that one is not used again soon.
+    pub(super) fn free_id(&mut self, owner: &str) -> Option<u32> {
+        let held = self.targets.values().filter(|target| &*target.owner == owner).count() as u64;
+        let room = u64::from(MAX_TARGETS) - self.targets.len() as u64;
+        if !may_take(held, room) {
+            return None;
+        }
         for _ in 0..MAX_TARGETS {
             let id = self.next_id;
             self.next_id = if id >= MAX_TARGETS { 1 } else { id + 1 };
@@ -243,13 +274,11 @@ impl State {
         for target in self.targets.values() {
             match &target.stage {
                 Stage::Gone(gone) if gone.is_over(now, scrapes) => drop(over.insert(target.id)),
-                Stage::Gone(gone) => waiting.push((gone.at(), target.id)),
+                Stage::Gone(gone) => waiting.push((gone.at(), &*target.owner, target.id)),
                 _ => {}
             }
         }
-        waiting.sort_unstable();
-        let too_many = waiting.len().saturating_sub(MOST_UNSEEN);
-        over.extend(waiting.into_iter().take(too_many).map(|(_, id)| id));
+        over.extend(past_the_most(waiting, MOST_UNSEEN));
         over
     }
 
@@ -270,5 +299,29 @@ impl State {
 
     pub(super) fn take_groups(&mut self) -> Vec<Group> {
         self.groups.drain().map(|(_, group)| group).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn who_has_many_ended_processes_costs_others_nothing() {
+        let start = Instant::now();
+        let at = |second| start + Duration::from_secs(second);
+        let few = [(at(1), "few", 1), (at(2), "few", 2)];
+        let many = (0..10).map(|i| (at(i), "many", 100 + i as u32));
+        let all: Vec<_> = few.into_iter().chain(many).collect();
+        assert_eq!(past_the_most(all.clone(), 12), Vec::<u32>::new());
+        assert_eq!(
+            past_the_most(all.clone(), 5),
+            [100, 101, 102, 103, 104, 105, 106],
+            "the first of those who have most"
+        );
+        assert_eq!(past_the_most(all.clone(), 4).len(), 8);
+        assert_eq!(past_the_most(all, 0).len(), 12);
     }
 }
