@@ -5,6 +5,7 @@ mod code;
 mod container;
 mod identity;
 mod lasting;
+mod patched;
 mod ports;
 mod probed;
 mod throttling;
@@ -15,6 +16,7 @@ pub(crate) use self::{
     container::{ContainerId, containers_of},
     identity::{FileId, Process, ProcessId, executable},
     lasting::is_lasting,
+    patched::{Patched, patched},
     ports::Ports,
     probed::is_probed,
     throttling::Throttling,

@@ -4,6 +4,7 @@
 mod features;
 mod inspection;
 mod labels;
+mod patched;
 mod plan;
 mod reasons;
 
@@ -11,6 +12,7 @@ pub(crate) use self::{
     features::{Features, Measure},
     inspection::{Disabled, Feature, Inspection, PlannedProbe},
     labels::Labels,
+    patched::Change,
     plan::{Sites, inspect},
     reasons::{UNKNOWN, stw_reason},
 };

@@ -10,6 +10,7 @@ mod lifecycle;
 pub(crate) mod matrix;
 pub(crate) mod never_harm;
 mod overlay;
+mod patched;
 mod preempted;
 mod prometheus;
 mod routes;
