@@ -2,9 +2,11 @@
 //! probes are attached or metrics written.
 
 mod features;
+mod inlined;
 mod inspection;
 mod labels;
 mod patched;
+mod patchers;
 mod plan;
 mod reasons;
 

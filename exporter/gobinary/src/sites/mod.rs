@@ -13,6 +13,14 @@ use serde::Serialize;
 use crate::elf::Arch;
 use cost::{Cost, Instruction, KernelFeatures};
 
+/// Where the direct calls in a function go: distances from its first byte.
+pub(crate) fn calls(arch: Arch, code: &[u8]) -> Vec<i64> {
+    match arch {
+        Arch::Amd64 => amd64::calls(code),
+        Arch::Arm64 => arm64::calls(code),
+    }
+}
+
 /// An instruction at which a uprobe can go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Site {

@@ -5,6 +5,7 @@ mod errors;
 mod hostile;
 mod hpa_rules;
 mod idioms;
+mod inlined;
 mod inspect_damaged;
 mod lifecycle;
 pub(crate) mod matrix;

@@ -1,10 +1,14 @@
 //! Programs that replace functions of their own in memory, as libraries for mocks and hooks do: where the kernel is told to probe
 //! such a function, it takes the instruction from the file and writes a breakpoint into what is there now, and the program dies.
 
-use std::fs;
+use std::{fs, path::PathBuf};
 
 use serde_json::Value;
-use xtask::service::{Running, get};
+use xtask::{
+    go,
+    service::{Running, get},
+    util,
+};
 
 use crate::support::{Agent, eventually, mounts::Immutable, must_be_root, often, scratch, service, settles, start};
 
@@ -131,5 +135,90 @@ fn one_process_of_a_file_that_replaces_a_function_takes_the_probes_off_the_file(
             asked(&it);
             it.stop().expect("it ends as asked");
         }
+    }
+}
+
+const PROGRAM: &str = r#"package main
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+
+	"MODULE"
+)
+
+func main() {
+	http.HandleFunc("/hello", func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("patch") != "" {
+			monkey.Patch()
+		}
+		_, _ = w.Write([]byte("hello\n"))
+	})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
+	fmt.Printf("{\"pid\":%d,\"http\":%q}\n", os.Getpid(), l.Addr().String())
+	panic(http.Serve(l, nil))
+}
+"#;
+
+const LIBRARY: &str = r"package monkey
+
+// Patch replaces nothing: what it is called is what counts.
+func Patch() { FUNCTION(0, 1, 2) }
+
+//go:noinline
+func FUNCTION(addr uintptr, length int, prot int) { println(addr, length, prot) }
+";
+
+/// A program with a module of this name, and of that a function of this name.
+fn with_library(module: &str, function: &str) -> PathBuf {
+    let folder = scratch(&format!("patchers-{function}"));
+    let library = folder.join("library");
+    fs::create_dir_all(&library).expect("a directory");
+    let put = |path: PathBuf, text: String| fs::write(path, text).expect("it is written");
+    put(library.join("go.mod"), format!("module {module}\n\ngo 1.21\n"));
+    put(library.join("library.go"), LIBRARY.replace("FUNCTION", function));
+    put(folder.join("main.go"), PROGRAM.replace("MODULE", module));
+    let version = if module.ends_with("/v2") { "v2.0.0" } else { "v1.0.0" };
+    let requires = format!("require {module} {version}\n\nreplace {module} => ./library\n");
+    put(folder.join("go.mod"), format!("module sample/patching\n\ngo 1.21\n\n{requires}"));
+    let mut command = go::toolchain("local").expect("there is a Go").command(&folder);
+    command.args(["build", "-ldflags=-s -w", "-o", "service", "."]);
+    util::output(&mut command).unwrap_or_else(|error| panic!("{error:#}"));
+    folder.join("service")
+}
+
+/// A library that replaces functions copies breakpoints with them: nothing is attached to a program that has one, whether it is known
+/// by its module or, in a fork, by a function; what is read from memory is measured.
+#[test]
+fn a_program_with_a_library_that_replaces_functions_gets_no_probes() {
+    must_be_root();
+    let by = [
+        ("github.com/agiledragon/gomonkey/v2", "apply", "by github.com/agiledragon/gomonkey/v2"),
+        ("example.com/fork/monkey", "mprotectCrossPage", "by mprotectCrossPage"),
+    ];
+    for (module, function, known) in by {
+        let mut running = start(&with_library(module, function), &[]);
+        let pid = running.pid();
+        let agent = Agent::measuring(pid, &[]);
+        let target = agent.target(pid).expect("it is there");
+        assert_eq!(target["probes"].as_array().map(Vec::len), Some(0), "{module}");
+        for feature in ["http1_server", "panic", "goroutine_blocking", "stop_the_world"] {
+            assert!(off(&target, feature).expect("it is off").contains(known), "{target}");
+        }
+        for _ in 0..REQUESTS {
+            ask(&running, "/hello");
+        }
+        let scrape = agent.scrape();
+        assert!(scrape.samples.iter().any(|it| it.name == "go_goroutines"), "the runtime is measured");
+        assert_eq!((scrape.total(pid), scrape.active(pid), scrape.lost()), (0, None, vec![]), "absent, not false");
+        let blocked = scrape.samples.iter().find(|it| it.name.starts_with("go_goroutine_blocked"));
+        assert_eq!(blocked.map(|it| &it.name), None, "absent, not false");
+        agent.stop();
+        running.stop().expect("it ends as asked");
     }
 }
