@@ -7,10 +7,10 @@ use gobinary::GoBinary;
 /// A function, and those of which one or another calls it, whatever is inlined into which: a function, and closures in it.
 type Calls = (&'static str, &'static [&'static str]);
 
-/// Calls that Go's own source has in every release from 1.17 to 1.27 (net/http/server.go, net/http/h2_bundle.go or
-/// net/http/internal/http2, golang.org/x/net/http2/server.go, runtime/proc.go, runtime/chan.go, runtime/select.go,
-/// runtime/netpoll.go, runtime/sema.go).
-const CALLS: [Calls; 11] = [
+/// Calls that every build has, optimized or not (`-N -l`): Go's own source has them in every release from 1.17 to 1.27
+/// (net/http/server.go, net/http/h2_bundle.go or net/http/internal/http2, golang.org/x/net/http2/server.go, runtime/proc.go,
+/// runtime/chan.go, runtime/select.go, runtime/netpoll.go).
+const CALLS: [Calls; 10] = [
     ("net/http.serverHandler.ServeHTTP", &["net/http.(*conn).serve"]),
     ("net/http.(*response).finishRequest", &["net/http.(*conn).serve"]),
     (
@@ -30,7 +30,6 @@ const CALLS: [Calls; 11] = [
     ("runtime.gopark", &["runtime.chansend"]),
     ("runtime.gopark", &["runtime.selectgo"]),
     ("runtime.gopark", &["runtime.netpollblock"]),
-    ("runtime.gopark", &["runtime.semacquire1"]),
 ];
 
 /// The callers, which [`GoBinary::parse`] has to be asked for.
