@@ -246,6 +246,18 @@ impl GoBinary {
         found.into_iter().map(|found| self.site(function, found)).collect()
     }
 
+    /// Whether a wanted function calls another directly, by its address; none where its code was not kept, or the two are so far
+    /// apart that on arm64 the linker may have put another jump in between (cmd/link/internal/arm64, `trampoline`).
+    pub fn calls(&self, caller: &Function, callee: &Function) -> Option<bool> {
+        const NEAR: u64 = 100 << 20;
+        if self.arch == Arch::Arm64 && caller.addr.abs_diff(callee.addr) > NEAR {
+            return None;
+        }
+        let code = self.code(caller).ok()?;
+        let distance = callee.addr.wrapping_sub(caller.addr).cast_signed();
+        Some(sites::calls(self.arch, code).contains(&distance))
+    }
+
     /// The file offset that uprobes on a link-time code address are attached by.
     pub fn file_offset(&self, vaddr: u64) -> Option<u64> {
         self.code_segments.iter().find_map(|&(start, offset, size)| {

@@ -9,9 +9,14 @@ use crate::source::{CHUNK, Flow, Source, stream};
 /// The longest name that is looked at; wanted names are far shorter.
 const MAX_NAME: usize = 512;
 
+/// What a wanted name begins with that is meant in any package: `*.name`.
+const ANY_PACKAGE: &str = "*.";
+
 /// A set of wanted names that is quick to say no.
 pub(crate) struct Names<'n> {
     set: HashMap<&'n [u8], &'n str>,
+    /// Those of any package, by what is behind the package.
+    anywhere: HashMap<&'n [u8], &'n str>,
     lengths: Vec<bool>,
     /// One bit for each hash of a wanted name's last four bytes.
     tails: Vec<bool>,
@@ -19,8 +24,20 @@ pub(crate) struct Names<'n> {
 
 impl<'n> Names<'n> {
     pub(crate) fn new(names: impl Iterator<Item = &'n str>) -> Self {
-        let mut this = Self { set: HashMap::new(), lengths: vec![false; MAX_NAME], tails: vec![false; 4096] };
+        let mut this = Self {
+            set: HashMap::new(),
+            anywhere: HashMap::new(),
+            lengths: vec![false; MAX_NAME],
+            tails: vec![false; 4096],
+        };
         for name in names.filter(|n| (4..MAX_NAME).contains(&n.len())) {
+            if let Some(last) = name.strip_prefix(ANY_PACKAGE) {
+                if let Some(flag) = this.tails.get_mut(tail(last.as_bytes())) {
+                    *flag = true;
+                }
+                this.anywhere.insert(last.as_bytes(), name);
+                continue;
+            }
             for (table, index) in [(&mut this.lengths, name.len()), (&mut this.tails, tail(name.as_bytes()))] {
                 if let Some(flag) = table.get_mut(index) {
                     *flag = true;
@@ -33,8 +50,11 @@ impl<'n> Names<'n> {
 
     /// The wanted name that these bytes are.
     pub(crate) fn get(&self, name: &[u8]) -> Option<&'n str> {
-        let likely = self.flag(&self.lengths, name.len()) && self.flag(&self.tails, tail(name));
-        if likely { self.set.get(name).copied() } else { None }
+        if !self.flag(&self.tails, tail(name)) {
+            return None;
+        }
+        let exact = if self.flag(&self.lengths, name.len()) { self.set.get(name) } else { None };
+        exact.or_else(|| self.anywhere.get(behind_package(name))).copied()
     }
 
     /// The wanted names that these bytes end with: C linkers let a name share the tail of a longer one.
@@ -56,6 +76,13 @@ impl<'n> Names<'n> {
     fn flag(&self, table: &[bool], index: usize) -> bool {
         table.get(index).copied().unwrap_or(false)
     }
+}
+
+/// A package's path ends at the first dot behind its last slash.
+fn behind_package(name: &[u8]) -> &[u8] {
+    let path = memchr::memrchr(b'/', name).map_or(0, |slash| slash + 1);
+    let last = name.get(path..).unwrap_or(name);
+    memchr::memchr(b'.', last).and_then(|dot| last.get(dot + 1..)).unwrap_or(&[])
 }
 
 fn tail(name: &[u8]) -> usize {
@@ -122,6 +149,21 @@ mod tests {
         let mut seen = Vec::new();
         strings(&table, 0, table.len() as u64, |at, s| seen.push((at, s.to_vec()))).unwrap();
         assert_eq!(seen.last().unwrap(), &((2 * CHUNK + 78) as u64, b"name".to_vec()));
+    }
+
+    #[test]
+    fn a_name_of_any_package_is_found_in_any() {
+        let names = Names::new(["*.mprotectCrossPage", "main.foo"].into_iter());
+        for found in
+            ["bou.ke/monkey.mprotectCrossPage", "my.fork/of/monkey/v2.mprotectCrossPage", "x.mprotectCrossPage"]
+        {
+            assert_eq!(names.get(found.as_bytes()), Some("*.mprotectCrossPage"), "{found}");
+        }
+        for other in ["mprotectCrossPage", "x.(*T).mprotectCrossPage", "x.my_mprotectCrossPage", "x/mprotectCrossPage"]
+        {
+            assert_eq!(names.get(other.as_bytes()), None, "{other}");
+        }
+        assert_eq!(names.get(b"main.foo"), Some("main.foo"));
     }
 
     #[test]

@@ -1,7 +1,11 @@
 //! Probes on executables. Each process has a group of links of its own; processes of one file share a group where all of them
 //! are wanted and the file keeps its content.
 
-use std::{collections::hash_map::Entry, sync::Arc};
+use std::{
+    collections::{BTreeSet, hash_map::Entry},
+    io::ErrorKind,
+    sync::Arc,
+};
 
 use tracing::{info, warn};
 
@@ -14,7 +18,7 @@ use super::{
 use crate::{
     kernel::AttachError,
     process::{Process, is_lasting},
-    target::{Features, Inspection, Measure, PlannedProbe, Sites, inspect},
+    target::{Change, Features, Inspection, Measure, PlannedProbe, Sites, inspect},
 };
 
 /// What reading an executable gave.
@@ -29,6 +33,8 @@ pub(super) struct Inspected {
     /// See [`exporter_ebpf::target::TargetConfig::literals_from`].
     literals: (u64, u64),
     holds: Holds,
+    /// Functions that the process has changed in its memory.
+    changes: BTreeSet<Change>,
 }
 
 /// For what a verdict holds.
@@ -67,6 +73,12 @@ impl Agent {
             });
             let (mut verdict, mut holds) =
                 known.map_or_else(|| look_inside(&process, sites), |verdict| (verdict, Holds::OfFile));
+            let mut changes = BTreeSet::new();
+            match verdict.as_ref().map(|inspection| changes_in(inspection, &process)) {
+                Ok(Ok(found)) => changes = found,
+                Ok(Err(reason)) => (verdict, holds) = (Err(reason), Holds::Now),
+                Err(_) => {}
+            }
             crate::heap::give_back();
             let others = agent.state().targets.get(&id).is_some_and(|target| target.others);
             let shared = others && process.open().is_ok_and(|file| is_lasting(&process, &file, of_an_image));
@@ -79,7 +91,8 @@ impl Agent {
             let runtime = verdict.as_ref().ok().and_then(|inspection| inspection.runtime.as_ref().ok());
             let last_gc = runtime.and_then(|plan| plan.last_gc_in(process.id.pid)).unwrap_or(0);
             let literals = verdict.as_ref().map_or((0, 0), |inspection| inspection.literals.in_process(process.id.pid));
-            let outcome = Inspected { id, process, verdict, shared, last_gc, literals, holds };
+            let shared = shared && changes.is_empty();
+            let outcome = Inspected { id, process, verdict, shared, last_gc, literals, holds, changes };
             agent.send(Message::Inspected(Box::new(outcome)));
         });
     }
@@ -95,7 +108,20 @@ impl Agent {
         let Some(target) = still.filter(|target| matches!(target.stage, Stage::Preparing)) else { return };
         let pid = outcome.process.id.pid;
         let executable = target.process.executable.display().to_string();
-        let inspection = match outcome.verdict {
+        let is_changed = !outcome.changes.is_empty();
+        if is_changed {
+            // Links on its file would get into it.
+            target.others = false;
+            let all = GroupKey::shared(&target.process);
+            let sharing = state.groups.get(&all).map(|group| group.users.clone()).unwrap_or_default();
+            for id in sharing {
+                self.send(Message::Regroup(id));
+            }
+        }
+        let verdict = outcome
+            .verdict
+            .map(|inspection| if is_changed { Arc::new(inspection.without(&outcome.changes)) } else { inspection });
+        let inspection = match verdict {
             Ok(inspection) if inspection.measures_something(target.features) => inspection,
             Ok(inspection) => {
                 let reason = inspection.why_nothing();
@@ -187,7 +213,8 @@ impl Agent {
                 let measure = it.measure();
                 features.has(measure) && !had.has(measure) && measure != Measure::Blocking
             };
-            let links = attach_all(&agent.inner.kernel, &inspection, &process, key, wanted);
+            let reached = agent.reached(key, process);
+            let links = attach_all(&agent.inner.kernel, &inspection, &reached, key, wanted);
             let outcome = Attached { id, key, generation, features, links, _underway: underway };
             agent.send(Message::Attached(Box::new(outcome)));
         });
@@ -262,6 +289,15 @@ impl Agent {
                     self.look(pid);
                 }
             }
+            Err(AttachError::Patched(reason)) if key.pid.is_none() => {
+                // Each by itself, so that nothing gets into the one that is not what was inspected.
+                let users = group.users.clone();
+                drop(guard);
+                warn!(reason, "probes on a file are in all of its processes: each has its own");
+                for id in users {
+                    self.regroup(id);
+                }
+            }
             Err(error) => {
                 let (users, links) = state
                     .groups
@@ -294,13 +330,14 @@ impl Agent {
                     let key = target.group;
                     let planned = target.inspection.as_ref()?.probes.iter().find(|it| it.on_demand)?.clone();
                     let wanted = state.groups.get(&key).is_some_and(|group| !group.has(&planned));
-                    let code = target.inspection.as_ref()?.code.clone();
-                    wanted.then(|| (key, planned, target.process.clone(), code))
+                    let inspection = target.inspection.clone()?;
+                    wanted.then(|| (key, planned, target.process.clone(), inspection))
                 })
             };
-            let Some((key, planned, process, code)) = found else { return };
+            let Some((key, planned, process, inspection)) = found else { return };
+            let reached = agent.reached(key, process);
             let kernel = &agent.inner.kernel;
-            let attached = on_inspected(&process, &code, planned.probe, |exe| {
+            let attached = on_inspected(&reached, &inspection, &[&planned], |exe| {
                 kernel.attach(planned.probe, exe, &[planned.file_offset], key.scope())
             });
             match attached {
@@ -349,10 +386,9 @@ impl Agent {
         // Its verdict is not that of the others.
         let (before, process) = {
             let mut state = self.state();
-            let Some(target) = state.targets.get_mut(&id).filter(|it| matches!(it.stage, Stage::Measured)) else {
-                return;
-            };
-            info!(pid = target.process.id.pid, "its file only looks like that of others: inspected by itself");
+            let has_probes = |it: &&mut Target| matches!(it.stage, Stage::Measured | Stage::Preparing);
+            let Some(target) = state.targets.get_mut(&id).filter(has_probes) else { return };
+            info!(pid = target.process.id.pid, "inspected by itself, for probes of its own");
             let before = std::mem::replace(&mut target.group, GroupKey::alone(&target.process));
             target.stage = Stage::Preparing;
             target.others = false;
@@ -395,6 +431,17 @@ fn measured(target: &mut Target) {
         info!(pid = target.process.id.pid, executable = %target.process.executable.display(), go, "measured");
         target.stage = Stage::Measured;
     }
+}
+
+/// What the process has changed of the code that is to be probed; why that cannot be told now.
+fn changes_in(inspection: &Inspection, process: &Process) -> Result<BTreeSet<Change>, String> {
+    let changes = inspection.changes_in(process, |_| true).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => "the process ended".into(),
+        _ => format!("its code cannot be compared with its file's: {error}"),
+    })?;
+    // Soon it is changed, or as it was.
+    changes.iter().find(|it| it.is_writable).map_or(Ok(()), |change| Err(change.reason.clone()))?;
+    Ok(changes)
 }
 
 /// What is in the executable, and for what that holds.

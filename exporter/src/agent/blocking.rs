@@ -28,7 +28,7 @@ use crate::{
     clock::monotonic_ns,
     kernel::{AttachError, Kernel},
     process::Process,
-    target::{Inspection, Measure, PlannedProbe},
+    target::{Features, Inspection, Measure, PlannedProbe},
 };
 
 /// The longest that the probes stay attached beyond a window, so that what began in it is seen to end.
@@ -50,6 +50,8 @@ struct Driver {
     generation: u64,
     sampler: Sampler,
     accounts: Accounts,
+    /// Whether nothing is to be attached any more.
+    given_up: bool,
     /// Whether a profile was being taken of one of them at the last window.
     profiled: bool,
     /// When the last window closed, or the task began.
@@ -78,7 +80,10 @@ impl Agent {
             let Some(group) = state.groups.get_mut(&key) else { return };
             let asks = |id: &u32| {
                 state.targets.get(id).is_some_and(|target| {
-                    matches!(target.stage, Stage::Measured) && target.features.has(Measure::Blocking)
+                    let is_off = |it: &Arc<Inspection>| !it.measures_something(Features::NONE.with(Measure::Blocking));
+                    matches!(target.stage, Stage::Measured)
+                        && target.features.has(Measure::Blocking)
+                        && !target.inspection.as_ref().is_some_and(is_off)
                 })
             };
             if group.driven || !group.is_attached() || !group.users.iter().any(asks) {
@@ -93,6 +98,7 @@ impl Agent {
             generation,
             sampler: Sampler::new(),
             accounts: Accounts::default(),
+            given_up: false,
             profiled: false,
             covered_until: Instant::now(),
         };
@@ -106,7 +112,7 @@ impl Agent {
 impl Driver {
     /// Goes on until the group is no more.
     async fn run(&mut self) {
-        while self.group_is_there() {
+        while self.group_is_there() && !self.given_up {
             // No cryptography: the clock's last digits are as good as any.
             let random = f64::from(monotonic_ns() as u32 % 10_000) / 10_000.0;
             match self.sampler.turn(random) {
@@ -159,7 +165,7 @@ impl Driver {
         };
         let (agent, key) = (self.agent.clone(), self.key);
         let who = Who::of(&process);
-        let lease = self.agent.inner.turns.take(who, None, move || held(&agent, &inspection, &process, key)).await;
+        let lease = self.agent.inner.turns.take(who, None, move || held(&agent, &inspection, process, key)).await;
         let lease = match lease {
             Some(Ok(lease)) => lease,
             // That process has ended, and soon is no user any more: another is asked then. Or there was no thread.
@@ -169,10 +175,14 @@ impl Driver {
             }
             Some(Err(error)) => {
                 warn!(%error, "blocking is not measured");
+                // It would be asked again and again of a program that changes itself.
+                self.given_up = matches!(error, AttachError::Patched(_));
                 if let Some(group) = self.agent.state().groups.get_mut(&self.key) {
                     group.blocking_error = Some(error.to_string());
                 }
-                sleep(AGAIN).await;
+                if !self.given_up {
+                    sleep(AGAIN).await;
+                }
                 return None;
             }
         };
@@ -379,7 +389,8 @@ impl Driver {
 }
 
 /// Attaches: from the moment when it is attached each probe comes off by itself, unless this task sees to it.
-fn held(agent: &Agent, inspection: &Inspection, process: &Process, key: GroupKey) -> Result<Lease<Site>, AttachError> {
+fn held(agent: &Agent, inspection: &Inspection, process: Process, key: GroupKey) -> Result<Lease<Site>, AttachError> {
+    let reached = agent.reached(key, process);
     let until = Instant::now() + ATTACHING;
     let lease = agent.inner.leases.grant(until, move |links| detach_elsewhere(key, links));
     let wanted = |it: &PlannedProbe| it.measure() == Measure::Blocking;
@@ -387,7 +398,7 @@ fn held(agent: &Agent, inspection: &Inspection, process: &Process, key: GroupKey
         let too_late = |(probe, ..): Site| AttachError::Refused { probe, reason: "the kernel took too long".into() };
         lease.add(site).map_err(too_late)
     };
-    match attach_each(&agent.inner.kernel, inspection, process, key, wanted, keep) {
+    match attach_each(&agent.inner.kernel, inspection, &reached, key, wanted, keep) {
         Ok(()) => Ok(lease),
         Err(error) => {
             detach_elsewhere(key, lease.take().unwrap_or_default());

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     kernel::{Kernel, Maps, Usage},
     metrics::{AgentFigures, Lost, MapFigures, Snapshot, TargetFigures},
-    target::Inspection,
+    target::{Features, Inspection, Measure},
 };
 
 pub(super) fn snapshot(agent: &Agent) -> Snapshot {
@@ -154,7 +154,10 @@ fn target_figures(
             let kept = kept.get(&target.id);
             TargetFigures {
                 target: target.labels.clone(),
-                active_requests: active_of.as_ref().map(|of| of.get(&target.id).copied().unwrap_or(0)),
+                active_requests: active_of
+                    .as_ref()
+                    .filter(|_| inspection.measures_something(Features::NONE.with(Measure::Http)))
+                    .map(|of| of.get(&target.id).copied().unwrap_or(0)),
                 probes: state.groups.get(&target.group).map_or(0, super::links::Group::sites),
                 info: info(inner, target, inspection),
                 probe_figures: kept.map(|kept| super::waits::probe_figures(inner, target, kept)).unwrap_or_default(),

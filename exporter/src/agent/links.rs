@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    io::ErrorKind,
     path::Path,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
@@ -10,15 +11,15 @@ use std::{
         mpsc,
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::Notify;
 
-use super::lease::Lease;
+use super::{Agent, lease::Lease, patience};
 use crate::{
     kernel::{AttachError, Kernel, Link, Probe, Scope},
-    process::{Code, FileId, Process},
+    process::{Code, FileId, Process, ProcessId},
     target::{Features, Inspection, PlannedProbe},
 };
 
@@ -122,7 +123,7 @@ impl Group {
 pub(super) fn attach_all(
     kernel: &Kernel,
     inspection: &Inspection,
-    process: &Process,
+    reached: &Reached,
     key: GroupKey,
     wanted: impl Fn(&PlannedProbe) -> bool,
 ) -> Result<Links, AttachError> {
@@ -131,7 +132,7 @@ pub(super) fn attach_all(
         links.push(site);
         Ok(())
     };
-    match attach_each(kernel, inspection, process, key, wanted, keep) {
+    match attach_each(kernel, inspection, reached, key, wanted, keep) {
         Ok(()) => Ok(links),
         Err(error) => {
             detach_elsewhere(key, links);
@@ -148,7 +149,7 @@ pub(super) fn attach_all(
 pub(super) fn attach_each(
     kernel: &Kernel,
     inspection: &Inspection,
-    process: &Process,
+    reached: &Reached,
     key: GroupKey,
     wanted: impl Fn(&PlannedProbe) -> bool,
     mut keep: impl FnMut(Site) -> Result<(), AttachError>,
@@ -158,9 +159,11 @@ pub(super) fn attach_each(
     planned.sort_by_key(|it| {
         matches!(it.probe, Probe::HttpStart | Probe::XnetStart | Probe::StwStart | Probe::StwStop | Probe::StwStopBare)
     });
-    let Some(first) = planned.first().map(|it| it.probe) else { return Ok(()) };
-    on_inspected(process, &inspection.code, first, |exe| {
-        for it in planned {
+    if planned.is_empty() {
+        return Ok(());
+    }
+    on_inspected(reached, inspection, &planned, |exe| {
+        for it in &planned {
             let link = kernel.attach(it.probe, exe, &[it.file_offset], key.scope())?;
             keep((it.probe, it.file_offset, link))?;
         }
@@ -170,19 +173,27 @@ pub(super) fn attach_each(
 
 /// Attaches to the code that was inspected and to no other: the offsets of one are the middle of instructions of another. The
 /// bytes at every site are compared before and after, through one open file: while the process runs it cannot be written, and
-/// once it does not, links of that process alone are in no other.
+/// once it does not, links of that process alone are in no other. So is what the processes have of that code in their memory.
 pub(super) fn on_inspected<T>(
-    process: &Process,
-    code: &Code,
-    probe: Probe,
+    reached: &Reached,
+    inspection: &Inspection,
+    sites: &[&PlannedProbe],
     attach: impl FnOnce(&Path) -> Result<T, AttachError>,
 ) -> Result<T, AttachError> {
+    let process = &reached.process;
+    let probe = sites.first().map_or(Probe::Nothing, |it| it.probe);
     let unsure = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => AttachError::Gone { probe },
-        std::io::ErrorKind::InvalidData => AttachError::Swapped(error),
-        _ => AttachError::Refused { probe, reason: format!("the executable cannot be compared: {error}") },
+        ErrorKind::NotFound => AttachError::Gone { probe },
+        ErrorKind::InvalidData => AttachError::Swapped(error),
+        _ => AttachError::Refused { probe, reason: format!("its code cannot be compared: {error}") },
     };
-    let held = process.hold(code).map_err(unsure)?;
+    let held = process.hold(&inspection.code).map_err(unsure)?;
+    reached.others_run(inspection, sites)?;
+    let runs = || {
+        let changes = inspection.changes_in(process, |it| is_one_of(sites, it)).map_err(unsure)?;
+        changes.into_iter().next().map_or(Ok(()), |change| Err(AttachError::Patched(change.reason)))
+    };
+    runs()?;
     let attached = attach(&held.path()).map_err(|error| match error {
         // The kernel says "no such process or file" of other things too.
         AttachError::Gone { .. } if process.is_there() => {
@@ -191,7 +202,75 @@ pub(super) fn on_inspected<T>(
         error => error,
     })?;
     held.still().map_err(unsure)?;
+    runs()?;
     Ok(attached)
+}
+
+fn is_one_of(sites: &[&PlannedProbe], it: &PlannedProbe) -> bool {
+    sites.iter().any(|site| site.probe == it.probe && site.file_offset == it.file_offset)
+}
+
+/// Processes that links get into: that through which they are attached, and where they are on its file all that run it.
+pub(super) struct Reached {
+    pub(super) process: Process,
+    pub(super) others: Vec<Process>,
+}
+
+/// How long the memory of another process of the file is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+impl Reached {
+    /// One process.
+    pub(super) fn alone(process: Process) -> Self {
+        Self { process, others: Vec::new() }
+    }
+
+    /// Whether the others run what was inspected. Those that are gone, or run another file now, are no matter.
+    fn others_run(&self, inspection: &Inspection, sites: &[&PlannedProbe]) -> Result<(), AttachError> {
+        if self.others.is_empty() {
+            return Ok(());
+        }
+        let (tell, told) = mpsc::channel();
+        let inspection = Arc::new(inspection.of_sites(|it| is_one_of(sites, it)));
+        let left = patience::each(self.others.clone(), PATIENCE, Some(Instant::now() + PATIENCE * 4), move || {
+            let (tell, inspection) = (tell.clone(), Arc::clone(&inspection));
+            move |process: Process| {
+                let changed = match inspection.changes_in(&process, |_| true) {
+                    Ok(changes) => changes.into_iter().next().map(|it| it.reason),
+                    Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidData) => None,
+                    Err(error) => Some(format!("its code cannot be compared: {error}")),
+                };
+                let _ = tell.send(changed.map(|reason| format!("process {} of its file: {reason}", process.id.pid)));
+            }
+        });
+        let told: Vec<Option<String>> = told.try_iter().collect();
+        let silent = "the memory of another process of its file does not answer";
+        match told.iter().flatten().next() {
+            Some(reason) => Err(AttachError::Patched(reason.clone())),
+            None if left > 0 || told.len() < self.others.len() => Err(AttachError::Patched(silent.into())),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Agent {
+    /// Whom links of a group get into that are attached through this process: of a file all processes that are known to run it,
+    /// whether they are measured or not.
+    pub(super) fn reached(&self, key: GroupKey, process: Process) -> Reached {
+        if key.pid.is_some() {
+            return Reached::alone(process);
+        }
+        let state = self.state();
+        let targets = state.targets.values().filter(|it| it.stage.is_live()).map(|it| it.process.id);
+        let ids: HashSet<ProcessId> = targets
+            .chain(state.unwanted.values().flatten().copied())
+            .filter(|id| id.inode == key.file.inode && *id != process.id)
+            .collect();
+        drop(state);
+        let others =
+            ids.into_iter().filter_map(|id| Process::find(id.pid).ok().filter(|found| found.id == id)).collect();
+        Reached { process, others }
+    }
 }
 
 /// How many groups of links are being detached, by what they are attached to.

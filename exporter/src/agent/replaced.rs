@@ -1,7 +1,7 @@
 //! Programs that drop or replace pages of their own code, by madvise(2) or by mapping them anew: the probes that were in them
 //! are gone, without a word from the kernel. Noticed by a look at each site from time to time, told, and put right.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use exporter_ebpf::{
     http::{InFlight, PanicKey, TOLD, goroutine_key_target},
@@ -10,10 +10,17 @@ use exporter_ebpf::{
 use tokio::runtime::Handle;
 use tracing::{info, warn};
 
-use super::{Agent, Message, links::on_inspected, patience, state::Stage, turns::Who};
+use super::{
+    Agent, Message,
+    links::{Reached, on_inspected},
+    patience,
+    state::Stage,
+    turns::Who,
+};
 use crate::{
     kernel::{Probe, Scope},
     process::{Process, is_probed},
+    target::{Change, Inspection, PlannedProbe},
 };
 
 /// How long one target's memory is waited for before the next is looked at.
@@ -24,14 +31,15 @@ struct Look {
     id: u32,
     generation: u64,
     process: Process,
-    /// Offsets in the file at which a probe should be.
-    sites: Vec<u64>,
+    inspection: Arc<Inspection>,
+    /// Program, and offset in the file, of each probe that should be there.
+    sites: Vec<(Probe, u64)>,
     /// Whether they were seen in its memory before.
     seen: bool,
 }
 
 /// What became of a target's code.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Code {
     /// How often it was found without the probes that are attached to it.
     pub(super) replaced: u32,
@@ -39,6 +47,9 @@ pub(super) struct Code {
     looked_at: bool,
     /// Whether its probes were seen there.
     seen: bool,
+    /// What the program has changed in its memory since probes were attached. They stay: what it kept of its code, to put it back
+    /// some day, has the breakpoints in it, which end a program that nobody probes any more.
+    pub(super) changes: BTreeSet<Change>,
 }
 
 impl Agent {
@@ -69,13 +80,20 @@ impl Agent {
     fn look_whether_replaced(&self, id: u32) {
         let look = self.look_of(id);
         let there = look.as_ref().is_some_and(Look::are_there);
+        let changes = look.as_ref().map(Look::changes).unwrap_or_default();
+        let is_changed = !changes.is_empty();
         let looked = move |agent: &Self| {
             if let Some(target) = agent.state().targets.get_mut(&id) {
+                if let Some(change) = changes.difference(&target.code.changes).next() {
+                    warn!(pid = target.process.id.pid, reason = change.reason, "what is measured by it is not whole");
+                }
+                target.code.changes = changes;
                 target.code.seen |= there;
                 target.code.looked_at = false;
             }
         };
-        match look.filter(|_| !there) {
+        // Nothing is put into code that is not the file's.
+        match look.filter(|_| !there && !is_changed) {
             None => looked(self),
             Some(look) => self.elsewhere(Who::of(&look.process), Some(id), move |agent| {
                 agent.put_back(&look);
@@ -89,9 +107,10 @@ impl Agent {
         let state = self.state();
         let target = state.targets.get(&id).filter(|it| matches!(it.stage, Stage::Measured))?;
         let group = state.groups.get(&target.group).filter(|group| group.is_attached())?;
-        let sites = group.links.iter().map(|(_, offset, _)| *offset).collect();
+        let sites = group.links.iter().map(|(probe, offset, _)| (*probe, *offset)).collect();
         let (generation, seen) = (group.generation, target.code.seen);
-        Some(Look { id, generation, process: target.process.clone(), sites, seen })
+        let inspection = target.inspection.clone()?;
+        Some(Look { id, generation, process: target.process.clone(), inspection, sites, seen })
     }
 
     /// Lets the kernel write its breakpoints once more, for the links that are there: it does so for a process when a probe is
@@ -99,11 +118,11 @@ impl Agent {
     fn put_back(&self, look: &Look) {
         // What ended or was detached meanwhile has no probes either.
         let Some(now) = self.look_of(look.id).filter(|now| now.generation == look.generation) else { return };
-        let Some(inspection) = self.state().targets.get(&look.id).and_then(|it| it.inspection.clone()) else { return };
         let kernel = &self.inner.kernel;
         let scope = Scope::Process(now.process.id.pid);
-        let written = on_inspected(&now.process, &inspection.code, Probe::Nothing, |exe| {
-            now.sites.iter().try_for_each(|site| kernel.attach(Probe::Nothing, exe, &[*site], scope).map(drop))
+        let sites: Vec<&PlannedProbe> = now.inspection.probes.iter().filter(|it| now.has(it)).collect();
+        let written = on_inspected(&Reached::alone(now.process.clone()), &now.inspection, &sites, |exe| {
+            now.sites.iter().try_for_each(|(_, site)| kernel.attach(Probe::Nothing, exe, &[*site], scope).map(drop))
         });
         if let Err(error) = written {
             // That says nothing of its code, as where too many files are open: the next look tries again.
@@ -165,9 +184,18 @@ impl Agent {
 }
 
 impl Look {
+    fn has(&self, planned: &PlannedProbe) -> bool {
+        self.sites.contains(&(planned.probe, planned.file_offset))
+    }
+
+    /// What was changed of the code that probes are in; nothing where that cannot be seen.
+    fn changes(&self) -> BTreeSet<Change> {
+        self.inspection.changes_in(&self.process, |it| self.has(it)).unwrap_or_default()
+    }
+
     /// Whether all probes are in the process's memory.
     fn are_there(&self) -> bool {
-        self.sites.iter().all(|site| match is_probed(&self.process, *site) {
+        self.sites.iter().all(|(_, site)| match is_probed(&self.process, *site) {
             Ok(probed) => probed,
             // No part of the file is mapped as code there. Where none was ever found to be, that is no news.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => !self.seen || !self.process.is_there(),

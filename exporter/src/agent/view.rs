@@ -7,12 +7,12 @@ use serde::Serialize;
 use super::{
     links::Group,
     passed::PassedView,
-    state::{Stage, State},
+    state::{Stage, State, Target},
 };
 use crate::{
     kernel::Method,
     kubernetes::PodProblems,
-    target::{Disabled, Feature, Inspection, PlannedProbe, Unmeasured},
+    target::{Change, Disabled, Feature, PlannedProbe, Unmeasured},
 };
 
 /// One line of `/targets`.
@@ -131,7 +131,7 @@ impl State {
                     layouts_from: inspection.map(|it| it.layouts_from.clone()),
                     inspection_seconds: inspection.map(|it| it.seconds),
                     probes,
-                    disabled: disabled(inspection, group),
+                    disabled: disabled(target, group),
                     not_measured: inspection.map_or_else(Vec::new, |it| it.not_measured.clone()),
                 }
             })
@@ -149,8 +149,11 @@ fn seconds(at: SystemTime) -> f64 {
 }
 
 /// What is off by what the executable is, and by what the kernel refused.
-fn disabled(inspection: Option<&Inspection>, group: Option<&Group>) -> Vec<Disabled> {
-    let mut disabled = inspection.map_or_else(Vec::new, |it| it.disabled.clone());
+fn disabled(target: &Target, group: Option<&Group>) -> Vec<Disabled> {
+    let mut disabled = target.inspection.as_ref().map_or_else(Vec::new, |it| it.disabled.clone());
+    let since = |change: &Change| format!("{} since it was probed: it is not seen there", change.reason);
+    let changes = target.code.changes.iter();
+    disabled.extend(changes.map(|it| Disabled { feature: it.feature, reason: since(it) }));
     if let Some(error) = group.and_then(|group| group.blocking_error.as_ref()) {
         disabled.push(Disabled { feature: Feature::GoroutineBlocking, reason: error.clone() });
     }

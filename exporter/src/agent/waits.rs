@@ -180,7 +180,12 @@ pub(super) fn add_kept(sum: &mut WatchState, more: &WatchState) {
 pub(super) fn probe_figures(agent: &Inner, target: &Target, kept: &WatchState) -> Vec<ProbeFigures> {
     let costs = agent.costs.get().copied().unwrap_or_default();
     let mut figures = Vec::new();
-    if target.features.has(Measure::Blocking) {
+    // What is off by what the program is has no probes that could be sampled.
+    let has = |measure| {
+        let inspection = target.inspection.as_deref();
+        target.features.has(measure) && inspection.is_some_and(|it| it.measures_something(Features::NONE.with(measure)))
+    };
+    if has(Measure::Blocking) {
         figures.push(ProbeFigures {
             probes: Measure::Blocking.name(),
             hits: kept.parks + kept.runs,
@@ -188,7 +193,7 @@ pub(super) fn probe_figures(agent: &Inner, target: &Target, kept: &WatchState) -
             sampled_ratio: target.blocked.ratio(Instant::now()),
         });
     }
-    if target.features.has(Measure::Gc) {
+    if has(Measure::Gc) {
         let cpu_seconds = kept.stops as f64 * (costs.run + costs.stepped / 2.0);
         figures.push(ProbeFigures { probes: Measure::Gc.name(), hits: kept.stops, cpu_seconds, sampled_ratio: 1.0 });
     }

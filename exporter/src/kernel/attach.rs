@@ -118,6 +118,8 @@ pub(crate) enum AttachError {
     Gone { probe: Probe },
     #[error("nothing is attached: {0}")]
     Swapped(std::io::Error),
+    #[error("nothing is attached: {0}")]
+    Patched(String),
     #[error("cannot attach {probe:?}: {reason}")]
     Refused { probe: Probe, reason: String },
 }

@@ -32,14 +32,7 @@ impl Code {
     /// As reading the file gives them.
     pub(crate) fn read(file: &File, functions: impl IntoIterator<Item = (u64, u64)>) -> io::Result<Self> {
         let mut spans = vec![(0, HEAD)];
-        for (offset, length) in functions {
-            if length <= MOST_OF_A_SPAN {
-                spans.push((offset, length));
-            } else {
-                spans.push((offset, MOST_OF_A_SPAN));
-                spans.push(((offset + length).saturating_sub(TAIL), TAIL));
-            }
-        }
+        spans.extend(functions.into_iter().flat_map(|(offset, length)| pieces(offset, length)));
         spans.sort_unstable();
         spans.dedup();
         let sum = sum(file, &spans)?;
@@ -53,6 +46,12 @@ impl Code {
     pub(crate) fn is_in(&self, file: &File) -> io::Result<bool> {
         Ok(sum(file, &self.spans)? == self.sum)
     }
+}
+
+/// What is compared of a span: all of it, or of a long one the beginning and the end.
+pub(super) fn pieces(offset: u64, length: u64) -> impl Iterator<Item = (u64, u64)> {
+    let end = (length > MOST_OF_A_SPAN).then(|| ((offset + length).saturating_sub(TAIL), TAIL));
+    std::iter::once((offset, length.min(MOST_OF_A_SPAN))).chain(end)
 }
 
 /// By a key of this process's own, so that nobody can make two files of one sum.

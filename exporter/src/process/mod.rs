@@ -8,6 +8,7 @@ mod identity;
 mod lasting;
 mod linked;
 mod owner;
+mod patched;
 mod ports;
 mod probed;
 mod throttling;
@@ -19,6 +20,7 @@ pub(crate) use self::{
     identity::{FileId, Process, ProcessId, executable},
     lasting::is_lasting,
     owner::owner,
+    patched::{Patched, patched},
     ports::Ports,
     probed::is_probed,
     throttling::Throttling,

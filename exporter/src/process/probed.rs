@@ -42,7 +42,7 @@ fn address_of(process: &Process, file_offset: u64) -> io::Result<u64> {
 }
 
 /// A path as /proc/PID/maps has it: bytes, line ends escaped (`show_map_vma` in fs/proc/task_mmu.c).
-fn as_in_maps(path: &Path) -> Vec<u8> {
+pub(super) fn as_in_maps(path: &Path) -> Vec<u8> {
     let mut escaped = Vec::new();
     for &byte in path.as_os_str().as_bytes() {
         if byte == b'\n' { escaped.extend(b"\\012") } else { escaped.push(byte) }

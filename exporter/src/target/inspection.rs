@@ -58,7 +58,7 @@ pub(crate) struct PlannedProbe {
 impl PlannedProbe {
     /// Where the bytes are that say what is at the site: from the function's start to beyond the longest instruction (15 bytes
     /// on amd64) at the site. Offset in the file and length.
-    fn span(&self) -> (u64, u64) {
+    pub(super) fn span(&self) -> (u64, u64) {
         let into = u64::from(self.function_offset);
         (self.file_offset.saturating_sub(into), into + 16)
     }

@@ -2,8 +2,11 @@
 //! probes are attached or metrics written.
 
 mod features;
+mod inlined;
 mod inspection;
 mod labels;
+mod patched;
+mod patchers;
 mod plan;
 mod reasons;
 mod unmeasured;
@@ -12,6 +15,7 @@ pub(crate) use self::{
     features::{Features, Measure},
     inspection::{Disabled, Feature, Inspection, PlannedProbe},
     labels::Labels,
+    patched::Change,
     plan::{Sites, inspect},
     reasons::{UNKNOWN, stw_reason},
     unmeasured::Unmeasured,

@@ -1,7 +1,11 @@
 //! What can be measured in a Go binary: which functions are probed where, and which offsets that needs.
 //! This table is where a new probe is added.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
 
 use clap::ValueEnum;
 use exporter_ebpf::target::{Http2Offsets, NONE, TargetConfig, at_check, request_words};
@@ -9,8 +13,10 @@ use gobinary::{Cost, Function, Global, GoBinary, Instruction, Site, SiteError, S
 
 use super::{
     features::Measure,
+    inlined,
     inspection::{Disabled, Feature, Inspection, Literals, Module, PlannedProbe},
-    unmeasured,
+    patched::{Change, leave_out},
+    patchers, unmeasured,
 };
 use crate::{kernel::Probe, process::Code, runtime};
 
@@ -92,12 +98,29 @@ fn all_layouts() -> BTreeMap<&'static str, Vec<&'static str>> {
     all
 }
 
+/// What probes are for.
+const PROBED: [Feature; 8] = [
+    Feature::Http1Server,
+    Feature::Http2Server,
+    Feature::XnetHttp2Server,
+    Feature::RoutePattern,
+    Feature::Hijack,
+    Feature::Panic,
+    Feature::GoroutineBlocking,
+    Feature::StopTheWorld,
+];
+
 /// Inspects an executable.
 pub(crate) fn inspect<S: Source>(source: S, sites: Sites) -> Result<Inspection, gobinary::Error> {
     let started = Instant::now();
     let layouts = all_layouts();
     let layouts: Vec<(&str, &[&str])> = layouts.iter().map(|(ty, fields)| (*ty, fields.as_slice())).collect();
-    let functions: Vec<&str> = FUNCTIONS.into_iter().chain(unmeasured::functions()).collect();
+    let functions: Vec<&str> = FUNCTIONS
+        .into_iter()
+        .chain(unmeasured::functions())
+        .chain(inlined::callers())
+        .chain(patchers::FUNCTIONS)
+        .collect();
     let binary = GoBinary::parse(source, &functions, &layouts)?;
     let mut plan = Plan { binary: &binary, sites, probes: Vec::new(), at_check: 0, disabled: Vec::new() };
     let mut config = plan.http();
@@ -106,6 +129,10 @@ pub(crate) fn inspect<S: Source>(source: S, sites: Sites) -> Result<Inspection, 
     plan.stop_the_world();
     let g_status = plan.offset("runtime.g", "atomicstatus");
     let g_tracking_seq = plan.offset("runtime.g", "trackingSeq");
+    plan.leave_out_inlined();
+    if let Some(reason) = patchers::reason(&binary.build_info, |name| binary.function(name).is_some()) {
+        plan.nothing(&reason);
+    }
     let Plan { probes, mut disabled, .. } = plan;
     let runtime = runtime::Plan::of(&binary).map(Arc::new);
     if let Err(reason) = &runtime {
@@ -186,6 +213,24 @@ struct Plan<'b> {
 }
 
 impl Plan<'_> {
+    /// Leaves out what the compiler has inlined: a request whose end no probe sees would be in flight for ever.
+    fn leave_out_inlined(&mut self) {
+        let mut changes = BTreeSet::new();
+        for (function, caller) in inlined::inlined(self.binary) {
+            let reason = format!(
+                "the compiler has inlined {function} into {caller}, as with a profile (PGO): no probe on it is passed there"
+            );
+            changes.extend(self.probes.iter().filter(|it| it.function == function).map(|it| Change::new(it, &reason)));
+        }
+        leave_out(&mut self.probes, &mut self.disabled, &changes);
+    }
+
+    /// Nothing is to be attached.
+    fn nothing(&mut self, reason: &str) {
+        self.probes.clear();
+        self.disabled = PROBED.map(|feature| Disabled { feature, reason: reason.to_owned() }).to_vec();
+    }
+
     fn offset(&self, ty: &str, field: &str) -> u16 {
         self.binary.layouts().offset(ty, field).and_then(|offset| u16::try_from(offset).ok()).unwrap_or(NONE)
     }

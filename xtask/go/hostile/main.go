@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"log"
@@ -16,6 +17,7 @@ func main() {
 	address := flag.String("listen", "127.0.0.1:0", "address to listen at")
 	times := flag.Int("exec", 0, "execute itself so many times first")
 	exit := flag.Bool("exit", false, "end at once")
+	copies := flag.Bool("copy", false, "route copies of requests, as middleware makes them")
 	flag.Parse()
 	if *exit {
 		return
@@ -32,7 +34,13 @@ func main() {
 		log.Fatal(err)
 	}
 	fmt.Printf("{\"pid\":%d,\"http\":%q}\n", os.Getpid(), l.Addr().String())
-	log.Fatal(http.Serve(l, nil))
+	var handler http.Handler
+	if *copies {
+		handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			http.DefaultServeMux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), copies, true)))
+		})
+	}
+	log.Fatal(http.Serve(l, handler))
 }
 
 // number is a query parameter, or what it is without one.

@@ -120,6 +120,11 @@ pub(super) fn returns(code: &[u8]) -> Result<Vec<Found>, SiteError> {
     if all.is_empty() { Err(SiteError::NoReturn) } else { Ok(all) }
 }
 
+pub(super) fn calls(code: &[u8]) -> Vec<i64> {
+    let direct = |insn: &Decoded| insn.mnemonic() == Mnemonic::Call && insn.op0_kind() == OpKind::NearBranch64;
+    decode(code).filter(direct).map(|insn| insn.near_branch_target() as i64).collect()
+}
+
 /// Go 1.19 on compiles large switches to `lea table(%rip),%r; jmp *(%r,%i,8)`; their targets are in the function.
 fn is_jump_table(insn: &Decoded) -> bool {
     insn.op0_kind() == OpKind::Memory && insn.memory_index() != Register::None && insn.memory_index_scale() == 8

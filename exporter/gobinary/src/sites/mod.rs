@@ -13,6 +13,14 @@ use serde::Serialize;
 use crate::elf::Arch;
 use cost::{Cost, Instruction, KernelFeatures};
 
+/// Where the direct calls in a function go: distances from its first byte.
+pub(crate) fn calls(arch: Arch, code: &[u8]) -> Vec<i64> {
+    match arch {
+        Arch::Amd64 => amd64::calls(code),
+        Arch::Arm64 => arm64::calls(code),
+    }
+}
+
 /// An instruction at which a uprobe can go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Site {
@@ -90,5 +98,23 @@ pub(crate) fn returns(arch: Arch, code: &[u8]) -> Result<Vec<Found>, SiteError> 
     match arch {
         Arch::Amd64 => amd64::returns(code),
         Arch::Arm64 => arm64::returns(code),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn direct_calls_go_forth_and_back() {
+        // nop; call +0x10; call -0x100; call *%rax
+        let amd64 = [0x90, 0xe8, 0x10, 0, 0, 0, 0xe8, 0x00, 0xff, 0xff, 0xff, 0xff, 0xd0];
+        assert_eq!(calls(Arch::Amd64, &amd64), [0x16, -0xf5]);
+        // nop; bl .+8; bl .-4; b .+8; blr x0
+        let arm64: Vec<u8> = [0xd503_201f_u32, 0x9400_0002, 0x97ff_ffff, 0x1400_0002, 0xd63f_0000]
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .collect();
+        assert_eq!(calls(Arch::Arm64, &arm64), [12, 4]);
     }
 }
