@@ -163,7 +163,7 @@ impl Backend {
             "annotations": {MADE_FOR: null},
             "ownerReferences": owners,
         }});
-        if has_label(apiservice) {
+        if label(apiservice) == Some(MANAGED_BY.1) {
             patch["metadata"]["labels"] = json!({MANAGED_BY.0: null});
         }
         Some(Step::Patch { name: name_of(apiservice), patch })
@@ -239,14 +239,16 @@ impl Backend {
     }
 }
 
-fn has_label(apiservice: &APIService) -> bool {
-    let labels = apiservice.metadata.labels.as_ref();
-    labels.and_then(|it| it.get(MANAGED_BY.0)).is_some_and(|it| it == MANAGED_BY.1)
+fn label(apiservice: &APIService) -> Option<&str> {
+    apiservice.metadata.labels.as_ref()?.get(MANAGED_BY.0).map(String::as_str)
 }
 
-/// Whether a metrics-api made it, of this version or one before.
+/// Whether a metrics-api made it, of this version or one before, and no tool says since that it is its own.
 fn was_made_here(apiservice: &APIService) -> bool {
-    has_label(apiservice) || apiservice.metadata.annotations.as_ref().is_some_and(|it| it.contains_key(MADE_FOR))
+    match label(apiservice) {
+        Some(value) => value == MANAGED_BY.1,
+        None => apiservice.metadata.annotations.as_ref().is_some_and(|it| it.contains_key(MADE_FOR)),
+    }
 }
 
 fn delete(apiservice: &APIService) -> Step {

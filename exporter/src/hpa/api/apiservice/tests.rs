@@ -153,7 +153,10 @@ fn those_that_name_this_server_are_kept_right() {
     (before.metadata.annotations, before.metadata.owner_references) = (None, None);
     let patched = patch(&before, &old, &owner).unwrap();
     assert_eq!(patched["metadata"]["annotations"][MADE_FOR], "gopulse/api");
-    // One of the manifests gets a caBundle and nothing else.
+    // One of Helm's, or of the manifests, gets a caBundle and nothing else.
+    let mut given = made;
+    given.metadata.labels = Some([(MANAGED_BY.0.to_owned(), "Helm".to_owned())].into());
+    assert_eq!(patch(&given, &old, &Ok(Some(role("2")))), None);
     let mut given = before;
     given.metadata.labels = None;
     assert_eq!(patch(&given, &old, &owner), None);
