@@ -196,7 +196,7 @@ fn metrics_api(args: &hpa::api::MetricsApiArgs) -> Result<(), Failure> {
     }
     logging::start(&config.log_level, if config.log_json { LogFormat::Json } else { LogFormat::Human })
         .map_err(Failure::usage)?;
-    block_on(async { hpa::api::run(config, ended()?).await }).map_err(Failure::error)
+    block_on(async { Box::pin(hpa::api::run(config, ended()?)).await }).map_err(Failure::error)
 }
 
 fn doctor(args: hpa::doctor::DoctorArgs) -> Result<(), Failure> {

@@ -67,10 +67,6 @@ impl Adapter {
         let child = command.stdout(Stdio::null()).stderr(stage.log("adapter.log")).spawn().unwrap();
         self.process = Some(Running(child));
         stage.plane.apply(&self.apiservice).unwrap();
-        self.serves(stage);
-    }
-
-    fn serves(&self, stage: &Stage) {
         let path = format!("{CUSTOM}/v1beta1/namespaces/shop/pods/*/{DEPTH}");
         stage.until("the other adapter's metric is there", || (stage.values(&path).len() == 2).then_some(()));
     }
