@@ -99,9 +99,18 @@ impl Registration {
         }
     }
 
+    /// Whether none is kept, so that there is nothing to look at.
+    pub(crate) fn is_off(&self) -> bool {
+        GROUPS.iter().all(|group| self.keep(group) == Keep::No)
+    }
+
     /// Makes all of them right. `ca` signs what is served and what is to be served, PEM; without it none is kept. Whether all that
     /// is to be done is done: those that name this server trust its certificates.
     pub(crate) async fn look(&mut self, ca: Option<&str>) -> bool {
+        if self.is_off() {
+            GROUPS.into_iter().for_each(|group| self.tell(group, Standing::NotKept));
+            return true;
+        }
         let (done, failure) = match self.try_look(ca).await {
             Ok(done) => (done, String::new()),
             Err(failure) => (false, failure),
@@ -170,7 +179,7 @@ impl Registration {
     }
 
     async fn try_withdraw(&self) -> Result<usize, String> {
-        if GROUPS.iter().all(|group| self.keep(group) == Keep::No) || !self.is_uninstalled().await? {
+        if self.is_off() || !self.is_uninstalled().await? {
             return Ok(0);
         }
         let api: Api<APIService> = Api::all(self.client.clone());

@@ -75,7 +75,12 @@ pub(super) async fn keep_certificates(
     };
     let changed = Notify::new();
     let api: Api<APIService> = Api::all(client.clone());
-    let apiservices = follow("APIServices", api, watcher::Config::default().any_semantic(), |_| changed.notify_one());
+    let kept = !registration.is_off();
+    let apiservices = async {
+        if kept {
+            follow("APIServices", api, watcher::Config::default().any_semantic(), |_| changed.notify_one()).await;
+        }
+    };
     let looks = async {
         let mut served: Option<Pair> = None;
         loop {

@@ -116,7 +116,9 @@ impl Stage {
             format!("--secure-port={controllers}"),
             "--authorization-always-allow-paths=/metrics".to_owned(),
         ];
-        let options = Options { autoscaler_period: SYNC, controller_manager, ..Options::default() };
+        // As OpenShift has it: whoever sets an owner must be allowed to delete what is owned.
+        let api_server = vec!["--enable-admission-plugins=OwnerReferencesPermissionEnforcement".to_owned()];
+        let options = Options { autoscaler_period: SYNC, controller_manager, api_server, ..Options::default() };
         let plane = ControlPlane::start(&options).unwrap_or_else(|error| panic!("no control plane: {error:#}"));
         let directory = plane.directory().join("hpa");
         fs::create_dir_all(&directory).unwrap();
