@@ -106,17 +106,17 @@ impl Backend {
     pub(crate) fn plan(&self, group: &str, all: &[APIService], wanted: &Wanted<'_>) -> Plan {
         let of_group = all.iter().filter(|it| it.spec.as_ref().and_then(|spec| spec.group.as_deref()) == Some(group));
         let (ours, others): (Vec<_>, Vec<_>) = of_group.partition(|it| self.is_named_by(it));
-        let mut steps: Vec<Step> = others.iter().filter_map(|it| self.disown(it)).collect();
         if wanted.keep == Keep::No {
             return Plan { steps: Vec::new(), standing: Standing::NotKept };
         }
         let other = others.first().map(|it| (name_of(it), owner_of(it)));
         let mend = |it: &&APIService| self.mend(it, wanted.ca, wanted.owner);
+        let disowned = others.iter().filter_map(|it| self.disown(it));
         if let (Some((apiservice, owner)), Keep::Yes) = (&other, wanted.keep) {
             // What somebody else has made for this server, the manifests say, is theirs to take back.
             let (made, given): (Vec<_>, Vec<_>) = ours.into_iter().partition(|it| was_made_here(it));
-            steps.extend(made.iter().map(|it| delete(it)));
-            steps.extend(given.iter().filter_map(mend));
+            let mended = given.iter().filter_map(mend);
+            let steps = mended.chain(made.iter().map(|it| delete(it))).chain(disowned).collect();
             let (apiservice, owner) = (apiservice.clone(), owner.clone());
             let standing = if given.is_empty() {
                 Standing::Anothers { apiservice, owner }
@@ -125,7 +125,8 @@ impl Backend {
             };
             return Plan { steps, standing };
         }
-        steps.extend(ours.iter().filter_map(mend));
+        // First what is served by now.
+        let mut steps: Vec<Step> = ours.iter().filter_map(mend).chain(disowned).collect();
         let there = |version: &str| ours.iter().chain(&others).any(|it| name_of(it) == format!("{version}.{group}"));
         // In the order of the table: of two that begin at one time, one gets the first, and the other gives way.
         let missing: Vec<_> = VERSIONS.iter().filter(|it| it.0 == group && !there(it.1)).collect();

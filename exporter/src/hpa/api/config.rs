@@ -53,7 +53,7 @@ pub(crate) struct Config {
     /// This server's Service, which the APIServices name, and its port.
     pub(crate) service: String,
     pub(crate) service_port: i32,
-    /// The Deployment that this server is of, in its namespace: once that is gone, its APIServices are withdrawn.
+    /// The Deployment that this server is of, in its namespace: once that is gone, its APIServices are withdrawn; empty: it is of none.
     pub(crate) deployment: String,
     /// Whether the APIServices are made and kept right from here, and of which APIs.
     pub(crate) register: Register,

@@ -46,6 +46,15 @@ pub(crate) struct Registration {
     told_of_no_owner: bool,
 }
 
+/// What came of a look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Looked {
+    /// Whether nothing is left to be done.
+    pub(crate) done: bool,
+    /// Whether those that name this server trust its certificates.
+    pub(crate) trusted: bool,
+}
+
 /// Whose the groups are, to be read by others. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Status(Arc<Mutex<Known>>);
@@ -104,17 +113,20 @@ impl Registration {
         GROUPS.iter().all(|group| self.keep(group) == Keep::No)
     }
 
-    /// Makes all of them right. `ca` signs what is served and what is to be served, PEM; without it none is kept. Whether all that
-    /// is to be done is done: those that name this server trust its certificates.
-    pub(crate) async fn look(&mut self, ca: Option<&str>) -> bool {
+    /// Makes all of them right. `ca` signs what is served and what is to be served, PEM; without it none is kept.
+    pub(crate) async fn look(&mut self, ca: Option<&str>) -> Looked {
         if self.is_off() {
             GROUPS.into_iter().for_each(|group| self.tell(group, Standing::NotKept));
-            return true;
+            return Looked { done: true, trusted: true };
         }
-        let (done, failure) = match self.try_look(ca).await {
-            Ok(done) => (done, String::new()),
-            Err(failure) => (false, failure),
-        };
+        let mut looked = Looked { done: true, trusted: true };
+        let mut failures = Vec::new();
+        if let Err(failure) = self.look_at_all(ca, &mut looked, &mut failures).await {
+            looked.trusted = false;
+            failures.push(failure);
+        }
+        looked.done &= failures.is_empty();
+        let failure = failures.join("; ");
         // Said once, and again when it changes.
         if failure != self.failure {
             if !failure.is_empty() {
@@ -122,16 +134,20 @@ impl Registration {
             }
             self.failure = failure;
         }
-        done
+        looked
     }
 
-    async fn try_look(&mut self, ca: Option<&str>) -> Result<bool, String> {
+    async fn look_at_all(
+        &mut self,
+        ca: Option<&str>,
+        looked: &mut Looked,
+        failures: &mut Vec<String>,
+    ) -> Result<(), String> {
         let api: Api<APIService> = Api::all(self.client.clone());
         let all = api.list(&ListParams::default()).await.map_err(|error| line(&error))?.items;
         self.status.lock().named = Some(self.named(&all));
         let ca = ca.map(|ca| self.trusted(ca, &all)).transpose()?;
         let mut owner = None;
-        let (mut done, mut failures) = (true, Vec::new());
         for group in GROUPS {
             let keep = if ca.is_some() { self.keep(group) } else { Keep::No };
             if keep != Keep::No && owner.is_none() {
@@ -150,20 +166,21 @@ impl Registration {
             if matches!(standing, Standing::Anothers { .. } | Standing::Divided { .. }) {
                 self.anothers.insert(group, now);
             }
-            done &= standing != Standing::Waiting;
+            looked.done &= standing != Standing::Waiting;
             self.tell(group, standing);
             for step in steps {
                 match take(&api, &step).await {
                     Ok(true) => continue,
                     // Somebody was faster: what is to be done about the group is decided anew.
-                    Ok(false) => done = false,
+                    Ok(false) => looked.done = false,
                     Err(error) => failures.push(error),
                 }
+                looked.trusted &= !matches!(step, Step::Patch { patch, .. } if patch.get("spec").is_some());
                 break;
             }
         }
         debug!(apiservices = all.len(), "the APIServices were looked at");
-        if failures.is_empty() { Ok(done) } else { Err(failures.join("; ")) }
+        Ok(())
     }
 
     /// Deletes what names this server, if it is being uninstalled: its Deployment or its namespace is gone or going, or the
@@ -183,19 +200,27 @@ impl Registration {
             return Ok(0);
         }
         let api: Api<APIService> = Api::all(self.client.clone());
-        let all = api.list(&ListParams::default()).await.map_err(|error| line(&error))?.items;
         let mut withdrawn = 0;
-        for group in GROUPS.into_iter().filter(|group| self.keep(group) != Keep::No) {
-            for step in self.backend.withdrawal(group, &all) {
+        loop {
+            let all = api.list(&ListParams::default()).await.map_err(|error| line(&error))?.items;
+            let groups = GROUPS.into_iter().filter(|group| self.keep(group) != Keep::No);
+            let steps: Vec<_> = groups.flat_map(|group| self.backend.withdrawal(group, &all)).collect();
+            if steps.is_empty() {
+                return Ok(withdrawn);
+            }
+            // One whose status has just changed is not as it was read, and is looked at again.
+            for step in steps {
                 withdrawn += usize::from(take(&api, &step).await?);
             }
         }
-        Ok(withdrawn)
     }
 
     async fn is_uninstalled(&self) -> Result<bool, String> {
         if self.namespace_ends().await? {
             return Ok(true);
+        }
+        if self.deployment.is_empty() {
+            return Ok(false);
         }
         let api: Api<Deployment> = Api::namespaced(self.client.clone(), &self.backend.namespace);
         let deployment = api.get_opt(&self.deployment).await.map_err(|error| line(&error))?;

@@ -119,10 +119,10 @@ async fn look(
     // What is served until then has to be trusted, too.
     let before = served.as_ref().filter(|_| is_new).and_then(|it| it.ca.as_deref()).unwrap_or_default();
     let ca = pair.ca.as_ref().map(|ca| format!("{ca}\n{before}"));
-    let done = registration.look(ca.as_deref()).await;
+    let looked = registration.look(ca.as_deref()).await;
     if is_new {
         if let Some(old) = served {
-            if !done && ca.is_some() && certs::is_valid(&old.certificate) {
+            if !looked.trusted && ca.is_some() && certs::is_valid(&old.certificate) {
                 // Nobody would trust the new one.
                 return AGAIN;
             }
@@ -132,7 +132,7 @@ async fn look(
         info!("a certificate is served that was not before");
         *served = Some(pair.clone());
     }
-    if done { LOOK } else { AGAIN }
+    if looked.done { LOOK } else { AGAIN }
 }
 
 /// Keeps the agents' certificate, and what is trusted of it, right.

@@ -173,12 +173,25 @@ fn what_it_leaves_is_taken(stage: &Stage, other: &mut Adapter) {
     stage.until("its metrics are ours", || (stage.values(&path).len() == 2).then_some(()));
 }
 
-/// Its Deployment is not there, as after `kubectl delete`: what was registered goes with the last replica.
-fn stopped_for_good(stage: &mut Stage) {
+/// What ends by itself when it is asked to.
+fn stop(stage: &mut Stage) {
     let mut api = stage.api.take().unwrap();
     kill(Pid::from_raw(api.0.id() as i32), Signal::SIGTERM).unwrap();
-    lead_to(stage, "it is withdrawn", [None; 3]);
     assert!(api.0.wait().unwrap().success(), "it ends by itself");
+}
+
+/// A replica that ends leaves the APIServices to the others, unless there are to be none.
+fn stopped_for_good(stage: &mut Stage) {
+    let shipped = util::root().join("daemonset/components/hpa/deployment.yaml");
+    stage.plane.apply(&fs::read_to_string(shipped).unwrap()).unwrap();
+    stop(stage);
+    lead_to(stage, "its Deployment has other replicas", [OURS; 3]);
+    stage.start_api();
+    let looks = "the APIServices were looked at";
+    stage.says(looks, 1, stage.said(looks));
+    stage.plane.kubectl(&["scale", "deployment", "gopulse-metrics-api", "-n", "gopulse", "--replicas=0"]).unwrap();
+    stop(stage);
+    lead_to(stage, "it is withdrawn", [None; 3]);
 }
 
 /// It is installed over what is registered: gopulse gives way, and leaves no mark on what is the other's now.
