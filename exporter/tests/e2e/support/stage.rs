@@ -103,13 +103,22 @@ pub(crate) fn by_pods() -> Value {
 impl Stage {
     /// A control plane, two rehearsed agents, the metrics-api, and a Deployment of two pods under 80 requests a second.
     pub(crate) fn set() -> Self {
+        let mut stage = Self::without_api();
+        stage.start_api();
+        stage
+    }
+
+    /// The same before the metrics-api starts.
+    pub(crate) fn without_api() -> Self {
         let controllers = free_port().unwrap();
         let controller_manager = vec![
             "--bind-address=127.0.0.1".to_owned(),
             format!("--secure-port={controllers}"),
             "--authorization-always-allow-paths=/metrics".to_owned(),
         ];
-        let options = Options { autoscaler_period: SYNC, controller_manager, ..Options::default() };
+        // As OpenShift has it: whoever sets an owner must be allowed to delete what is owned.
+        let api_server = vec!["--enable-admission-plugins=OwnerReferencesPermissionEnforcement".to_owned()];
+        let options = Options { autoscaler_period: SYNC, controller_manager, api_server, ..Options::default() };
         let plane = ControlPlane::start(&options).unwrap_or_else(|error| panic!("no control plane: {error:#}"));
         let directory = plane.directory().join("hpa");
         fs::create_dir_all(&directory).unwrap();
@@ -144,7 +153,6 @@ impl Stage {
         for number in 0..2 {
             stage.start_agent(number);
         }
-        stage.start_api();
         stage
     }
 
@@ -180,7 +188,7 @@ impl Stage {
     pub(crate) fn start_api_with(&mut self, register: bool) {
         let kubeconfig = self.plane.kubeconfig_of_account("gopulse", "gopulse-metrics-api").unwrap();
         let config = json!({
-            "address": format!("127.0.0.1:{}", self.port), "namespace": "gopulse", "service_port": self.port,
+            "address": format!("[::]:{}", self.port), "namespace": "gopulse", "service_port": self.port,
             "agents": {"addresses": self.addresses, "tls": false}, "keda_address": format!("127.0.0.1:{}", self.keda),
             "register": {"custom": register, "external": register}, "log_level": "info,gopulse=debug",
         });
@@ -264,7 +272,7 @@ impl Stage {
     }
 
     /// How often the HPA controller has looked so far, with this outcome. None where it does not say.
-    fn looks(&self, outcome: Look) -> Option<u64> {
+    pub(crate) fn looks(&self, outcome: Look) -> Option<u64> {
         let url = format!("https://127.0.0.1:{}/metrics", self.controllers);
         let text = util::output(Command::new("curl").args(["-skf", "--max-time", "10", &url])).ok()?;
         let name = "horizontal_pod_autoscaler_controller_reconciliations_total";
