@@ -29,7 +29,7 @@ const STALL: Duration = Duration::from_secs(5);
 
 /// What is told of. Where a family has a series only once something has happened, another that a container has from the start
 /// says that the first is measured of it.
-const FED: &[(&str, Kind, Option<&str>)] = &[
+pub(super) const FED: &[(&str, Kind, Option<&str>)] = &[
     ("http_server_request_duration_seconds", Kind::Histogram, Some("http_server_active_requests")),
     ("http_server_active_requests", Kind::Gauge, None),
     ("rpc_server_call_duration_seconds", Kind::Histogram, None),
@@ -41,6 +41,12 @@ const FED: &[(&str, Kind, Option<&str>)] = &[
     ("go_cpu_classes_gc_total_cpu_seconds_total", Kind::Counter, None),
     ("process_cpu_seconds_total", Kind::Counter, None),
     ("process_resident_memory_bytes", Kind::Gauge, None),
+    ("go_sched_gomaxprocs_threads", Kind::Gauge, None),
+    ("go_cpu_periods_total", Kind::Counter, None),
+    ("go_cpu_throttled_periods_total", Kind::Counter, None),
+    ("go_gc_gomemlimit_bytes", Kind::Gauge, None),
+    ("go_memory_classes_total_bytes", Kind::Gauge, None),
+    ("go_memory_classes_heap_released_bytes", Kind::Gauge, None),
 ];
 
 /// The figures of one moment, by container.

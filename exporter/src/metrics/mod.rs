@@ -11,6 +11,7 @@ mod runtime;
 mod snapshot;
 
 pub(crate) use self::{
+    families::bounds,
     figures::{Figure, visit},
     reference::reference,
     snapshot::{

@@ -30,12 +30,13 @@ pub(crate) fn evaluate(metric: &Metric, pods: &[PodView<'_>], selector: &Selecto
     let mut widest = 0;
     for back in (0..u64::from(metric.smoothing.seconds())).rev() {
         let mut measured = 0;
-        let mut call = |call: &Call| {
+        let mut call = |call: &Call, pod: Option<usize>| {
+            let pods = pod.map_or(pods, |pod| &pods[pod..=pod]);
             let (value, window) = join(call, pods, selector, metric.window.as_millis() as u64, back * 1000)?;
             measured = measured.max(window);
             Some(value)
         };
-        if let Some(value) = metric.expression.evaluate(&mut call) {
+        if let Some(value) = metric.expression.evaluate(pods.len(), &mut call) {
             values.push(value);
             widest = widest.max(measured);
         }
@@ -51,18 +52,19 @@ fn join(call: &Call, pods: &[PodView<'_>], selector: &Selector, window_ms: u64, 
     let mut bounds: Vec<f64> = Vec::new();
     let mut widest = 0;
     let mut measured = false;
+    let chosen = |label: &str| selector.0.iter().any(|it| it.key == label);
     for (pod, container, from, to) in windows(call, pods, selector, window_ms, back_ms) {
         measured = true;
         widest = widest.max(to - from);
         let series = container.series(&call.family).filter(|it| {
-            call.matchers.iter().all(|matcher| matcher.matches(&it.labels.0))
+            call.matchers.iter().all(|matcher| matcher.matches(&it.labels.0, chosen))
                 && selected(selector, container, &it.labels.0)
                 && meant(pod, &it.labels.0)
         });
         for series in series {
             match call.function {
                 Function::Rate => sum += series.growth(from, to) * 1e3 / (to - from) as f64,
-                Function::Quantile(_) => {
+                Function::Quantile(_) | Function::Below(_) | Function::Above(_) => {
                     if bounds.is_empty() {
                         bounds = series.family.bounds.to_vec();
                         buckets = vec![0.0; bounds.len() + 1];
@@ -78,10 +80,11 @@ fn join(call: &Call, pods: &[PodView<'_>], selector: &Selector, window_ms: u64, 
             }
         }
     }
-    let value = if let Function::Quantile(quantile) = call.function {
-        self::quantile(quantile, &bounds, &buckets)
-    } else {
-        sum
+    let value = match call.function {
+        Function::Quantile(quantile) => self::quantile(quantile, &bounds, &buckets),
+        Function::Below(bound) => below(bound, &bounds, &buckets)?,
+        Function::Above(bound) => 1.0 - below(bound, &bounds, &buckets)?,
+        _ => sum,
     };
     measured.then_some((value, widest))
 }
@@ -145,6 +148,16 @@ fn quantile(quantile: f64, bounds: &[f64], buckets: &[f64]) -> f64 {
         below += count;
     }
     bounds.last().copied().unwrap_or(0.0)
+}
+
+/// The share of what was counted that was at most this; all of nothing. None at what is no bound of the buckets.
+fn below(bound: f64, bounds: &[f64], buckets: &[f64]) -> Option<f64> {
+    let total: f64 = buckets.iter().sum();
+    if total <= 0.0 {
+        return Some(1.0);
+    }
+    let index = bounds.iter().position(|it| it.to_bits() == bound.to_bits())?;
+    Some(buckets[..=index].iter().sum::<f64>() / total)
 }
 
 #[cfg(test)]

@@ -16,10 +16,14 @@ mod objects;
 mod query;
 mod selector;
 mod service;
+mod spelling;
 mod store;
 mod table;
 
-pub(crate) use self::config::{Config, MetricsApiArgs};
+pub(crate) use self::{
+    config::{Config, MetricsApiArgs},
+    spelling::encode,
+};
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -151,6 +155,7 @@ pub(crate) async fn run(config: Config) -> Result<(), String> {
 async fn clean(sources: &Sources) {
     let mut told = false;
     let mut misused = HashSet::new();
+    let mut cut = HashSet::new();
     loop {
         tokio::time::sleep(LOOK).await;
         let mut store = sources.store.lock().unwrap_or_else(PoisonError::into_inner);
@@ -164,6 +169,11 @@ async fn clean(sources: &Sources) {
             }
         }
         drop(store);
+        for (name, count) in sources.listed().cut {
+            if cut.insert(name.clone()) {
+                warn!(metric = name, names = count, listed = table::MAX_LISTED, "not all are listed; all are served");
+            }
+        }
         debug!(agents = live, containers, series, pods = sources.directory.len(), "known");
         let none = live == 0;
         if none && !told {

@@ -1,6 +1,7 @@
 //! From a question to values: which pods, which of their figures, and whether enough is known. HTTP and gRPC ask here alike.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -13,21 +14,10 @@ use super::{
     evaluate::{Value, evaluate},
     objects::{Kind, ObjectError, Objects, Part},
     selector::{Requirement, Selector, SelectorError, Test},
-    store::{PodView, Store},
-    table::{Metric, Table},
+    store::{LabelSet, PodView, Store},
+    table::{MAX_LISTED, Metric, Table},
 };
-
-/// Labels of figures; other names in an external metric's selector are labels of pods, or name an object.
-const FIGURE_LABELS: [&str; 8] = [
-    "container",
-    "http_request_method",
-    "http_response_status_code",
-    "http_route",
-    "reason",
-    "rpc_method",
-    "rpc_response_status_code",
-    "rpc_system_name",
-];
+use crate::hpa::families;
 
 /// Why there is no value.
 #[derive(Debug, Error)]
@@ -60,10 +50,51 @@ pub(crate) struct Sources {
     pub(crate) objects: Objects,
 }
 
+/// Names of metrics.
+#[derive(Debug, Default)]
+pub(crate) struct Listed {
+    /// Those to be shown.
+    pub(crate) names: Vec<String>,
+    /// Templates that have more than are shown, with how many.
+    pub(crate) cut: Vec<(String, usize)>,
+}
+
+/// What chooses a metric's figures: its name, and who asks.
+fn of_figures(metric: &Metric, mut chosen: Vec<Requirement>, asked: Selector) -> Result<Selector, SelectorError> {
+    let asked = asked.of_figures()?;
+    if let Some(why) = metric.refuses(&asked) {
+        return Err(SelectorError(format!("metric {}: {why}", metric.name)));
+    }
+    chosen.extend(asked.0);
+    Ok(Selector(chosen))
+}
+
 impl Sources {
-    /// A metric by its name.
-    pub(crate) fn metric(&self, name: &str) -> Result<&Metric, NoValue> {
-        self.table.get(name).ok_or_else(|| NoValue::Metric(name.to_owned()))
+    /// A metric by its name, and what the name chooses of its figures.
+    pub(crate) fn metric(&self, name: &str) -> Result<(&Metric, Vec<Requirement>), NoValue> {
+        self.table.find(name).ok_or_else(|| NoValue::Metric(name.to_owned()))
+    }
+
+    /// Which metrics there are: of a name that stands for one of each route, those of the routes that are known.
+    pub(crate) fn listed(&self) -> Listed {
+        let store = self.store();
+        let mut listed = Listed::default();
+        for metric in self.table.iter() {
+            if !metric.names.is_template() {
+                listed.names.push(metric.name.clone());
+                continue;
+            }
+            let name = |labels: &LabelSet| {
+                let value = |name: &str| labels.0.iter().find(|(label, _)| **label == *name);
+                metric.names.spelled(|name| value(name).map(|(_, value)| value.to_string()))
+            };
+            let names: BTreeSet<String> = store.label_sets().filter_map(name).collect();
+            if names.len() > MAX_LISTED {
+                listed.cut.push((metric.name.clone(), names.len()));
+            }
+            listed.names.extend(names.into_iter().take(MAX_LISTED));
+        }
+        listed
     }
 
     /// Values of objects. A wildcard gives those that have one, by name.
@@ -75,8 +106,8 @@ impl Sources {
         pods: &str,
         figures: &str,
     ) -> Result<Vec<(Described, Value)>, NoValue> {
-        let metric = self.metric(metric)?;
-        let (pods, figures) = (Selector::parse(pods)?, Selector::parse(figures)?);
+        let (metric, chosen) = self.metric(metric)?;
+        let (pods, figures) = (Selector::parse(pods)?, of_figures(metric, chosen, Selector::parse(figures)?)?);
         let described = |kind, api_version, name: &str| Described {
             kind,
             api_version,
@@ -130,7 +161,8 @@ impl Sources {
     /// An external metric: the selector's names of figures' labels choose figures, `deployment=x` and the like an object, others
     /// pods by their labels.
     pub(crate) async fn external(&self, namespace: &str, metric: &str, selector: &str) -> Result<Value, NoValue> {
-        let metric = self.metric(metric)?;
+        let (metric, chosen) = self.metric(metric)?;
+        let labels = families::labels();
         let (mut figures, mut pods, mut object) = (Vec::new(), Vec::new(), None);
         for requirement in Selector::parse(selector)?.0 {
             let kind = match requirement.key.as_str() {
@@ -145,11 +177,14 @@ impl Sources {
                 (Some(kind), Requirement { test: Test::In(names), .. }) if names.len() == 1 => {
                     object = Some((kind, names[0].clone()));
                 }
-                _ if FIGURE_LABELS.contains(&requirement.key.as_str()) => figures.push(requirement),
+                (Some(_), _) => {
+                    return Err(SelectorError(format!("{} names one object, as {0}=shop", requirement.key)).into());
+                }
+                _ if labels.contains(requirement.key.as_str()) => figures.push(requirement),
                 _ => pods.push(requirement),
             }
         }
-        let (figures, pods) = (Selector(figures), Selector(pods));
+        let (figures, pods) = (of_figures(metric, chosen, Selector(figures))?, Selector(pods));
         let parts = match object {
             Some((kind, name)) => self.objects.parts(kind, namespace, &name).await?,
             None => [Part { selector: pods.clone(), paths: None }].into(),

@@ -119,7 +119,7 @@ impl Service {
             Question::Groups => json(StatusCode::OK, &answer::groups()),
             Question::Group(group) => json(StatusCode::OK, &answer::group(group)),
             Question::Resources { group, version } => {
-                json(StatusCode::OK, &answer::resources(group, version, &self.sources.table))
+                json(StatusCode::OK, &answer::resources(group, version, &self.sources.listed().names))
             }
             Question::Objects { version, namespace, of, metric } => {
                 let parameters = answer::parameters(request.uri().query().unwrap_or(""));

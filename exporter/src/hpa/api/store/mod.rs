@@ -216,6 +216,11 @@ impl Store {
         containers.fold((0, 0), |(count, series), it| (count + 1, series + it.series.len()))
     }
 
+    /// Every label set of some series.
+    pub(crate) fn label_sets(&self) -> impl Iterator<Item = &LabelSet> {
+        self.labels.iter()
+    }
+
     /// Families known, by name.
     pub(crate) fn family_kinds(&self) -> impl Iterator<Item = (&str, Kind)> {
         self.families.iter().map(|it| (&*it.name, it.kind))
