@@ -83,11 +83,8 @@ impl Question {
             ["metrics", metric] => (Of::Namespace, metric),
             ["pods", "*", metric] => (Of::Pods, metric),
             ["pods", name, metric] => (Of::Pod((*name).to_owned()), metric),
-            [resource, name, metric] => match Kind::of_resource(resource) {
-                Some(kind) if *name == "*" => (Of::Objects(kind), metric),
-                Some(kind) => (Of::Object(kind, (*name).to_owned()), metric),
-                None => return Self::Unknown,
-            },
+            [resource, "*", metric] => (Of::Objects(Kind::of_resource(resource)), metric),
+            [resource, name, metric] => (Of::Object(Kind::of_resource(resource), (*name).to_owned()), metric),
             _ => return Self::Unknown,
         };
         Self::Objects { version, namespace: namespace.to_owned(), of, metric: (*metric).to_owned() }
@@ -148,8 +145,8 @@ pub(crate) fn resources(group: &str, version: &str, metrics: &[String]) -> Json 
         }
         list.push(resource(format!("pods/{name}"), true, "MetricValueList"));
         list.push(resource(format!("namespaces/{name}"), false, "MetricValueList"));
-        let of = |kind: Kind| resource(format!("{}/{name}", kind.names().0), true, "MetricValueList");
-        list.extend(Kind::ALL.map(of));
+        let of = |kind: &Kind| resource(format!("{}/{name}", kind.names().0), true, "MetricValueList");
+        list.extend(Kind::ALL.iter().map(of));
     }
     json!({
         "kind": "APIResourceList", "apiVersion": "v1",
@@ -161,7 +158,7 @@ pub(crate) fn resources(group: &str, version: &str, metrics: &[String]) -> Json 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Described {
     /// Kind and API version.
-    pub(crate) kind: &'static str,
+    pub(crate) kind: String,
     pub(crate) api_version: String,
     /// Empty for a namespace.
     pub(crate) namespace: String,
@@ -276,7 +273,8 @@ mod tests {
         assert_eq!(of("/namespaces/shop/metrics/rps"), objects(Of::Namespace));
         assert_eq!(of(""), Question::Resources { group: CUSTOM, version: "v1beta2" });
         assert_eq!(of("/"), Question::Resources { group: CUSTOM, version: "v1beta2" });
-        for unknown in ["/nodes/n1/rps", "/namespaces/shop", "/namespaces/shop/pods/rps", "/namespaces/shop/nodes/a/b"]
+        for unknown in
+            ["/nodes/n1/rps", "/namespaces/shop", "/namespaces/shop/pods/rps", "/namespaces/shop/nodes/a/b/c"]
         {
             assert_eq!(of(unknown), Question::Unknown, "{unknown}");
         }
@@ -299,7 +297,7 @@ mod tests {
     #[test]
     fn both_versions_of_a_value() {
         let described =
-            Described { kind: "Pod", api_version: "v1".into(), namespace: "shop".into(), name: "web-1".into() };
+            Described { kind: "Pod".into(), api_version: "v1".into(), namespace: "shop".into(), name: "web-1".into() };
         let value = Value { value: 12.3456, at_ms: 1_763_913_600_999, window_seconds: 15 };
         let selector = Selector::parse("http_route=/,code notin (200)").unwrap();
         let list = |version| values(version, "rps", &selector, std::iter::once((described.clone(), value)));
@@ -323,7 +321,7 @@ mod tests {
             custom["resources"].as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap()).collect();
         assert!(names.contains(&"pods/http_server_requests_per_second"));
         assert!(names.contains(&"deployments.apps/http_server_request_duration_p99_milliseconds"));
-        assert_eq!(names.len(), metrics.len() * 8);
+        assert_eq!(names.len(), metrics.len() * 11);
         assert_eq!(group(CUSTOM)["preferredVersion"]["version"], "v1beta2");
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, core::PartialObjectMeta, runtime::watcher, runtime::watcher::Event};
 
-use super::{follow::follow, selector::Selector};
+use super::{follow::follow, owner, selector::Selector};
 
 /// A pod's labels.
 pub(crate) type Labels = Arc<BTreeMap<String, String>>;
@@ -83,7 +83,9 @@ impl Inner {
             return;
         }
         let (Some(namespace), Some(name)) = (pod.metadata.namespace, pod.metadata.name) else { return };
-        let labels = Arc::new(pod.metadata.labels.unwrap_or_default());
+        let mut labels = pod.metadata.labels.unwrap_or_default();
+        owner::label(&mut labels, pod.metadata.owner_references.as_deref().unwrap_or_default());
+        let labels = Arc::new(labels);
         let labels = self.shared.get(&labels).cloned().unwrap_or_else(|| {
             self.shared.insert(labels.clone());
             labels

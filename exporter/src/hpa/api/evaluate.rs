@@ -2,6 +2,7 @@
 //! computed of it, so that a workload's quantile is the quantile of all its requests. Pure.
 
 use super::{
+    objects::Takes,
     selector::Selector,
     store::{Container, PodView},
     table::{
@@ -52,15 +53,12 @@ fn join(call: &Call, pods: &[PodView<'_>], selector: &Selector, window_ms: u64, 
     let mut bounds: Vec<f64> = Vec::new();
     let mut widest = 0;
     let mut measured = false;
-    let chosen = |label: &str| selector.0.iter().any(|it| it.key == label);
     for (pod, container, from, to) in windows(call, pods, selector, window_ms, back_ms) {
         measured = true;
         widest = widest.max(to - from);
-        let series = container.series(&call.family).filter(|it| {
-            call.matchers.iter().all(|matcher| matcher.matches(&it.labels.0, chosen))
-                && selected(selector, container, &it.labels.0)
-                && meant(pod, &it.labels.0)
-        });
+        let series = container.series(&call.family);
+        let series =
+            series.filter(|it| is_meant(call, selector, container, &it.labels.0) && comes_through(pod, &it.labels.0));
         for series in series {
             match call.function {
                 Function::Rate => sum += series.growth(from, to) * 1e3 / (to - from) as f64,
@@ -111,8 +109,19 @@ fn windows<'p>(
     })
 }
 
+/// Whether a series of these labels is among what a call is made from.
+pub(super) fn is_meant(
+    call: &Call,
+    selector: &Selector,
+    container: &Container,
+    labels: &[(Box<str>, Box<str>)],
+) -> bool {
+    let chosen = |label: &str| selector.0.iter().any(|it| it.key == label);
+    call.matchers.iter().all(|matcher| matcher.matches(labels, chosen)) && selected(selector, container, labels)
+}
+
 /// Whether the selector's wishes about `container` hold.
-fn of_container(selector: &Selector, container: &Container) -> bool {
+pub(super) fn of_container(selector: &Selector, container: &Container) -> bool {
     let wishes = selector.0.iter().filter(|it| it.key == "container").cloned().collect();
     Selector(wishes).matches(|_| Some(container.name()))
 }
@@ -125,9 +134,9 @@ fn selected(selector: &Selector, container: &Container, labels: &[(Box<str>, Box
 }
 
 /// Whether an Ingress sends requests of these labels to this pod.
-fn meant(pod: &PodView<'_>, labels: &[(Box<str>, Box<str>)]) -> bool {
+fn comes_through(pod: &PodView<'_>, labels: &[(Box<str>, Box<str>)]) -> bool {
     let route = || labels.iter().find(|(name, _)| **name == *"http_route").map_or("", |(_, route)| &**route);
-    pod.paths.as_ref().is_none_or(|paths| paths.iter().any(|path| path.takes(route())))
+    pod.paths.as_ref().is_none_or(|paths| paths.iter().any(|path| path.takes(route()) == Takes::Yes))
 }
 
 /// As Prometheus' `histogram_quantile` has it: linear within a bucket, the first from 0; in the last the highest bound. Nothing

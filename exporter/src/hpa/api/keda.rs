@@ -208,7 +208,9 @@ impl Scaler {
 fn status(error: &NoValue) -> Status {
     match error {
         NoValue::Metric(_) | NoValue::Selector(_) => invalid(error),
-        NoValue::Object(_) | NoValue::Unknown { .. } => Status::not_found(error.to_string()),
+        NoValue::Object(_) | NoValue::Unknown { .. } | NoValue::Unknowable { .. } => {
+            Status::not_found(error.to_string())
+        }
         NoValue::Incomplete { .. } => Status::unavailable(error.to_string()),
     }
 }

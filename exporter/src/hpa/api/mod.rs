@@ -13,12 +13,14 @@ mod evaluate;
 mod follow;
 mod keda;
 mod objects;
+mod owner;
 mod query;
 mod selector;
 mod service;
 mod spelling;
 mod store;
 mod table;
+mod through;
 
 pub(crate) use self::{
     config::{Config, MetricsApiArgs},

@@ -1,7 +1,8 @@
 //! From a question to values: which pods, which of their figures, and whether enough is known. HTTP and gRPC ask here alike.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
+    slice::from_ref,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -12,10 +13,11 @@ use super::{
     answer::{Described, Of},
     directory::Directory,
     evaluate::{Value, evaluate},
-    objects::{Kind, ObjectError, Objects, Part},
+    objects::{Kind, ObjectError, Objects, Part, Path},
     selector::{Requirement, Selector, SelectorError, Test},
     store::{LabelSet, PodView, Store},
     table::{MAX_LISTED, Metric, Table},
+    through::unknowable,
 };
 use crate::hpa::families;
 
@@ -34,6 +36,9 @@ pub(crate) enum NoValue {
     /// 404.
     #[error("{what} is not known: {why}")]
     Unknown { what: String, why: &'static str },
+    /// 404.
+    #[error("{what} is not known: {why}")]
+    Unknowable { what: String, why: String },
     /// 503.
     #[error(
         "{silent} of {all} pods of {what} are at agents that have been silent for 15 s: their share is not known, and a total \
@@ -57,6 +62,11 @@ pub(crate) struct Listed {
     pub(crate) names: Vec<String>,
     /// Templates that have more than are shown, with how many.
     pub(crate) cut: Vec<(String, usize)>,
+}
+
+/// Paths of two parts; none is all.
+fn either(one: Option<Arc<[Path]>>, other: Option<Arc<[Path]>>) -> Option<Arc<[Path]>> {
+    Some(one?.iter().chain(other?.iter()).cloned().collect())
 }
 
 /// What chooses a metric's figures: its name, and who asks.
@@ -108,8 +118,8 @@ impl Sources {
     ) -> Result<Vec<(Described, Value)>, NoValue> {
         let (metric, chosen) = self.metric(metric)?;
         let (pods, figures) = (Selector::parse(pods)?, of_figures(metric, chosen, Selector::parse(figures)?)?);
-        let described = |kind, api_version, name: &str| Described {
-            kind,
+        let described = |kind: &str, api_version, name: &str| Described {
+            kind: kind.to_owned(),
             api_version,
             namespace: namespace.to_owned(),
             name: name.to_owned(),
@@ -122,6 +132,9 @@ impl Sources {
                 let now = Instant::now();
                 let value = |name: &str| {
                     let view = store.pod(namespace, name, now).filter(|it| !it.silent)?;
+                    if unknowable(metric, from_ref(&view), &figures).is_some() {
+                        return None;
+                    }
                     evaluate(metric, &[view], &figures)
                 };
                 let known = names.iter().filter_map(|name| Some((described("Pod", "v1".into(), name), value(name)?)));
@@ -134,12 +147,15 @@ impl Sources {
                 if view.silent {
                     return Err(unknown("its agent has been silent for 15 s"));
                 }
+                if let Some(why) = unknowable(metric, from_ref(&view), &figures) {
+                    return Err(NoValue::Unknowable { what: format!("pod {namespace}/{name}"), why });
+                }
                 let value = evaluate(metric, &[view], &figures)
                     .ok_or_else(|| unknown("what this metric is made from is not measured of it, or not yet"))?;
                 Ok(vec![(described("Pod", "v1".into(), name), value)])
             }
             Of::Object(kind, name) => {
-                let parts = self.objects.parts(*kind, namespace, name).await?;
+                let parts = self.objects.parts(kind, namespace, name).await?;
                 let what = format!("{} {namespace}/{name}", kind.names().3);
                 let value = self.whole(namespace, &parts, metric, &figures, &what)?;
                 Ok(vec![(described(kind.names().3, kind.api_version(), name), value)])
@@ -165,15 +181,7 @@ impl Sources {
         let labels = families::labels();
         let (mut figures, mut pods, mut object) = (Vec::new(), Vec::new(), None);
         for requirement in Selector::parse(selector)?.0 {
-            let kind = match requirement.key.as_str() {
-                "deployment" => Some(Kind::Deployment),
-                "statefulset" => Some(Kind::StatefulSet),
-                "daemonset" => Some(Kind::DaemonSet),
-                "service" => Some(Kind::Service),
-                "ingress" => Some(Kind::Ingress),
-                _ => None,
-            };
-            match (kind, &requirement) {
+            match (Kind::of_key(&requirement.key), &requirement) {
                 (Some(kind), Requirement { test: Test::In(names), .. }) if names.len() == 1 => {
                     object = Some((kind, names[0].clone()));
                 }
@@ -186,7 +194,7 @@ impl Sources {
         }
         let (figures, pods) = (of_figures(metric, chosen, Selector(figures))?, Selector(pods));
         let parts = match object {
-            Some((kind, name)) => self.objects.parts(kind, namespace, &name).await?,
+            Some((kind, name)) => self.objects.parts(&kind, namespace, &name).await?,
             None => [Part { selector: pods.clone(), paths: None }].into(),
         };
         let parts: Vec<Part> = parts
@@ -212,14 +220,26 @@ impl Sources {
         let store = self.store();
         let mut views: Vec<PodView<'_>> = Vec::new();
         let mut silent = 0;
+        let mut seen = HashMap::new();
         for part in parts {
             for name in self.directory.select(namespace, &part.selector) {
+                // Two Services may choose one pod: what comes through either is counted once.
+                if let Some(view) = seen.get(&name).and_then(|at: &usize| views.get_mut(*at)) {
+                    view.paths = either(view.paths.take(), part.paths.clone());
+                    continue;
+                }
                 match store.pod(namespace, &name, now) {
                     Some(view) if view.silent => silent += 1,
-                    Some(view) => views.push(PodView { paths: part.paths.clone(), ..view }),
+                    Some(view) => {
+                        seen.insert(name, views.len());
+                        views.push(PodView { paths: part.paths.clone(), ..view });
+                    }
                     None => {}
                 }
             }
+        }
+        if let Some(why) = unknowable(metric, &views, figures) {
+            return Err(NoValue::Unknowable { what: what.to_owned(), why });
         }
         // What is missing of a total makes it too small, and the workload would be scaled down for it.
         if silent > 0 && metric.is_additive() {

@@ -2,7 +2,7 @@
 //! agents' own.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     convert::Infallible,
     fmt::Write as _,
     fs,
@@ -39,7 +39,7 @@ pub(crate) struct RehearseArgs {
     #[arg(long, default_value = "1")]
     agents: usize,
     /// What to tell (YAML, read again every second): `pods`, a list of `namespace`, `pod`, `container`, `requests_per_second`,
-    /// `active`, `latency_seconds`, `route`, `agent` (by number).
+    /// `active`, `latency_seconds`, `route`, `waiting` (by reason), `agent` (by number).
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
     /// Without a script: so many pods at each agent, `NAMESPACE/pod-AGENT-NUMBER`.
@@ -77,6 +77,9 @@ struct Scripted {
     latency_seconds: f64,
     #[serde(default = "root")]
     route: String,
+    /// Goroutines that wait, by reason.
+    #[serde(default)]
+    waiting: BTreeMap<String, f64>,
     #[serde(default)]
     agent: usize,
 }
@@ -124,6 +127,11 @@ impl Rehearsal {
             let measured = figures.containers.entry(name).or_default();
             measured.families.extend(["http_server_active_requests", "http_server_request_duration_seconds"]);
             measured.add("http_server_active_requests", Vec::new(), Amount::Gauge(pod.active));
+            for (reason, count) in &pod.waiting {
+                measured.families.extend(["go_goroutines_waiting"]);
+                let labels = vec!["reason".to_owned(), reason.clone()];
+                measured.add("go_goroutines_waiting", labels, Amount::Gauge(*count));
+            }
             if buckets.iter().any(|it| *it > 0.0) {
                 let counts = buckets.iter().map(|it| *it as u64).collect();
                 let labels =
@@ -177,6 +185,7 @@ fn made(args: &RehearseArgs, agent: usize) -> Script {
         active: number as f64,
         latency_seconds: 0.001 * (number + 1) as f64,
         route: root(),
+        waiting: BTreeMap::new(),
         agent,
     };
     Script { pods: (0..args.pods).map(pod).collect() }

@@ -28,7 +28,7 @@ const MAX_WINDOW: f64 = 600.0;
 /// Most metrics that a name with a label in it has in a list; others are served all the same.
 pub(crate) const MAX_LISTED: usize = 100;
 /// The label by which requests of probes are known.
-const ROUTE: &str = "http_route";
+pub(crate) const ROUTE: &str = "http_route";
 /// Routes left out unless configured otherwise: what the kubelet and Prometheus ask for, by Kubernetes' own names and the usual
 /// ones.
 pub(crate) const EXCLUDED_ROUTES: [&str; 6] = ["/healthz", "/livez", "/readyz", "/health", "/ready", "/metrics"];
