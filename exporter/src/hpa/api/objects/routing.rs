@@ -140,7 +140,9 @@ pub(crate) fn of_ingress(ingress: &Value, annotations: &BTreeMap<String, String>
     };
     if let Some((annotation, _)) = annotations.iter().find(|it| changes(*it)) {
         let why = || format!("its annotation {annotation} may change paths on the way, or have them read as patterns");
-        services.values_mut().for_each(|it| it.doubt(why));
+        for reaches in services.values_mut() {
+            reaches.doubt(why);
+        }
     }
     services
 }

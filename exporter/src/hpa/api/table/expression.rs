@@ -3,7 +3,7 @@
 
 mod matcher;
 
-use std::{collections::BTreeSet, fmt};
+use std::fmt;
 
 use thiserror::Error;
 
@@ -301,7 +301,7 @@ impl Parser<'_> {
     }
 
     fn matchers(&mut self) -> Result<Vec<Matcher>, ExpressionError> {
-        let mut matchers = BTreeSet::new();
+        let mut matchers = Vec::new();
         while !self.take('}') {
             self.space();
             let label = self.word().to_owned();
@@ -320,12 +320,12 @@ impl Parser<'_> {
                 "=~" => Test::Matches(pattern(&value)?),
                 _ => Test::MatchesNot(pattern(&value)?),
             };
-            matchers.insert(Matcher { label, test });
+            matchers.push(Matcher { label, test });
             if !self.take(',') && !self.rest().trim_start().starts_with('}') {
                 return Err(self.error(", or } was expected"));
             }
         }
-        Ok(matchers.into_iter().collect())
+        Ok(matchers)
     }
 
     /// A function's number, and the comma after it.

@@ -1,6 +1,6 @@
 //! Conditions on labels of series. Patterns are regular expressions that hold of the whole value, as Prometheus has them.
 
-use std::{cmp::Ordering, sync::Arc};
+use std::sync::Arc;
 
 use regex::{Regex, RegexBuilder};
 
@@ -8,7 +8,7 @@ use regex::{Regex, RegexBuilder};
 const MOST: usize = 1 << 18;
 
 /// A condition on a label. A label that is not there is empty.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Matcher {
     /// The label.
     pub(crate) label: String,
@@ -17,7 +17,7 @@ pub(crate) struct Matcher {
 }
 
 /// A test of a label's value.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Test {
     /// Is this.
     Equal(String),
@@ -62,18 +62,6 @@ impl PartialEq for Pattern {
 }
 
 impl Eq for Pattern {}
-
-impl PartialOrd for Pattern {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Pattern {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.0.as_str().cmp(other.0.as_str())
-    }
-}
 
 impl Matcher {
     /// Whether a series with these labels matches; `chosen` says whether whoever asks chooses by a label.
