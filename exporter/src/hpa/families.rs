@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::{feed::FED, wire::Kind};
-use crate::metrics::{bounds, contract};
+use crate::metrics::{bounds, contract, summed};
 
 /// The label of figures that says whose they are within a pod; it is no label of a series on the stream.
 pub(crate) const CONTAINER: &str = "container";
@@ -27,8 +27,8 @@ impl Family {
     pub(crate) fn all() -> impl Iterator<Item = Self> {
         // The stream's list may be ahead of the contract.
         FED.iter().filter_map(|(name, kind, _)| {
-            let desc = contract::all().find(|it| it.name == *name)?;
-            Some(Self { name: desc.name, kind: *kind, labels: desc.labels, bounds: bounds(desc.name) })
+            let desc = contract::all().find(|it| it.name == *name).or_else(|| summed(name))?;
+            Some(Self { name, kind: *kind, labels: desc.labels, bounds: bounds(name) })
         })
     }
 
@@ -82,6 +82,8 @@ mod tests {
         let requests = Family::find("http_server_request_duration_seconds").unwrap();
         assert_eq!((requests.kind, requests.labels.len()), (Kind::Histogram, 3));
         assert!(requests.bounds.unwrap().contains(&0.25));
+        let sum = Family::find("http_server_request_duration_seconds_sum").unwrap();
+        assert_eq!((sum.kind, sum.labels, sum.bounds), (Kind::Counter, requests.labels, None));
         assert!(labels().contains("reason") && labels().contains("container") && !labels().contains("pod"));
     }
 

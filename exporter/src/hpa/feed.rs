@@ -47,6 +47,8 @@ pub(super) const FED: &[(&str, Kind, Option<&str>)] = &[
     ("go_gc_gomemlimit_bytes", Kind::Gauge, None),
     ("go_memory_classes_total_bytes", Kind::Gauge, None),
     ("go_memory_classes_heap_released_bytes", Kind::Gauge, None),
+    ("http_server_request_duration_seconds_sum", Kind::Counter, Some("http_server_active_requests")),
+    ("go_goroutine_blocked_seconds_sum", Kind::Counter, None),
 ];
 
 /// The figures of one moment, by container.

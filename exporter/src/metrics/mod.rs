@@ -12,7 +12,7 @@ mod snapshot;
 
 pub(crate) use self::{
     families::bounds,
-    figures::{Figure, visit},
+    figures::{Figure, summed, visit},
     reference::reference,
     snapshot::{
         AgentFigures, HttpSeries, Lost, MapFigures, ProbeFigures, RuntimeFigures, SchedulerFigures, Snapshot,

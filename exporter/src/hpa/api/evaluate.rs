@@ -3,7 +3,7 @@
 
 use super::{
     objects::Takes,
-    selector::Selector,
+    selector::{Selector, Test},
     store::{Container, PodView},
     table::{
         Metric,
@@ -116,7 +116,8 @@ pub(super) fn is_meant(
     container: &Container,
     labels: &[(Box<str>, Box<str>)],
 ) -> bool {
-    let chosen = |label: &str| selector.0.iter().any(|it| it.key == label);
+    // Who asks for all but some does not ask for probes.
+    let chosen = |label: &str| selector.0.iter().any(|it| it.key == label && matches!(it.test, Test::In(_)));
     call.matchers.iter().all(|matcher| matcher.matches(labels, chosen)) && selected(selector, container, labels)
 }
 

@@ -124,7 +124,20 @@ impl Routes {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        sync::Arc,
+        time::{Duration, Instant},
+    };
+
     use super::*;
+    use crate::hpa::{
+        api::{
+            Config,
+            evaluate::evaluate,
+            store::{Kept, Store},
+        },
+        wire::{self, Frame},
+    };
 
     fn why(path: &str, meant: &[&str], others: &[&str]) -> Option<String> {
         let owned = |routes: &[&str]| routes.iter().map(|it| (*it).to_owned()).collect::<BTreeSet<_>>();
@@ -146,5 +159,89 @@ mod tests {
         assert!(why("/acme", &["/acme", "/{tenant}/orders"], &[]).unwrap().contains("/{tenant}/orders has a wildcard"));
         assert!(why("/shop", &["/cart", "/orders/{id}"], &["/healthz"]).unwrap().contains("StripPrefix"));
         assert!(why("/shop", &[""], &[]).unwrap().contains("without a route"));
+    }
+
+    /// Two pods, each with so many requests of some routes in the second between two frames.
+    fn store(pods: [&[(&str, u64)]; 2]) -> (Store, Instant) {
+        let mut store = Store::new(Kept { others: Duration::from_secs(31), ..Kept::default() });
+        let begun = Instant::now();
+        let name = "http_server_request_duration_seconds".to_owned();
+        let family = wire::Family { id: 1, name, kind: wire::Kind::Histogram.into(), bounds: vec![0.1, 0.25] };
+        let mut frame = Frame { unix_ms: 1_000_000, first: true, families: vec![family], ..Frame::default() };
+        let mut counted = Vec::new();
+        for (pod, routes) in pods.iter().enumerate() {
+            let id = 10 + pod as u32;
+            let (pod, families) = (format!("pod-{pod}"), vec![1]);
+            frame.containers.push(wire::Container {
+                id,
+                namespace: "shop".into(),
+                pod,
+                container: "app".into(),
+                families,
+                ..wire::Container::default()
+            });
+            for (route, count) in *routes {
+                let series = 100 + frame.series.len() as u32;
+                let labels = vec![ROUTE.to_owned(), (*route).to_owned()];
+                frame.series.push(wire::Series { id: series, container: id, family: 1, labels });
+                let sample =
+                    |count| wire::Sample { series, buckets: vec![0], counts: vec![count], ..wire::Sample::default() };
+                frame.samples.push(sample(0));
+                counted.push(sample(*count));
+            }
+        }
+        let agent = Arc::from("node");
+        store.apply(&agent, &frame, begun).unwrap();
+        let now = begun + Duration::from_secs(1);
+        store.apply(&agent, &Frame { unix_ms: 1_001_000, samples: counted, ..Frame::default() }, now).unwrap();
+        (store, now)
+    }
+
+    /// What the default table says of a metric of both pods, whole: a value, or why there is none.
+    fn ask(pods: [&[(&str, u64)]; 2], metric: &str, selector: &str, path: Option<&str>) -> Result<f64, String> {
+        let (store, now) = store(pods);
+        let table = Config::default().table().unwrap();
+        let (metric, chosen) = table.find(metric).ok_or("no metric")?;
+        let mut selector = Selector::parse(selector).unwrap().of_figures().unwrap();
+        selector.0.extend(chosen);
+        let paths: Option<Arc<[Path]>> = path.map(|path| [Path { path: path.into(), exact: false }].into());
+        let view = |pod| PodView { paths: paths.clone(), ..store.pod("shop", pod, now).unwrap() };
+        let views = [view("pod-0"), view("pod-1")];
+        if let Some(why) = unknowable(metric, &views, &selector) {
+            return Err(why);
+        }
+        evaluate(metric, &views, &selector).map(|it| it.value.round()).ok_or_else(|| "unknown".to_owned())
+    }
+
+    #[test]
+    fn values_of_routes_and_of_pods() {
+        const RPS: &str = "http_server_requests_per_second";
+        let pods: [&[(&str, u64)]; 2] =
+            [&[("/orders/{id}", 30), ("/healthz", 5)], &[("/orders/{id}", 10), ("/cart", 20)]];
+        let ask = |metric: &str, selector: &str, path: Option<&str>| ask(pods, metric, selector, path);
+        assert_eq!(ask(RPS, "", None), Ok(60.0), "without probes");
+        assert_eq!(ask(RPS, "http_route=x..healthz", None), Ok(5.0), "probes, for who wants them");
+        assert_eq!(ask(&format!("{RPS}:x..healthz"), "", None), Ok(5.0));
+        assert_eq!(ask(RPS, "http_route=x..orders._7bid_7d", None), Ok(40.0));
+        assert_eq!(ask(&format!("{RPS}:x..orders._7bid_7d"), "", None), Ok(40.0));
+        assert_eq!(ask(&format!("{RPS}:x..nowhere"), "", None), Ok(0.0));
+        assert_eq!(ask(&format!("{RPS}_per_pod"), "", None), Ok(30.0));
+        assert_eq!(ask(&format!("{RPS}_hottest_pod"), "http_route!=x..cart", None), Ok(30.0));
+        assert_eq!(ask("measured_pods", "", None), Ok(2.0));
+        assert_eq!(ask("http_server_slow_requests_percent", "", None), Ok(0.0));
+        assert_eq!(ask(RPS, "", Some("/cart")), Ok(20.0));
+        assert!(ask(RPS, "", Some("/orders/7")).unwrap_err().contains("wildcard"));
+        assert!(ask(RPS, "", Some("/admin")).unwrap_err().contains("StripPrefix"));
+        assert!(ask("http_server_active_requests", "", Some("/cart")).unwrap_err().contains("no routes"));
+    }
+
+    #[test]
+    fn a_route_that_may_be_among_too_many_is_not_0() {
+        const CART: &str = "http_server_requests_per_second:x..cart";
+        let full: &[(&str, u64)] = &[("/cart", 20), ("_overflow", 7)];
+        assert_eq!(ask([full, full], CART, "", None), Ok(40.0));
+        let without: &[(&str, u64)] = &[("/orders", 20), ("_overflow", 7)];
+        assert!(ask([full, without], CART, "", None).unwrap_err().contains("max_routes"));
+        assert_eq!(ask([full, without], "http_server_requests_per_second:x._5foverflow", "", None), Ok(14.0));
     }
 }

@@ -96,7 +96,7 @@ fn root() -> String {
 struct Rehearsal {
     number: usize,
     source: Source,
-    counted: HashMap<(String, String, String), (f64, Vec<f64>)>,
+    counted: HashMap<(String, String, String), (f64, Vec<f64>, f64)>,
     at: Instant,
 }
 
@@ -118,14 +118,16 @@ impl Rehearsal {
         let bounds: Arc<[f64]> = BOUNDS.into();
         for pod in script.pods.iter().filter(|it| it.agent == self.number) {
             let name = (pod.namespace.clone(), pod.pod.clone(), pod.container.clone());
-            let (fraction, buckets) =
-                self.counted.entry(name.clone()).or_insert_with(|| (0.0, vec![0.0; BOUNDS.len() + 1]));
+            let (fraction, buckets, sum) =
+                self.counted.entry(name.clone()).or_insert_with(|| (0.0, vec![0.0; BOUNDS.len() + 1], 0.0));
             let requests = pod.requests_per_second * elapsed + *fraction;
             *fraction = requests.fract();
             let bucket = BOUNDS.partition_point(|it| *it < pod.latency_seconds);
             buckets[bucket] += requests.trunc();
+            *sum += requests.trunc() * pod.latency_seconds;
             let measured = figures.containers.entry(name).or_default();
             measured.families.extend(["http_server_active_requests", "http_server_request_duration_seconds"]);
+            measured.families.insert("http_server_request_duration_seconds_sum");
             measured.add("http_server_active_requests", Vec::new(), Amount::Gauge(pod.active));
             for (reason, count) in &pod.waiting {
                 measured.families.extend(["go_goroutines_waiting"]);
@@ -136,7 +138,9 @@ impl Rehearsal {
                 let counts = buckets.iter().map(|it| *it as u64).collect();
                 let labels =
                     [("http_request_method", "GET"), ("http_response_status_code", "200"), ("http_route", &*pod.route)];
-                let labels = labels.into_iter().flat_map(|(name, value)| [name.to_owned(), value.to_owned()]).collect();
+                let labels: Vec<String> =
+                    labels.into_iter().flat_map(|(name, value)| [name.to_owned(), value.to_owned()]).collect();
+                measured.add("http_server_request_duration_seconds_sum", labels.clone(), Amount::Counter(*sum));
                 measured.add(
                     "http_server_request_duration_seconds",
                     labels,

@@ -63,6 +63,12 @@ const DEFAULTS: &[(&str, f64, &str, &str)] = &[
     ("go_goroutines_waiting", 5.0, "avg(go_goroutines_waiting)", "Goroutines that wait; choose by the label `reason`."),
     ("go_goroutines_waiting:{reason}", 5.0, "avg(go_goroutines_waiting)", "Goroutines that wait for one reason."),
     (
+        "go_goroutines_blocked:{reason}",
+        15.0,
+        "rate(go_goroutine_blocked_seconds_sum)",
+        "Seconds a second that goroutines were blocked for one reason, counted when they run again; where that is measured.",
+    ),
+    (
         "go_gc_cpu_percent",
         120.0,
         "100 * rate(go_cpu_classes_gc_total_cpu_seconds_total) / rate(process_cpu_seconds_total)",
@@ -112,6 +118,12 @@ const DEFAULTS: &[(&str, f64, &str, &str)] = &[
         15.0,
         "quantile(0.99, http_server_request_duration_seconds) * 1000",
         "Latency of one route, 99th percentile.",
+    ),
+    (
+        "http_server_request_duration_mean_milliseconds",
+        15.0,
+        "1000 * rate(http_server_request_duration_seconds_sum) / rate(http_server_request_duration_seconds)",
+        "Latency, mean; 0 while there are no requests.",
     ),
     (
         "http_server_slow_requests_percent",
