@@ -12,6 +12,9 @@ const CONTROLLER: &str = "/controller";
 /// The workload above a ReplicaSet: `Deployment/shop`. Else as the controller; empty where it is not known.
 const WORKLOAD: &str = "/workload";
 
+/// The longest name (apimachinery, pkg/util/validation: `DNS1123SubdomainMaxLength`).
+const MOST: usize = 253;
+
 /// Adds whose a pod with these labels is.
 pub(crate) fn label(labels: &mut BTreeMap<String, String>, owners: &[OwnerReference]) {
     let controller = owners.iter().find(|it| it.controller == Some(true));
@@ -20,8 +23,11 @@ pub(crate) fn label(labels: &mut BTreeMap<String, String>, owners: &[OwnerRefere
         if it.kind != "ReplicaSet" {
             return Some(shown(&it.kind, &it.name));
         }
-        // A Deployment's ReplicaSet is named after it and the template's hash (k8s.io/kubernetes, pkg/controller/deployment/
-        // sync.go), as is that of a Rollout of Argo (rollout/sync.go).
+        // A Deployment's ReplicaSet is named after it and the template's hash, cut to fit (k8s.io/kubernetes, pkg/controller/
+        // deployment/sync.go), as is that of a Rollout of Argo (rollout/sync.go).
+        if it.name.len() >= MOST {
+            return None;
+        }
         let above = |kind: &str, label: &str| {
             Some(shown(kind, it.name.strip_suffix(labels.get(label)?.as_str())?.strip_suffix('-')?))
         };
@@ -83,5 +89,9 @@ mod tests {
         assert!(is(None, None, "Deployment", "shop") && is(None, None, "StatefulSet", "db"));
         assert!(is(Some(("ReplicaSet", "by-hand")), None, "Deployment", "shop"));
         assert_eq!(is_of("CloneSet", "shop"), None);
+        // The name of the Deployment was cut.
+        let cut = format!("{}-5f6d", "d".repeat(248));
+        let hash = Some(("pod-template-hash", "5f6d"));
+        assert!(is(Some(("ReplicaSet", &cut)), hash, "Deployment", &"d".repeat(253)));
     }
 }
