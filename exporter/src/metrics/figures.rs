@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{
     contract,
-    families::{Value, families},
+    families::{Value, chosen},
     snapshot::Snapshot,
 };
 
@@ -22,10 +22,10 @@ pub(crate) enum Figure<'a> {
 /// Calls `each` with every sample of the families whose names are wanted: name, labels and value.
 pub(crate) fn visit(
     snapshot: &Snapshot,
-    wanted: impl Fn(&str) -> bool,
+    wanted: impl Fn(&str) -> bool + Copy,
     mut each: impl FnMut(&'static str, &[(&'static str, Cow<'_, str>)], Figure<'_>),
 ) {
-    for family in families(snapshot).filter(|it| wanted(it.desc.name)) {
+    for family in chosen(snapshot, wanted) {
         let mut labels = Vec::new();
         for sample in &family.samples {
             labels.clear();

@@ -6,6 +6,7 @@ mod answer;
 mod apiservice;
 mod authn;
 mod authz;
+mod bound;
 mod certs;
 mod config;
 mod directory;
@@ -41,6 +42,7 @@ use self::{
     apiservice::Registration,
     authn::Authenticator,
     authz::Authorizer,
+    bound::Bounds,
     certs::{Pair, Source},
     directory::Directory,
     objects::Objects,
@@ -92,6 +94,7 @@ pub(crate) async fn run(config: Config) -> Result<(), String> {
         store: store.clone(),
         directory: directory.clone(),
         objects: Objects::new(client.clone()),
+        bounds: Bounds::new(client.clone()),
     });
     let ready = {
         let (agents, directory, authenticator, store, serving) =
@@ -154,7 +157,7 @@ async fn clean(sources: &Sources) {
     loop {
         tokio::time::sleep(LOOK).await;
         let mut store = sources.store.lock().unwrap_or_else(PoisonError::into_inner);
-        store.clean(Instant::now());
+        store.clean(Instant::now(), |namespace, pod| sources.directory.has(namespace, pod));
         let live = store.live_agents(Instant::now());
         let (containers, series) = store.size();
         for metric in sources.table.iter() {

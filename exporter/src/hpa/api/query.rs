@@ -2,18 +2,19 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use thiserror::Error;
 
 use super::{
-    answer::{Described, Of},
-    directory::Directory,
-    evaluate::{Value, evaluate},
+    answer::{Described, Of, cut},
+    bound::{Asked, Bounds},
+    directory::{Chosen, Directory},
+    evaluate::{Value, evaluate, evaluate_lifted, evaluate_whole, is_too_young, lift},
     objects::{Kind, ObjectError, Objects, Part},
     selector::{Requirement, Selector, SelectorError, Test},
-    store::{PodView, Store},
+    store::{Account, Past, PodView, Store},
     table::{Metric, Table},
 };
 
@@ -43,13 +44,46 @@ pub(crate) enum NoValue {
     Object(#[from] ObjectError),
     /// 404.
     #[error("{what} is not known: {why}")]
-    Unknown { what: String, why: &'static str },
+    Unknown { what: String, why: String },
     /// 503.
-    #[error(
-        "{silent} of {all} pods of {what} are at agents that have been silent for 15 s: their share is not known, and a total \
-         without it would be too small"
-    )]
-    Incomplete { what: String, silent: usize, all: usize },
+    #[error("{0}")]
+    Incomplete(Box<Incomplete>),
+}
+
+/// A total that some pods' share is missing of.
+#[derive(Debug, Error)]
+#[error(
+    "{} of {all} pods of {what} have no figures: {}{}. Their share is not known, and a total without it would be too small; it is \
+     at least {}, and answered where that is enough to scale up. Annotate pods that are not to count with \
+     gopulse.io/enabled: \"false\"",
+    missing.len(),
+    missing.iter().take(3).map(|(pod, why)| format!("{pod} ({why})")).collect::<Vec<_>>().join(", "),
+    if missing.len() > 3 { ", ..." } else { "" },
+    at_least.map_or_else(|| "0".to_owned(), |it| cut(it.value).to_string()),
+)]
+pub(crate) struct Incomplete {
+    what: String,
+    all: usize,
+    /// Pods and why they have no figures.
+    missing: Vec<(Box<str>, String)>,
+    /// What is known.
+    at_least: Option<Value>,
+}
+
+impl Incomplete {
+    /// Whether what is known is more than this.
+    pub(crate) fn is_above(&self, value: f64) -> bool {
+        self.at_least.is_some_and(|it| it.value > value)
+    }
+}
+
+/// What to answer of an object that no pods belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoPods {
+    /// That nothing is done: it is scaled to 0, and known to be there.
+    Zero,
+    /// That nothing is known: the selector may be mistaken.
+    Unknown,
 }
 
 /// All that an answer is made from.
@@ -58,6 +92,7 @@ pub(crate) struct Sources {
     pub(crate) store: Arc<Mutex<Store>>,
     pub(crate) directory: Directory,
     pub(crate) objects: Objects,
+    pub(crate) bounds: Bounds,
 }
 
 impl Sources {
@@ -87,19 +122,32 @@ impl Sources {
             Of::Pods => {
                 let mut names = self.directory.select(namespace, &pods);
                 names.sort_unstable();
+                let gone = self.directory.departed(namespace, &pods);
                 let store = self.store();
                 let now = Instant::now();
-                let value = |name: &str| {
-                    let view = store.pod(namespace, name, now).filter(|it| !it.silent)?;
-                    evaluate(metric, &[view], &figures)
-                };
-                let known = names.iter().filter_map(|name| Some((described("Pod", "v1".into(), name), value(name)?)));
-                Ok(known.collect())
+                let view = |name: &Box<str>| store.pod(namespace, name, now).filter(|it| !it.silent);
+                let (names, views): (Vec<_>, Vec<_>) = names.iter().filter_map(|it| Some((it, view(it)?))).unzip();
+                let past: Vec<_> = gone.iter().map(|name| store.past(namespace, name, now)).collect();
+                let lift = lift(metric, &views, &past, &figures);
+                let values = names.into_iter().zip(views).filter_map(|(name, view)| {
+                    let value = evaluate_lifted(metric, view, lift, &figures)?;
+                    Some((described("Pod", "v1".into(), name), value))
+                });
+                Ok(values.collect())
             }
             Of::Pod(name) => {
                 let store = self.store();
-                let unknown = |why| NoValue::Unknown { what: format!("pod {namespace}/{name}"), why };
-                let view = store.pod(namespace, name, Instant::now()).ok_or_else(|| unknown("no agent measures it"))?;
+                let unknown = |why: &str| unknown_because(&format!("pod {namespace}/{name}"), why.to_owned());
+                let now = Instant::now();
+                let Some(view) = store.pod(namespace, name, now) else {
+                    return Err(match store.account(namespace, name, now) {
+                        Account::Told(without) => unknown_because(
+                            &format!("pod {namespace}/{name}"),
+                            format!("its agent says: {}", without.reason),
+                        ),
+                        Account::Unheard | Account::Unknowable => unknown("no agent measures it"),
+                    });
+                };
                 if view.silent {
                     return Err(unknown("its agent has been silent for 15 s"));
                 }
@@ -110,16 +158,31 @@ impl Sources {
             Of::Object(kind, name) => {
                 let parts = self.objects.parts(*kind, namespace, name).await?;
                 let what = format!("{} {namespace}/{name}", kind.names().3);
-                let value = self.whole(namespace, &parts, metric, &figures, &what)?;
+                let asked = Asked::Object {
+                    kind: kind.names().3,
+                    name: name.clone(),
+                    metric: metric.name.clone(),
+                    figures: figures.clone(),
+                };
+                let value = self.whole(namespace, &parts, metric, &figures, &what, NoPods::Zero);
+                let value = self.bounded(namespace, &asked, value).await?;
                 Ok(vec![(described(kind.names().3, kind.api_version(), name), value)])
             }
             Of::Objects(kind) => Err(NoValue::Unknown {
                 what: format!("{} with a wildcard", kind.names().0),
-                why: "objects are asked for by name; pods alone by selector",
+                why: "objects are asked for by name; pods alone by selector".to_owned(),
             }),
             Of::Namespace => {
                 let parts = [Part { selector: Selector::default(), paths: None }];
-                let value = self.whole(namespace, &parts, metric, &figures, &format!("namespace {namespace}"))?;
+                let asked = Asked::Object {
+                    kind: "Namespace",
+                    name: namespace.to_owned(),
+                    metric: metric.name.clone(),
+                    figures: figures.clone(),
+                };
+                let what = format!("namespace {namespace}");
+                let value = self.whole(namespace, &parts, metric, &figures, &what, NoPods::Unknown);
+                let value = self.bounded(namespace, &asked, value).await?;
                 let mut object = described("Namespace", "v1".into(), namespace);
                 object.namespace.clear();
                 Ok(vec![(object, value)])
@@ -130,6 +193,36 @@ impl Sources {
     /// An external metric: the selector's names of figures' labels choose figures, `deployment=x` and the like an object, others
     /// pods by their labels.
     pub(crate) async fn external(&self, namespace: &str, metric: &str, selector: &str) -> Result<Value, NoValue> {
+        let asked = Asked::External { metric: metric.to_owned(), selector: Selector::parse(selector)? };
+        let value = self.selected(namespace, metric, selector, NoPods::Unknown).await;
+        self.bounded(namespace, &asked, value).await
+    }
+
+    /// The same for KEDA, which says which ScaledObject it asks for.
+    pub(crate) async fn scaled(
+        &self,
+        (namespace, object): (&str, &str),
+        metric: &str,
+        selector: &str,
+    ) -> Result<Value, NoValue> {
+        let asked = Asked::Keda { object: object.to_owned(), metric: metric.to_owned() };
+        // The ScaledObject names what there is.
+        let value = self.selected(namespace, metric, selector, NoPods::Zero).await;
+        self.bounded(namespace, &asked, value).await
+    }
+
+    /// A value, or the part of it that is known where that is enough.
+    async fn bounded(&self, namespace: &str, asked: &Asked, value: Result<Value, NoValue>) -> Result<Value, NoValue> {
+        match value {
+            Err(NoValue::Incomplete(incomplete)) => match incomplete.at_least {
+                Some(part) if self.bounds.suffices(namespace, asked, part.value).await => Ok(part),
+                _ => Err(NoValue::Incomplete(incomplete)),
+            },
+            value => value,
+        }
+    }
+
+    async fn selected(&self, namespace: &str, metric: &str, selector: &str, none: NoPods) -> Result<Value, NoValue> {
         let metric = self.metric(metric)?;
         let (mut figures, mut pods, mut object) = (Vec::new(), Vec::new(), None);
         for requirement in Selector::parse(selector)?.0 {
@@ -150,6 +243,7 @@ impl Sources {
             }
         }
         let (figures, pods) = (Selector(figures), Selector(pods));
+        let none = if object.is_some() { NoPods::Zero } else { none };
         let parts = match object {
             Some((kind, name)) => self.objects.parts(kind, namespace, &name).await?,
             None => [Part { selector: pods.clone(), paths: None }].into(),
@@ -161,7 +255,7 @@ impl Sources {
                 Part { selector: Selector(requirements), paths: part.paths.clone() }
             })
             .collect();
-        self.whole(namespace, &parts, metric, &figures, &format!("{selector:?} in namespace {namespace}"))
+        self.whole(namespace, &parts, metric, &figures, &format!("{selector:?} in namespace {namespace}"), none)
     }
 
     /// One value of all pods of these parts, from their merged figures.
@@ -172,33 +266,91 @@ impl Sources {
         metric: &Metric,
         figures: &Selector,
         what: &str,
+        none: NoPods,
     ) -> Result<Value, NoValue> {
         let now = Instant::now();
         let store = self.store();
         let mut views: Vec<PodView<'_>> = Vec::new();
-        let mut silent = 0;
+        let mut past: Vec<Past<'_>> = Vec::new();
+        let mut missing: Vec<(Box<str>, String)> = Vec::new();
+        let mut all = 0;
+        // Of a namespace in which a pod that says nothing is measured, all are that say nothing.
+        let mut by_default = None;
         for part in parts {
-            for name in self.directory.select(namespace, &part.selector) {
-                match store.pod(namespace, &name, now) {
-                    Some(view) if view.silent => silent += 1,
-                    Some(view) => views.push(PodView { paths: part.paths.clone(), ..view }),
-                    None => {}
+            for pod in self.directory.choose(namespace, &part.selector) {
+                all += 1;
+                if let Some(view) = store.pod(namespace, &pod.name, now) {
+                    if view.silent {
+                        missing.push((pod.name, "its agent has been silent for 15 s".to_owned()));
+                    } else if pod.due && is_too_young(metric, &view, figures) {
+                        missing.push((pod.name, "its figures begin just now".to_owned()));
+                    } else {
+                        views.push(PodView { paths: part.paths.clone(), ..view });
+                    }
+                    continue;
+                }
+                if part.paths.is_none() {
+                    past.push(store.past(namespace, &pod.name, now));
+                }
+                let mut measured_by_default = || {
+                    let says_nothing = || self.directory.silent_on_it(namespace);
+                    *by_default.get_or_insert_with(|| {
+                        says_nothing().iter().any(|name| store.pod(namespace, name, now).is_some())
+                    })
+                };
+                if pod.due
+                    && pod.enabled.unwrap_or_else(&mut measured_by_default)
+                    && let Some(why) = why_missing(&store, namespace, &pod, now)
+                {
+                    missing.push((pod.name, why));
                 }
             }
+            if part.paths.is_none() {
+                let gone = self.directory.departed(namespace, &part.selector);
+                past.extend(gone.iter().map(|name| store.past(namespace, name, now)));
+            }
         }
+        let value = evaluate_whole(metric, &views, &past, figures);
         // What is missing of a total makes it too small, and the workload would be scaled down for it.
-        if silent > 0 && metric.is_additive() {
-            return Err(NoValue::Incomplete { what: what.to_owned(), silent, all: silent + views.len() });
+        if !missing.is_empty() && metric.is_additive() {
+            let incomplete = Incomplete { what: what.to_owned(), all, missing, at_least: value };
+            return Err(NoValue::Incomplete(Box::new(incomplete)));
         }
-        let why = match (views.len(), silent) {
-            (0, 0) => "none of its pods is measured",
-            (0, _) => "the agents of its pods have been silent for 15 s",
-            _ => "what this metric is made from is not measured of its pods, or not yet",
+        if all == 0 && none == NoPods::Zero && self.directory.is_synced() {
+            return metric
+                .expression
+                .evaluate(&mut |_| Some(0.0))
+                .map(zero)
+                .ok_or_else(|| unknown_because(what, "it has no pods".to_owned()));
+        }
+        let why = match (views.len(), missing.first()) {
+            (0, Some((pod, why))) => format!("pod {pod} has no figures: {why}"),
+            (0, None) => "none of its pods is measured".to_owned(),
+            _ => "what this metric is made from is not measured of its pods, or not yet".to_owned(),
         };
-        evaluate(metric, &views, figures).ok_or_else(|| NoValue::Unknown { what: what.to_owned(), why })
+        value.ok_or_else(|| unknown_because(what, why))
     }
 
     fn store(&self) -> MutexGuard<'_, Store> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn unknown_because(what: &str, why: String) -> NoValue {
+    NoValue::Unknown { what: what.to_owned(), why }
+}
+
+/// A value of now, without any pod.
+fn zero(value: f64) -> Value {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Value { value, at_ms: now.as_millis() as u64, window_seconds: 1 }
+}
+
+/// Why a pod that is to be measured has no figures; none where that is as it should be, or nobody could tell.
+fn why_missing(store: &Store, namespace: &str, pod: &Chosen, now: Instant) -> Option<String> {
+    match store.account(namespace, &pod.name, now) {
+        Account::Told(without) => (!without.expected).then(|| format!("its agent says: {}", without.reason)),
+        Account::Unheard => Some("no agent tells of it: its node's is not heard of, or it has none".to_owned()),
+        Account::Unknowable => None,
     }
 }
