@@ -91,10 +91,7 @@ pub(super) fn families(snapshot: &Snapshot) -> impl Iterator<Item = Family<'_>> 
 }
 
 /// Those whose names are wanted; no others are built.
-pub(super) fn chosen<'a>(
-    snapshot: &'a Snapshot,
-    wanted: impl Fn(&str) -> bool + Copy,
-) -> impl Iterator<Item = Family<'a>> {
+pub(super) fn chosen(snapshot: &Snapshot, wanted: impl Fn(&str) -> bool + Copy) -> impl Iterator<Item = Family<'_>> {
     contract::own()
         .filter(move |desc| wanted(desc.name))
         .map(|desc| Family { desc, samples: samples(desc, snapshot) })

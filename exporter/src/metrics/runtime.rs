@@ -10,10 +10,7 @@ use super::{
 use crate::runtime::{DISTRIBUTIONS, FIGURES, Waiting};
 
 /// Numbers and histograms whose names are wanted, one family at a time.
-pub(super) fn families<'a>(
-    snapshot: &'a Snapshot,
-    wanted: impl Fn(&str) -> bool + Copy,
-) -> impl Iterator<Item = Family<'a>> {
+pub(super) fn families(snapshot: &Snapshot, wanted: impl Fn(&str) -> bool + Copy) -> impl Iterator<Item = Family<'_>> {
     let all = &snapshot.runtimes;
     let numbers = FIGURES.iter().enumerate().filter(move |(_, desc)| wanted(desc.name)).map(|(i, desc)| {
         let samples = all.iter().filter_map(|it| Some((it, it.reading.figures.at(i)?)));

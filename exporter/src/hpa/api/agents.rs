@@ -42,7 +42,7 @@ const FRAME: Duration = Duration::from_secs(5);
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(4));
 
 /// An agent that was heard of for so long is news when it is not.
-const STEADY: Duration = Duration::from_secs(60);
+const STEADY: Duration = Duration::from_mins(1);
 /// Errors of one agent that are told of before it is silent about them.
 const MOST_TOLD: usize = 8;
 

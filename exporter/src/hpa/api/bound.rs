@@ -49,10 +49,13 @@ enum Target {
     Average(Milli),
 }
 
+/// What a namespace's HPAs want, and when they said so.
+type Known = (Instant, Arc<[Wanted]>);
+
 /// Asks for HPAs, and remembers.
 pub(crate) struct Bounds {
     client: Client,
-    known: Mutex<HashMap<String, (Instant, Arc<[Wanted]>)>>,
+    known: Mutex<HashMap<String, Known>>,
     told: Mutex<bool>,
 }
 

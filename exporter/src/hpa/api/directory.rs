@@ -36,7 +36,7 @@ struct Inner {
     /// Of a list that is under way.
     listing: Option<Pods>,
     shared: HashSet<Labels>,
-    departed: HashMap<Box<str>, VecDeque<(Instant, Box<str>, Labels)>>,
+    departed: HashMap<Box<str>, Departed>,
     /// Those that run, and since when as far as is known.
     running: Running,
     listing_running: Option<Running>,
@@ -44,6 +44,8 @@ struct Inner {
 }
 
 type Pods = HashMap<Box<str>, HashMap<Box<str>, Known>>;
+/// Pods of a namespace that are gone, and since when.
+type Departed = VecDeque<(Instant, Box<str>, Labels)>;
 type Running = HashMap<Box<str>, HashMap<Box<str>, Instant>>;
 
 #[derive(Clone)]
@@ -130,7 +132,7 @@ impl Directory {
         pods.filter(|(_, known)| known.enabled.is_none()).map(|(name, _)| name.clone()).collect()
     }
 
-    fn take(&self, event: Event<PartialObjectMeta<Pod>>) {
+    pub(super) fn take(&self, event: Event<PartialObjectMeta<Pod>>) {
         let mut guard = self.lock();
         let inner = &mut *guard;
         match event {
@@ -145,7 +147,7 @@ impl Directory {
         }
     }
 
-    fn take_running(&self, event: Event<PartialObjectMeta<Pod>>) {
+    pub(super) fn take_running(&self, event: Event<PartialObjectMeta<Pod>>) {
         let mut guard = self.lock();
         let inner = &mut *guard;
         let named = |pod: &PartialObjectMeta<Pod>| {
@@ -243,10 +245,58 @@ impl Inner {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use kube::core::ObjectMeta;
 
     use super::*;
+
+    /// A pod of namespace `shop` by its name, with a label `app` and what it says of being measured.
+    pub(crate) fn pod_that_says(name: &str, app: &str, enabled: Option<&str>) -> PartialObjectMeta<Pod> {
+        let mut pod = pod(name, app);
+        pod.metadata.annotations = enabled.map(|value| [(ENABLED.to_owned(), value.to_owned())].into());
+        pod
+    }
+
+    /// All of these are there, and run since long; of those that are told after, since now.
+    pub(crate) fn directory(pods: &[PartialObjectMeta<Pod>]) -> Directory {
+        let directory = Directory::default();
+        directory.take(Event::Init);
+        directory.take_running(Event::Init);
+        for pod in pods {
+            directory.take(Event::InitApply(pod.clone()));
+            directory.take_running(Event::InitApply(pod.clone()));
+        }
+        directory.take(Event::InitDone);
+        directory.take_running(Event::InitDone);
+        directory
+    }
+
+    #[test]
+    fn figures_are_due_of_pods_that_run_for_a_while() {
+        let directory = directory(&[pod_that_says("old", "x", Some("true"))]);
+        let new = pod_that_says("new", "x", Some(" false "));
+        directory.take(Event::Apply(new.clone()));
+        let chosen = |name: &str| {
+            let all = directory.choose("shop", &Selector::default());
+            all.into_iter().find(|it| *it.name == *name).map(|it| (it.enabled, it.due))
+        };
+        assert_eq!((chosen("old"), chosen("new")), (Some((Some(true), true)), Some((Some(false), false))));
+        directory.take_running(Event::Apply(new.clone()));
+        assert_eq!(chosen("new"), Some((Some(false), false)), "it has just begun");
+        // A list that is read anew makes nothing older or younger.
+        directory.take_running(Event::Init);
+        directory.take_running(Event::InitApply(new.clone()));
+        directory.take_running(Event::InitDone);
+        assert_eq!((chosen("old"), chosen("new")), (Some((Some(true), false)), Some((Some(false), false))));
+        // One that was made just now cannot run since long, when it is first seen in a list.
+        let mut fresh = pod_that_says("fresh", "x", None);
+        fresh.metadata.creation_timestamp = Some(k8s_openapi::jiff::Timestamp::now().into());
+        let listed = super::tests::directory(&[fresh]);
+        assert!(!listed.choose("shop", &Selector::default())[0].due);
+        directory.take(Event::Delete(new));
+        assert_eq!((chosen("new"), directory.departed("shop", &Selector::default()).len()), (None, 1));
+        assert!(directory.departed("shop", &Selector::parse("app=y").unwrap()).is_empty());
+    }
 
     fn pod(name: &str, app: &str) -> PartialObjectMeta<Pod> {
         let metadata = ObjectMeta {

@@ -103,7 +103,8 @@ pub(crate) fn lift(metric: &Metric, pods: &[PodView<'_>], past: &[Past<'_>], sel
     if room <= 0.0 {
         return 0.0;
     }
-    let gone: f64 = past.iter().map(|past| ask.past(&past.containers, past.known_ms, None) / 1e3).sum();
+    let gone: f64 =
+        past.iter().map(|past| ask.past(&past.containers, past.known_ms, past.paths.as_deref()) / 1e3).sum();
     (gone / room).clamp(0.0, 1.0)
 }
 
@@ -167,7 +168,8 @@ impl Ask<'_> {
             }
         }
         if call.function == Function::Rate {
-            sum += past.iter().map(|past| self.past(&past.containers, past.known_ms, None)).sum::<f64>();
+            sum +=
+                past.iter().map(|past| self.past(&past.containers, past.known_ms, past.paths.as_deref())).sum::<f64>();
         }
         let value = if let Function::Quantile(quantile) = call.function {
             self::quantile(quantile, &bounds, &buckets)

@@ -19,6 +19,7 @@ mod selector;
 mod service;
 mod store;
 mod table;
+mod total;
 
 pub(crate) use self::config::{Config, MetricsApiArgs};
 

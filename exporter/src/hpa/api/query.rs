@@ -2,20 +2,21 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::Instant,
 };
 
 use thiserror::Error;
 
 use super::{
-    answer::{Described, Of, cut},
+    answer::{Described, Of},
     bound::{Asked, Bounds},
-    directory::{Chosen, Directory},
-    evaluate::{Value, evaluate, evaluate_lifted, evaluate_whole, is_too_young, lift},
+    directory::Directory,
+    evaluate::{Value, evaluate, evaluate_lifted, lift},
     objects::{Kind, ObjectError, Objects, Part},
     selector::{Requirement, Selector, SelectorError, Test},
-    store::{Account, Past, PodView, Store},
+    store::{Account, Store},
     table::{Metric, Table},
+    total::{Incomplete, NoPods, Total, whole},
 };
 
 /// Labels of figures; other names in an external metric's selector are labels of pods, or name an object.
@@ -48,42 +49,6 @@ pub(crate) enum NoValue {
     /// 503.
     #[error("{0}")]
     Incomplete(Box<Incomplete>),
-}
-
-/// A total that some pods' share is missing of.
-#[derive(Debug, Error)]
-#[error(
-    "{} of {all} pods of {what} have no figures: {}{}. Their share is not known, and a total without it would be too small; it is \
-     at least {}, and answered where that is enough to scale up. Annotate pods that are not to count with \
-     gopulse.io/enabled: \"false\"",
-    missing.len(),
-    missing.iter().take(3).map(|(pod, why)| format!("{pod} ({why})")).collect::<Vec<_>>().join(", "),
-    if missing.len() > 3 { ", ..." } else { "" },
-    at_least.map_or_else(|| "0".to_owned(), |it| cut(it.value).to_string()),
-)]
-pub(crate) struct Incomplete {
-    what: String,
-    all: usize,
-    /// Pods and why they have no figures.
-    missing: Vec<(Box<str>, String)>,
-    /// What is known.
-    at_least: Option<Value>,
-}
-
-impl Incomplete {
-    /// Whether what is known is more than this.
-    pub(crate) fn is_above(&self, value: f64) -> bool {
-        self.at_least.is_some_and(|it| it.value > value)
-    }
-}
-
-/// What to answer of an object that no pods belong to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NoPods {
-    /// That nothing is done: it is scaled to 0, and known to be there.
-    Zero,
-    /// That nothing is known: the selector may be mistaken.
-    Unknown,
 }
 
 /// All that an answer is made from.
@@ -125,7 +90,7 @@ impl Sources {
                 let gone = self.directory.departed(namespace, &pods);
                 let store = self.store();
                 let now = Instant::now();
-                let view = |name: &Box<str>| store.pod(namespace, name, now).filter(|it| !it.silent);
+                let view = |name: &str| store.pod(namespace, name, now).filter(|it| !it.silent);
                 let (names, views): (Vec<_>, Vec<_>) = names.iter().filter_map(|it| Some((it, view(it)?))).unzip();
                 let past: Vec<_> = gone.iter().map(|name| store.past(namespace, name, now)).collect();
                 let lift = lift(metric, &views, &past, &figures);
@@ -164,7 +129,10 @@ impl Sources {
                     metric: metric.name.clone(),
                     figures: figures.clone(),
                 };
-                let value = self.whole(namespace, &parts, metric, &figures, &what, NoPods::Zero);
+                let value = self.whole(
+                    metric,
+                    &Total { namespace, parts: &parts, figures: &figures, what: &what, none: NoPods::Zero },
+                );
                 let value = self.bounded(namespace, &asked, value).await?;
                 Ok(vec![(described(kind.names().3, kind.api_version(), name), value)])
             }
@@ -181,7 +149,10 @@ impl Sources {
                     figures: figures.clone(),
                 };
                 let what = format!("namespace {namespace}");
-                let value = self.whole(namespace, &parts, metric, &figures, &what, NoPods::Unknown);
+                let value = self.whole(
+                    metric,
+                    &Total { namespace, parts: &parts, figures: &figures, what: &what, none: NoPods::Unknown },
+                );
                 let value = self.bounded(namespace, &asked, value).await?;
                 let mut object = described("Namespace", "v1".into(), namespace);
                 object.namespace.clear();
@@ -255,80 +226,12 @@ impl Sources {
                 Part { selector: Selector(requirements), paths: part.paths.clone() }
             })
             .collect();
-        self.whole(namespace, &parts, metric, &figures, &format!("{selector:?} in namespace {namespace}"), none)
+        let what = format!("{selector:?} in namespace {namespace}");
+        self.whole(metric, &Total { namespace, parts: &parts, figures: &figures, what: &what, none })
     }
 
-    /// One value of all pods of these parts, from their merged figures.
-    pub(crate) fn whole(
-        &self,
-        namespace: &str,
-        parts: &[Part],
-        metric: &Metric,
-        figures: &Selector,
-        what: &str,
-        none: NoPods,
-    ) -> Result<Value, NoValue> {
-        let now = Instant::now();
-        let store = self.store();
-        let mut views: Vec<PodView<'_>> = Vec::new();
-        let mut past: Vec<Past<'_>> = Vec::new();
-        let mut missing: Vec<(Box<str>, String)> = Vec::new();
-        let mut all = 0;
-        // Of a namespace in which a pod that says nothing is measured, all are that say nothing.
-        let mut by_default = None;
-        for part in parts {
-            for pod in self.directory.choose(namespace, &part.selector) {
-                all += 1;
-                if let Some(view) = store.pod(namespace, &pod.name, now) {
-                    if view.silent {
-                        missing.push((pod.name, "its agent has been silent for 15 s".to_owned()));
-                    } else if pod.due && is_too_young(metric, &view, figures) {
-                        missing.push((pod.name, "its figures begin just now".to_owned()));
-                    } else {
-                        views.push(PodView { paths: part.paths.clone(), ..view });
-                    }
-                    continue;
-                }
-                if part.paths.is_none() {
-                    past.push(store.past(namespace, &pod.name, now));
-                }
-                let mut measured_by_default = || {
-                    let says_nothing = || self.directory.silent_on_it(namespace);
-                    *by_default.get_or_insert_with(|| {
-                        says_nothing().iter().any(|name| store.pod(namespace, name, now).is_some())
-                    })
-                };
-                if pod.due
-                    && pod.enabled.unwrap_or_else(&mut measured_by_default)
-                    && let Some(why) = why_missing(&store, namespace, &pod, now)
-                {
-                    missing.push((pod.name, why));
-                }
-            }
-            if part.paths.is_none() {
-                let gone = self.directory.departed(namespace, &part.selector);
-                past.extend(gone.iter().map(|name| store.past(namespace, name, now)));
-            }
-        }
-        let value = evaluate_whole(metric, &views, &past, figures);
-        // What is missing of a total makes it too small, and the workload would be scaled down for it.
-        if !missing.is_empty() && metric.is_additive() {
-            let incomplete = Incomplete { what: what.to_owned(), all, missing, at_least: value };
-            return Err(NoValue::Incomplete(Box::new(incomplete)));
-        }
-        if all == 0 && none == NoPods::Zero && self.directory.is_synced() {
-            return metric
-                .expression
-                .evaluate(&mut |_| Some(0.0))
-                .map(zero)
-                .ok_or_else(|| unknown_because(what, "it has no pods".to_owned()));
-        }
-        let why = match (views.len(), missing.first()) {
-            (0, Some((pod, why))) => format!("pod {pod} has no figures: {why}"),
-            (0, None) => "none of its pods is measured".to_owned(),
-            _ => "what this metric is made from is not measured of its pods, or not yet".to_owned(),
-        };
-        value.ok_or_else(|| unknown_because(what, why))
+    fn whole(&self, metric: &Metric, asked: &Total<'_>) -> Result<Value, NoValue> {
+        whole(&self.store(), &self.directory, metric, asked, Instant::now())
     }
 
     fn store(&self) -> MutexGuard<'_, Store> {
@@ -336,21 +239,6 @@ impl Sources {
     }
 }
 
-fn unknown_because(what: &str, why: String) -> NoValue {
+pub(super) fn unknown_because(what: &str, why: String) -> NoValue {
     NoValue::Unknown { what: what.to_owned(), why }
-}
-
-/// A value of now, without any pod.
-fn zero(value: f64) -> Value {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Value { value, at_ms: now.as_millis() as u64, window_seconds: 1 }
-}
-
-/// Why a pod that is to be measured has no figures; none where that is as it should be, or nobody could tell.
-fn why_missing(store: &Store, namespace: &str, pod: &Chosen, now: Instant) -> Option<String> {
-    match store.account(namespace, &pod.name, now) {
-        Account::Told(without) => (!without.expected).then(|| format!("its agent says: {}", without.reason)),
-        Account::Unheard => Some("no agent tells of it: its node's is not heard of, or it has none".to_owned()),
-        Account::Unknowable => None,
-    }
 }

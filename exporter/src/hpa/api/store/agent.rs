@@ -25,7 +25,7 @@ pub(crate) struct Agent {
     run: u64,
     pub(super) containers: HashMap<Key, Container>,
     /// Pods without figures, by namespace and name; none where it has not said.
-    unmeasured: Option<HashMap<(Box<str>, Box<str>), Without>>,
+    unmeasured: Option<HashMap<Box<str>, Withouts>>,
     /// Families, containers and series by the stream's own ids.
     family_ids: HashMap<u32, Arc<FamilyInfo>>,
     container_ids: HashMap<u32, Key>,
@@ -40,6 +40,9 @@ pub(crate) struct Without {
     /// For people.
     pub(crate) reason: Arc<str>,
 }
+
+/// Of a namespace's pods.
+type Withouts = HashMap<Box<str>, Without>;
 
 /// A container that is measured, or was.
 #[derive(Debug)]
@@ -107,7 +110,7 @@ impl Container {
     }
 
     /// It is told of, and what is measured of it now.
-    fn measured(&mut self, families: Vec<Arc<FamilyInfo>>, at: u64) {
+    fn measured(&mut self, families: &[Arc<FamilyInfo>], at: u64) {
         let since = |family: &Arc<FamilyInfo>| {
             let before = self.families.iter().find(|(known, _)| known.name == family.name);
             before.map_or(at, |(_, since)| *since)
@@ -162,16 +165,16 @@ impl Agent {
 
     /// Why a pod has no figures, if it is one of this agent's.
     pub(super) fn without(&self, namespace: &str, pod: &str) -> Option<&Without> {
-        // Few ask, and of few pods.
-        self.unmeasured.as_ref()?.iter().find(|((ns, name), _)| **ns == *namespace && **name == *pod).map(|(_, it)| it)
+        self.unmeasured.as_ref()?.get(namespace)?.get(pod)
     }
 
     pub(super) fn set_unmeasured(&mut self, told: &Unmeasured) {
-        let pods = told.pods.iter().take(MAX_CONTAINERS).map(|it| {
+        let mut pods: HashMap<Box<str>, Withouts> = HashMap::new();
+        for it in told.pods.iter().take(MAX_CONTAINERS) {
             let without = Without { expected: it.expected, reason: it.reason.as_str().into() };
-            ((it.namespace.as_str().into(), it.pod.as_str().into()), without)
-        });
-        self.unmeasured = Some(pods.collect());
+            pods.entry(it.namespace.as_str().into()).or_default().insert(it.pod.as_str().into(), without);
+        }
+        self.unmeasured = Some(pods);
     }
 
     /// A frame's time. Rates are over these times, so where the clock was set in between it is the time by our own clock that has
@@ -227,7 +230,7 @@ impl Agent {
         let since = from_nothing.unwrap_or(naming.at);
         let known = self.containers.get_mut(&key).filter(|known| known.goes_on(wire, counted_since, naming));
         let key = if let Some(known) = known {
-            known.measured(families, naming.at);
+            known.measured(&families, naming.at);
             if known.counted_since_ms < wire.counted_since_ms {
                 // Something was missed in between, or it is another of the same name.
                 (known.since, known.from_start) = (since, from_start);

@@ -226,7 +226,11 @@ impl Store {
     /// What containers of a pod counted that are gone: of a pod that is gone, all of it.
     pub(crate) fn past(&self, namespace: &str, pod: &str, now: Instant) -> Past<'_> {
         let holders = self.pods.get(namespace).and_then(|pods| pods.get(pod));
-        Past { containers: holders.map_or(Vec::new(), |it| self.past_of(it, now)), known_ms: self.known_ms(now) }
+        Past {
+            containers: holders.map_or(Vec::new(), |it| self.past_of(it, now)),
+            known_ms: self.known_ms(now),
+            paths: None,
+        }
     }
 
     fn past_of(&self, holders: &[Holder], now: Instant) -> Vec<(&Agent, &Container)> {
@@ -271,6 +275,8 @@ pub(crate) struct Past<'s> {
     pub(crate) containers: Vec<(&'s Agent, &'s Container)>,
     /// For how long anything has been known, milliseconds.
     pub(crate) known_ms: u64,
+    /// Which of its requests are meant; none: all.
+    pub(crate) paths: Option<Arc<[Path]>>,
 }
 
 /// A pod's figures.
