@@ -78,7 +78,7 @@ pub(crate) fn is_too_young(metric: &Metric, pod: &PodView<'_>, selector: &Select
     metric.expression.calls().into_iter().any(|call| {
         let ask = Ask { call, selector, window_ms, back_ms: 0 };
         let measured = pod.containers.iter().filter(|it| it.has(&call.family) && of_container(selector, it));
-        measured.into_iter().any(|container| ask.window(pod.agent, container, pod.known_ms).is_none())
+        measured.into_iter().any(|container| ask.window(pod.agent, container).is_none())
     })
 }
 
@@ -103,8 +103,7 @@ pub(crate) fn lift(metric: &Metric, pods: &[PodView<'_>], past: &[Past<'_>], sel
     if room <= 0.0 {
         return 0.0;
     }
-    let gone: f64 =
-        past.iter().map(|past| ask.past(&past.containers, past.known_ms, past.paths.as_deref()) / 1e3).sum();
+    let gone: f64 = past.iter().map(|past| ask.past(&past.containers, past.paths.as_deref()) / 1e3).sum();
     (gone / room).clamp(0.0, 1.0)
 }
 
@@ -164,12 +163,11 @@ impl Ask<'_> {
                 }
             }
             if call.function == Function::Rate && !pod.past.is_empty() {
-                sum += self.past(&pod.past, pod.known_ms, pod.paths.as_deref());
+                sum += self.past(&pod.past, pod.paths.as_deref());
             }
         }
         if call.function == Function::Rate {
-            sum +=
-                past.iter().map(|past| self.past(&past.containers, past.known_ms, past.paths.as_deref())).sum::<f64>();
+            sum += past.iter().map(|past| self.past(&past.containers, past.paths.as_deref())).sum::<f64>();
         }
         let value = if let Function::Quantile(quantile) = call.function {
             self::quantile(quantile, &bounds, &buckets)
@@ -182,10 +180,10 @@ impl Ask<'_> {
     /// Containers that the family is measured of, with their windows.
     fn windows<'p>(&self, pod: &'p PodView<'p>) -> impl Iterator<Item = (&'p Container, Span)> {
         let measured = pod.containers.iter().filter(|it| it.has(&self.call.family) && of_container(self.selector, it));
-        measured.filter_map(|container| Some((*container, self.window(pod.agent, container, pod.known_ms)?)))
+        measured.filter_map(|container| Some((*container, self.window(pod.agent, container)?)))
     }
 
-    fn window(&self, agent: &Agent, container: &Container, known_ms: u64) -> Option<Span> {
+    fn window(&self, agent: &Agent, container: &Container) -> Option<Span> {
         let since = container.since(&self.call.family)?;
         let newest = *agent.frames.back()?;
         let to = agent.frame_at(newest.checked_sub(self.back_ms)?)?;
@@ -194,7 +192,7 @@ impl Ask<'_> {
         // Before a container began it did nothing, and that counts: over its own age it would have too much of a sum of which
         // older containers have their part over the whole window. No further back than anything is known.
         if container.began_at(since) && begin < since && since < to {
-            let known = self.window_ms.min(known_ms);
+            let known = self.window_ms.min(agent.known_ms);
             let over = start.map_or(known, |start| to - start).max(to - since);
             return Some(Span { from: since, to, over });
         }
@@ -215,14 +213,14 @@ impl Ask<'_> {
     }
 
     /// What containers that are gone add to a rate.
-    fn past(&self, past: &[(&Agent, &Container)], known_ms: u64, paths: Option<&[Path]>) -> f64 {
+    fn past(&self, past: &[(&Agent, &Container)], paths: Option<&[Path]>) -> f64 {
         let rate = |(agent, container): &(&Agent, &Container)| {
             if !of_container(self.selector, container) {
                 return None;
             }
-            let window = self.window(agent, container, known_ms)?;
+            let window = self.window(agent, container)?;
             let start = agent.frame_at(window.to.saturating_sub(self.window_ms));
-            let over = start.map_or(self.window_ms.min(known_ms), |start| window.to - start).max(window.over);
+            let over = start.map_or(self.window_ms.min(agent.known_ms), |start| window.to - start).max(window.over);
             Some(self.growth(container, &window, paths) * 1e3 / over as f64)
         };
         past.iter().filter_map(rate).sum()

@@ -21,6 +21,8 @@ pub(crate) struct Agent {
     set_back: i64,
     /// When its last frame came.
     pub(super) arrived: Instant,
+    /// How long before that anything came of any agent, milliseconds: what was before is not known.
+    pub(crate) known_ms: u64,
     /// Which run of the agent tells; 0 where an agent does not say.
     run: u64,
     pub(super) containers: HashMap<Key, Container>,
@@ -145,6 +147,7 @@ impl Agent {
             frames: VecDeque::new(),
             set_back: 0,
             arrived: now,
+            known_ms: 0,
             run: 0,
             containers: HashMap::new(),
             unmeasured: None,

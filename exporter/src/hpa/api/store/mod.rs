@@ -113,7 +113,7 @@ impl Store {
         if fresh && !frame.first {
             return Err(FrameError::NotFirst);
         }
-        self.began.get_or_insert(now);
+        let began = *self.began.get_or_insert(now);
         let state = self.agents.entry(agent.clone()).or_insert_with(|| Agent::new(now));
         let last = state.frames.back().copied();
         let at = state.time_of(frame, now);
@@ -148,6 +148,7 @@ impl Store {
         }
         state.frames.push_back(at);
         state.arrived = now;
+        state.known_ms = now.saturating_duration_since(began).as_millis() as u64;
         state.expire(at, longest);
         Ok(())
     }
@@ -219,18 +220,13 @@ impl Store {
             (!containers.is_empty()).then_some((agent, containers))
         });
         let (agent, containers) = live.max_by_key(|(agent, _)| agent.arrived)?;
-        let (past, known_ms) = (self.past_of(holders, now), self.known_ms(now));
-        Some(PodView { agent, containers, past, known_ms, silent: agent.is_silent(now), paths: None })
+        Some(PodView { agent, containers, past: self.past_of(holders, now), silent: agent.is_silent(now), paths: None })
     }
 
     /// What containers of a pod counted that are gone: of a pod that is gone, all of it.
     pub(crate) fn past(&self, namespace: &str, pod: &str, now: Instant) -> Past<'_> {
         let holders = self.pods.get(namespace).and_then(|pods| pods.get(pod));
-        Past {
-            containers: holders.map_or(Vec::new(), |it| self.past_of(it, now)),
-            known_ms: self.known_ms(now),
-            paths: None,
-        }
+        Past { containers: holders.map_or(Vec::new(), |it| self.past_of(it, now)), paths: None }
     }
 
     fn past_of(&self, holders: &[Holder], now: Instant) -> Vec<(&Agent, &Container)> {
@@ -240,11 +236,6 @@ impl Store {
             it.containers.iter().filter_map(move |key| Some((agent, agent.containers.get(key)?)))
         });
         all.filter(|(_, container)| container.gone.is_some()).collect()
-    }
-
-    /// For how long anything has been known.
-    fn known_ms(&self, now: Instant) -> u64 {
-        self.began.map_or(0, |it| now.saturating_duration_since(it).as_millis() as u64)
     }
 
     /// What agents say of a pod without figures.
@@ -273,8 +264,6 @@ pub(crate) enum Account<'s> {
 pub(crate) struct Past<'s> {
     /// With their agents.
     pub(crate) containers: Vec<(&'s Agent, &'s Container)>,
-    /// For how long anything has been known, milliseconds.
-    pub(crate) known_ms: u64,
     /// Which of its requests are meant; none: all.
     pub(crate) paths: Option<Arc<[Path]>>,
 }
@@ -288,8 +277,6 @@ pub(crate) struct PodView<'s> {
     pub(crate) containers: Vec<&'s Container>,
     /// Those that were, and are gone: what they counted within a window is part of it.
     pub(crate) past: Vec<(&'s Agent, &'s Container)>,
-    /// For how long anything has been known, milliseconds.
-    pub(crate) known_ms: u64,
     /// Whether nothing was heard of it for [`SILENCE`].
     pub(crate) silent: bool,
     /// Which of its requests are meant; none: all.
