@@ -2,7 +2,7 @@
 //! agents' own.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     convert::Infallible,
     fmt::Write as _,
     fs,
@@ -39,7 +39,7 @@ pub(crate) struct RehearseArgs {
     #[arg(long, default_value = "1")]
     agents: usize,
     /// What to tell (YAML, read again every second): `pods`, a list of `namespace`, `pod`, `container`, `requests_per_second`,
-    /// `active`, `latency_seconds`, `route`, `agent` (by number); and `unmeasured`, a list of `namespace`, `pod`, `expected`,
+    /// `active`, `latency_seconds`, `route`, `waiting` (goroutines by reason), `agent` (by number); and `unmeasured`, a list of `namespace`, `pod`, `expected`,
     /// `reason`, `agent`: pods without figures.
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
@@ -92,6 +92,9 @@ struct Scripted {
     active: f64,
     #[serde(default)]
     latency_seconds: f64,
+    /// Goroutines by what they wait for; a reason that is not there is told of no more.
+    #[serde(default)]
+    waiting: BTreeMap<String, f64>,
     #[serde(default = "root")]
     route: String,
     #[serde(default)]
@@ -156,6 +159,11 @@ impl Rehearsal {
             measured.counted = Some(*counted);
             measured.families.extend(["http_server_active_requests", "http_server_request_duration_seconds"]);
             measured.add("http_server_active_requests", Vec::new(), Amount::Gauge(pod.active));
+            for (reason, count) in &pod.waiting {
+                measured.families.insert("go_goroutines_waiting");
+                let labels = vec!["reason".to_owned(), reason.clone()];
+                measured.add("go_goroutines_waiting", labels, Amount::Gauge(*count));
+            }
             if buckets.iter().any(|it| *it > 0.0) {
                 let counts = buckets.iter().map(|it| *it as u64).collect();
                 let labels =
@@ -208,6 +216,7 @@ fn made(args: &RehearseArgs, agent: usize) -> Script {
         container: app(),
         requests_per_second: args.rate,
         active: number as f64,
+        waiting: BTreeMap::new(),
         latency_seconds: 0.001 * (number + 1) as f64,
         route: root(),
         agent,

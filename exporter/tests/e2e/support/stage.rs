@@ -43,6 +43,10 @@ impl Drop for Running {
 pub(crate) struct Load {
     pub(crate) requests_per_second: f64,
     pub(crate) latency_seconds: f64,
+    /// Goroutines of each pod by what they wait for.
+    pub(crate) waiting: BTreeMap<&'static str, u32>,
+    /// Whether no container of the pods runs, as between a crash and the kubelet's next try.
+    pub(crate) away: bool,
 }
 
 /// What came of a look of the HPA controller, as its own metric `reconciliations_total` names it.
@@ -126,7 +130,12 @@ impl Stage {
             .unwrap();
         plane.apply(&deployment(2)).unwrap();
         let (port, keda) = (free_port().unwrap(), free_port().unwrap());
-        let load = Arc::new(Mutex::new(Load { requests_per_second: 80.0, latency_seconds: 0.02 }));
+        let load = Arc::new(Mutex::new(Load {
+            requests_per_second: 80.0,
+            latency_seconds: 0.02,
+            waiting: BTreeMap::new(),
+            away: false,
+        }));
         let mut stage = Self {
             plane,
             directory,
@@ -221,13 +230,14 @@ impl Stage {
                 names.sort();
                 let load = load.lock().unwrap().clone();
                 for (agent, script) in scripts.iter().enumerate() {
-                    let own = names.iter().enumerate().filter(|(index, _)| index % scripts.len() == agent);
+                    let own = names.iter().enumerate();
+                    let own = own.filter(|(index, _)| !load.away && index % scripts.len() == agent);
                     let told: Vec<Value> = own
                         .map(|(_, name)| {
                             json!({
                                 "namespace": "shop", "pod": name, "active": 3,
                                 "requests_per_second": load.requests_per_second / names.len() as f64,
-                                "latency_seconds": load.latency_seconds, "route": "/items/{id}",
+                                "latency_seconds": load.latency_seconds, "route": "/items/{id}", "waiting": load.waiting,
                             })
                         })
                         .collect();
