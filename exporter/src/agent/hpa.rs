@@ -19,7 +19,7 @@ use crate::{
 
 /// How long a process may have run before it was found and still count as counted from its start: finding it takes as long as the
 /// kubelet takes to tell of its container.
-const PROMPT_SECONDS: f64 = 3.0;
+const PROMPT_SECONDS: f64 = 5.0;
 
 type Name = (String, String, String);
 
@@ -90,14 +90,19 @@ pub(super) fn joined(a: Counted, b: Counted) -> Counted {
 impl State {
     /// Since when containers are counted without a gap.
     fn counted(&self) -> HashMap<Name, Counted> {
-        let mut of: HashMap<Name, Counted> = HashMap::new();
-        for target in self.targets.values() {
+        let mut of: HashMap<Name, (&str, Counted)> = HashMap::new();
+        let mut targets: Vec<&Target> = self.targets.values().collect();
+        targets.sort_by_key(|target| target.found);
+        for target in targets {
             let Some(placement) = target.placement.as_deref() else { continue };
             let retired = self.retired.get(&target.labels).filter(|it| it.uid == placement.uid);
             let own = retired.and_then(|it| it.counted).map_or(target.found(), |before| joined(before, target.found()));
-            of.entry(name(placement)).and_modify(|it| *it = joined(*it, own)).or_insert(own);
+            // The next pod of a StatefulSet has the name of the one before, and counts anew.
+            let known = of.get(&name(placement)).filter(|(uid, _)| **uid == *placement.uid);
+            let counted = known.map_or(own, |(_, known)| joined(*known, own));
+            of.insert(name(placement), (&placement.uid, counted));
         }
-        of
+        of.into_iter().map(|(name, (_, counted))| (name, counted)).collect()
     }
 
     /// Labels of which no target is measured yet, or can be: nothing is known of them.

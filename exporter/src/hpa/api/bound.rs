@@ -9,7 +9,11 @@ use std::{
 };
 
 use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, MetricIdentifier, MetricTarget};
-use kube::{Api, Client, api::ListParams};
+use kube::{
+    Api, Client,
+    api::ListParams,
+    core::{ApiResource, DynamicObject, GroupVersionKind},
+};
 use tracing::warn;
 
 use super::{answer::cut, follow::line, selector::Selector};
@@ -26,7 +30,7 @@ const SCALED_OBJECT: &str = "scaledobject.keda.sh/name";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
     /// A metric of an object, of the figures that a selector chooses.
-    Object { kind: &'static str, name: String, metric: String, figures: Selector },
+    Object { kind: String, name: String, metric: String, figures: Selector },
     /// An external metric.
     External { metric: String, selector: Selector },
     /// By KEDA, for a ScaledObject, as a metric of this name.
@@ -63,6 +67,23 @@ impl Bounds {
     /// Nothing is known yet.
     pub(crate) fn new(client: Client) -> Self {
         Self { client, known: Mutex::default(), told: Mutex::default() }
+    }
+
+    /// Whether a workload is scaled to 0, so that it has no pods because it is to have none.
+    pub(crate) async fn is_at_zero(
+        &self,
+        (group, version, kind): (&str, &str, &str),
+        namespace: &str,
+        name: &str,
+    ) -> bool {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
+        // Not every workload may be read, nor has every one this part.
+        if let Ok(scale) = api.get_scale(name).await {
+            return scale.spec.is_some_and(|it| it.replicas.unwrap_or(0) == 0);
+        }
+        let object = api.get_opt(name).await.ok().flatten();
+        object.is_some_and(|it| it.data.pointer("/spec/replicas").and_then(serde_json::Value::as_i64) == Some(0))
     }
 
     /// Whether a total that is at least so much makes no HPA that asks for it want fewer pods than there are.
@@ -133,9 +154,14 @@ fn of_hpa(hpa: &HorizontalPodAutoscaler) -> Vec<Wanted> {
     let metrics = spec.metrics.iter().flatten().filter_map(|metric| {
         if let Some(object) = &metric.object {
             let figures = selector_of(&object.metric)?;
-            let (kind, described) = (known_kind(&object.described_object.kind)?, &object.described_object);
-            let (name, metric) = (described.name.clone(), object.metric.name.clone());
-            return Some((Asked::Object { kind, name, metric, figures }, target_of(&object.target)?));
+            let described = &object.described_object;
+            let asked = Asked::Object {
+                kind: described.kind.clone(),
+                name: described.name.clone(),
+                metric: object.metric.name.clone(),
+                figures,
+            };
+            return Some((asked, target_of(&object.target)?));
         }
         let external = metric.external.as_ref()?;
         let selector = external.metric.selector.as_ref();
@@ -155,11 +181,6 @@ pub(crate) fn without_index(metric: &str) -> &str {
     let rest = metric.strip_prefix('s').and_then(|rest| rest.split_once('-'));
     rest.filter(|(number, _)| !number.is_empty() && number.bytes().all(|it| it.is_ascii_digit()))
         .map_or(metric, |(_, name)| name)
-}
-
-fn known_kind(kind: &str) -> Option<&'static str> {
-    let known = super::objects::Kind::ALL.into_iter().map(|it| it.names().3).find(|it| *it == kind);
-    known.or((kind == "Namespace").then_some("Namespace"))
 }
 
 fn selector_of(metric: &MetricIdentifier) -> Option<Selector> {
@@ -204,7 +225,7 @@ mod tests {
             json!({"type": "Object", "object": {"describedObject": described, "metric": metric, "target": target}})
         };
         let asked = |name: &str| Asked::Object {
-            kind: "Deployment",
+            kind: "Deployment".into(),
             name: name.into(),
             metric: "rps".into(),
             figures: Selector::default(),

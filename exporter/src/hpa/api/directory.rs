@@ -19,7 +19,7 @@ pub(crate) type Labels = Arc<BTreeMap<String, String>>;
 const ENABLED: &str = "gopulse.io/enabled";
 /// For how long pods that are gone are remembered: what they counted is part of sums for as long as a window is, of which the
 /// longest is as long.
-const DEPARTED: Duration = Duration::from_mins(10);
+pub(crate) const DEPARTED: Duration = Duration::from_mins(10);
 /// Pods that are gone and remembered, of one namespace.
 const MOST_DEPARTED: usize = 10_000;
 /// How long a pod may run without figures before they are missed: an agent finds a process, and attaches, in a second or two.
@@ -106,11 +106,11 @@ impl Directory {
             .collect()
     }
 
-    /// Names of pods that were there lately, and are not.
-    pub(crate) fn departed(&self, namespace: &str, selector: &Selector) -> Vec<Box<str>> {
+    /// Names of pods that were there so long ago at most, and are not; of the last [`DEPARTED`] all that are remembered.
+    pub(crate) fn departed(&self, namespace: &str, selector: &Selector, within: Duration) -> Vec<Box<str>> {
         let inner = self.lock();
         let there = inner.pods.get(namespace);
-        let lately = inner.departed.get(namespace).into_iter().flatten().filter(|(at, ..)| at.elapsed() < DEPARTED);
+        let lately = inner.departed.get(namespace).into_iter().flatten().filter(|(at, ..)| at.elapsed() < within);
         let mut names: Vec<Box<str>> = lately
             .filter(|(_, name, labels)| matches(selector, labels) && there.is_none_or(|it| !it.contains_key(name)))
             .map(|(_, name, _)| name.clone())
@@ -294,8 +294,8 @@ pub(super) mod tests {
         let listed = super::tests::directory(&[fresh]);
         assert!(!listed.choose("shop", &Selector::default())[0].due);
         directory.take(Event::Delete(new));
-        assert_eq!((chosen("new"), directory.departed("shop", &Selector::default()).len()), (None, 1));
-        assert!(directory.departed("shop", &Selector::parse("app=y").unwrap()).is_empty());
+        assert_eq!((chosen("new"), directory.departed("shop", &Selector::default(), DEPARTED).len()), (None, 1));
+        assert!(directory.departed("shop", &Selector::parse("app=y").unwrap(), DEPARTED).is_empty());
     }
 
     fn pod(name: &str, app: &str) -> PartialObjectMeta<Pod> {

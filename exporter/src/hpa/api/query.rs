@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use thiserror::Error;
@@ -10,7 +10,7 @@ use thiserror::Error;
 use super::{
     answer::{Described, Of},
     bound::{Asked, Bounds},
-    directory::Directory,
+    directory::{DEPARTED, Directory},
     evaluate::{Value, evaluate, evaluate_lifted, lift},
     objects::{Kind, ObjectError, Objects, Part},
     selector::{Requirement, Selector, SelectorError, Test},
@@ -30,6 +30,9 @@ const FIGURE_LABELS: [&str; 8] = [
     "rpc_response_status_code",
     "rpc_system_name",
 ];
+
+/// Pods of a Service that went within this time are about to be replaced, as far as is known.
+const LATELY: Duration = Duration::from_mins(2);
 
 /// Why there is no value.
 #[derive(Debug, Error)]
@@ -87,7 +90,7 @@ impl Sources {
             Of::Pods => {
                 let mut names = self.directory.select(namespace, &pods);
                 names.sort_unstable();
-                let gone = self.directory.departed(namespace, &pods);
+                let gone = self.directory.departed(namespace, &pods, DEPARTED);
                 let store = self.store();
                 let now = Instant::now();
                 let view = |name: &str| store.pod(namespace, name, now).filter(|it| !it.silent);
@@ -124,15 +127,14 @@ impl Sources {
                 let parts = self.objects.parts(*kind, namespace, name).await?;
                 let what = format!("{} {namespace}/{name}", kind.names().3);
                 let asked = Asked::Object {
-                    kind: kind.names().3,
+                    kind: kind.names().3.to_owned(),
                     name: name.clone(),
                     metric: metric.name.clone(),
                     figures: figures.clone(),
                 };
-                let value = self.whole(
-                    metric,
-                    &Total { namespace, parts: &parts, figures: &figures, what: &what, none: NoPods::Zero },
-                );
+                let none = self.without_pods(kind.names(), namespace, name, &parts).await;
+                let value =
+                    self.whole(metric, &Total { namespace, parts: &parts, figures: &figures, what: &what, none });
                 let value = self.bounded(namespace, &asked, value).await?;
                 Ok(vec![(described(kind.names().3, kind.api_version(), name), value)])
             }
@@ -143,7 +145,7 @@ impl Sources {
             Of::Namespace => {
                 let parts = [Part { selector: Selector::default(), paths: None }];
                 let asked = Asked::Object {
-                    kind: "Namespace",
+                    kind: "Namespace".to_owned(),
                     name: namespace.to_owned(),
                     metric: metric.name.clone(),
                     figures: figures.clone(),
@@ -165,7 +167,7 @@ impl Sources {
     /// pods by their labels.
     pub(crate) async fn external(&self, namespace: &str, metric: &str, selector: &str) -> Result<Value, NoValue> {
         let asked = Asked::External { metric: metric.to_owned(), selector: Selector::parse(selector)? };
-        let value = self.selected(namespace, metric, selector, NoPods::Unknown).await;
+        let value = self.selected(namespace, metric, selector).await;
         self.bounded(namespace, &asked, value).await
     }
 
@@ -177,8 +179,7 @@ impl Sources {
         selector: &str,
     ) -> Result<Value, NoValue> {
         let asked = Asked::Keda { object: object.to_owned(), metric: metric.to_owned() };
-        // The ScaledObject names what there is.
-        let value = self.selected(namespace, metric, selector, NoPods::Zero).await;
+        let value = self.selected(namespace, metric, selector).await;
         self.bounded(namespace, &asked, value).await
     }
 
@@ -193,7 +194,29 @@ impl Sources {
         }
     }
 
-    async fn selected(&self, namespace: &str, metric: &str, selector: &str, none: NoPods) -> Result<Value, NoValue> {
+    /// What an object's total is if no pods belong to it. That a workload has none is as it should be where it is scaled to 0, and
+    /// otherwise for the moment: one that replaces all its pods at once is as busy as before. Of what sends requests to pods it
+    /// is known that there were none for a while.
+    async fn without_pods(
+        &self,
+        (_, group, version, kind): (&str, &str, &str, &str),
+        namespace: &str,
+        name: &str,
+        parts: &[Part],
+    ) -> NoPods {
+        let has_pods = |part: &Part| !self.directory.select(namespace, &part.selector).is_empty();
+        if parts.iter().any(has_pods) {
+            return NoPods::Unknown;
+        }
+        let had_pods = |part: &Part| !self.directory.departed(namespace, &part.selector, LATELY).is_empty();
+        let idle = match kind {
+            "Service" | "Ingress" | "HTTPRoute" | "GRPCRoute" | "Gateway" => !parts.iter().any(had_pods),
+            _ => self.bounds.is_at_zero((group, version, kind), namespace, name).await,
+        };
+        if idle { NoPods::Zero } else { NoPods::Unknown }
+    }
+
+    async fn selected(&self, namespace: &str, metric: &str, selector: &str) -> Result<Value, NoValue> {
         let metric = self.metric(metric)?;
         let (mut figures, mut pods, mut object) = (Vec::new(), Vec::new(), None);
         for requirement in Selector::parse(selector)?.0 {
@@ -214,9 +237,13 @@ impl Sources {
             }
         }
         let (figures, pods) = (Selector(figures), Selector(pods));
-        let none = if object.is_some() { NoPods::Zero } else { none };
+        let mut none = NoPods::Unknown;
         let parts = match object {
-            Some((kind, name)) => self.objects.parts(kind, namespace, &name).await?,
+            Some((kind, name)) => {
+                let parts = self.objects.parts(kind, namespace, &name).await?;
+                none = self.without_pods(kind.names(), namespace, &name, &parts).await;
+                parts
+            }
             None => [Part { selector: pods.clone(), paths: None }].into(),
         };
         let parts: Vec<Part> = parts

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::{
     answer::cut,
-    directory::{Chosen, Directory},
+    directory::{Chosen, DEPARTED, Directory},
     evaluate::{Value, evaluate_whole, is_too_young},
     objects::Part,
     query::{NoValue, unknown_because},
@@ -107,7 +107,7 @@ pub(crate) fn whole(
                 missing.push((pod.name, why));
             }
         }
-        for name in directory.departed(namespace, &part.selector) {
+        for name in directory.departed(namespace, &part.selector, DEPARTED) {
             past.push(Past { paths: part.paths.clone(), ..store.past(namespace, &name, now) });
         }
     }

@@ -129,11 +129,13 @@ fn front_proxies_alone_are_believed(stage: &Stage) {
 fn kedas_own_client_is_answered(stage: &Stage) {
     let keda = Service { name: "keda".to_owned(), go: "1.26".to_owned(), variant: Variant::Static };
     let keda = go::build(&keda).unwrap_or_else(|error| panic!("the client does not build: {error:#}"));
-    let mut command = Command::new(keda);
-    command.args(["-address", &format!("127.0.0.1:{}", stage.keda), "-namespace", "shop"]);
-    command.args(["-metadata", &format!("metric={RPS};selector=deployment=shop;target=50")]);
-    let told: Value =
-        serde_json::from_str(&util::output(&mut command).unwrap_or_else(|error| panic!("{error:#}"))).unwrap();
+    let ask = |selector: &str| -> Value {
+        let mut command = Command::new(&keda);
+        command.args(["-address", &format!("127.0.0.1:{}", stage.keda), "-namespace", "shop"]);
+        command.args(["-metadata", &format!("metric={RPS};selector={selector};target=50")]);
+        serde_json::from_str(&util::output(&mut command).unwrap_or_else(|error| panic!("{error:#}"))).unwrap()
+    };
+    let told = ask("deployment=shop");
     assert_eq!(
         (&told["active"], &told["stream_active"], &told["spec_name"]),
         (&json!(true), &json!(true), &json!(RPS))
@@ -144,6 +146,13 @@ fn kedas_own_client_is_answered(stage: &Stage) {
     );
     assert!((70.0..90.0).contains(&told["value"].as_f64().unwrap()), "{told}");
     assert!(told["stream_spec"].as_str().unwrap().contains("Unimplemented"), "{told}");
+    // Scaled to 0: nothing to do, and nothing wrong.
+    stage.plane.kubectl(&["create", "deployment", "idle", "--image=none", "--replicas=0", "-n", "shop"]).unwrap();
+    let told = ask("deployment=idle");
+    assert_eq!(
+        (&told["active"], &told["stream_active"], told["value"].as_f64()),
+        (&json!(false), &json!(false), Some(0.0))
+    );
 }
 
 /// Containers crash and come back after a pause, with counts that go on where they were: no more requests than before.
