@@ -99,9 +99,15 @@ pub(super) struct Family<'a> {
 
 /// All families, one at a time, in the contract's order.
 pub(super) fn families(snapshot: &Snapshot) -> impl Iterator<Item = Family<'_>> {
+    chosen(snapshot, |_| true)
+}
+
+/// Those whose names are wanted; no others are built.
+pub(super) fn chosen(snapshot: &Snapshot, wanted: impl Fn(&str) -> bool + Copy) -> impl Iterator<Item = Family<'_>> {
     contract::own()
+        .filter(move |desc| wanted(desc.name))
         .map(|desc| Family { desc, samples: samples(desc, snapshot) })
-        .chain(runtime::families(snapshot))
+        .chain(runtime::families(snapshot, wanted))
         .filter(|family| !family.samples.is_empty())
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{
     contract::{self, Desc},
-    families::{Value, families},
+    families::{Value, chosen},
     snapshot::Snapshot,
 };
 
@@ -34,17 +34,17 @@ pub(crate) fn summed(name: &str) -> Option<&'static Desc> {
 /// beside it ([`summed`]).
 pub(crate) fn visit(
     snapshot: &Snapshot,
-    wanted: impl Fn(&str) -> bool,
+    wanted: impl Fn(&str) -> bool + Copy,
     mut each: impl FnMut(&'static str, &[(&'static str, Cow<'_, str>)], Figure<'_>),
 ) {
-    let sum_of = |desc: &Desc| SUMS.iter().find(|(it, _)| it.name == desc.name).map(|(_, sum)| *sum);
-    let sum_wanted = |desc: &Desc| sum_of(desc).filter(|it| wanted(it));
-    for family in families(snapshot).filter(|it| wanted(it.desc.name) || sum_wanted(it.desc).is_some()) {
+    let sum_of = |name: &str| SUMS.iter().find(|(it, _)| it.name == name).map(|(_, sum)| *sum);
+    let sum_wanted = |name: &str| sum_of(name).filter(|it| wanted(it));
+    for family in chosen(snapshot, |name| wanted(name) || sum_wanted(name).is_some()) {
         let mut labels = Vec::new();
         for sample in &family.samples {
             labels.clear();
             labels.extend(sample.labels());
-            if let (Value::Histogram { sum, .. }, Some(name)) = (sample.value, sum_wanted(family.desc)) {
+            if let (Value::Histogram { sum, .. }, Some(name)) = (sample.value, sum_wanted(family.desc.name)) {
                 each(name, &labels, Figure::Counter(sum));
             }
             if !wanted(family.desc.name) {

@@ -6,6 +6,7 @@ mod answer;
 mod apiservice;
 mod authn;
 mod authz;
+mod bound;
 mod certs;
 mod config;
 mod directory;
@@ -21,6 +22,7 @@ mod spelling;
 mod store;
 mod table;
 mod through;
+mod total;
 
 pub(crate) use self::{
     config::{Config, MetricsApiArgs},
@@ -47,6 +49,7 @@ use self::{
     apiservice::Registration,
     authn::Authenticator,
     authz::Authorizer,
+    bound::Bounds,
     certs::{Pair, Source},
     directory::Directory,
     objects::Objects,
@@ -98,6 +101,7 @@ pub(crate) async fn run(config: Config) -> Result<(), String> {
         store: store.clone(),
         directory: directory.clone(),
         objects: Objects::new(client.clone()),
+        bounds: Bounds::new(client.clone()),
     });
     let ready = {
         let (agents, directory, authenticator, store, serving) =
@@ -161,7 +165,7 @@ async fn clean(sources: &Sources) {
     loop {
         tokio::time::sleep(LOOK).await;
         let mut store = sources.store.lock().unwrap_or_else(PoisonError::into_inner);
-        store.clean(Instant::now());
+        store.clean(Instant::now(), |namespace, pod| sources.directory.has(namespace, pod));
         let live = store.live_agents(Instant::now());
         let (containers, series) = store.size();
         for metric in sources.table.iter() {

@@ -229,11 +229,9 @@ fn wish(question: &Question, path: &str) -> Wish {
 fn refused(error: &NoValue) -> Response<Full<Bytes>> {
     let (status, reason) = match error {
         NoValue::Selector(_) => (StatusCode::BAD_REQUEST, "BadRequest"),
-        NoValue::Incomplete { .. } => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
+        NoValue::Incomplete(_) => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
         NoValue::Object(ObjectError::Unreadable { .. }) => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
-        NoValue::Metric(_) | NoValue::Object(_) | NoValue::Unknown { .. } | NoValue::Unknowable { .. } => {
-            (StatusCode::NOT_FOUND, "NotFound")
-        }
+        NoValue::Metric(_) | NoValue::Object(_) | NoValue::Unknown { .. } => (StatusCode::NOT_FOUND, "NotFound"),
     };
     failure(status, reason, &error.to_string())
 }

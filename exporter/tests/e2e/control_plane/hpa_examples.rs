@@ -54,7 +54,8 @@ fn the_shipped_examples_scale() {
     let stage = Stage::set();
     {
         let mut load = stage.load.lock().unwrap();
-        (load.requests_per_second, load.route, load.waiting) = (700.0, "/orders/{id}", 7);
+        (load.requests_per_second, load.route) = (700.0, "/orders/{id}");
+        load.waiting = [("chan receive", 7)].into();
     }
     stage.plane.apply(&worker()).unwrap();
     // 700 of the route at the Service, 100 a worker. New pods' rates overshoot, and no example scales down within minutes: what is

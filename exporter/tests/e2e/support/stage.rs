@@ -47,8 +47,10 @@ pub(crate) struct Load {
     pub(crate) route: &'static str,
     /// Requests in flight at each pod.
     pub(crate) active: u32,
-    /// Goroutines of each pod that wait for a channel.
-    pub(crate) waiting: u32,
+    /// Goroutines of each pod by what they wait for.
+    pub(crate) waiting: BTreeMap<&'static str, u32>,
+    /// Whether no container of the pods runs, as between a crash and the kubelet's next try.
+    pub(crate) away: bool,
 }
 
 /// What came of a look of the HPA controller, as its own metric `reconciliations_total` names it.
@@ -137,7 +139,8 @@ impl Stage {
             latency_seconds: 0.02,
             route: "/items/{id}",
             active: 3,
-            waiting: 0,
+            waiting: BTreeMap::new(),
+            away: false,
         }));
         let mut stage = Self {
             plane,
@@ -242,14 +245,13 @@ impl Stage {
                 }
                 let load = load.lock().unwrap().clone();
                 for (agent, script) in scripts.iter().enumerate() {
-                    let own = names.iter().filter(|name| nodes.get(*name) == Some(&agent));
+                    let own = names.iter().filter(|name| !load.away && nodes.get(*name) == Some(&agent));
                     let told: Vec<Value> = own
                         .map(|name| {
                             json!({
                                 "namespace": "shop", "pod": name, "active": load.active,
                                 "requests_per_second": load.requests_per_second / names.len() as f64,
-                                "latency_seconds": load.latency_seconds, "route": load.route,
-                                "waiting": {"chan receive": load.waiting},
+                                "latency_seconds": load.latency_seconds, "route": load.route, "waiting": load.waiting,
                             })
                         })
                         .collect();
