@@ -96,8 +96,17 @@ fn root() -> String {
 struct Rehearsal {
     number: usize,
     source: Source,
-    counted: HashMap<(String, String, String), (f64, Vec<f64>, f64)>,
+    counted: HashMap<(String, String, String), Tally>,
     at: Instant,
+}
+
+/// What has been counted of a container.
+struct Tally {
+    /// Of a request.
+    fraction: f64,
+    buckets: Vec<f64>,
+    /// Of their durations, seconds.
+    sum: f64,
 }
 
 enum Source {
@@ -118,8 +127,11 @@ impl Rehearsal {
         let bounds: Arc<[f64]> = BOUNDS.into();
         for pod in script.pods.iter().filter(|it| it.agent == self.number) {
             let name = (pod.namespace.clone(), pod.pod.clone(), pod.container.clone());
-            let (fraction, buckets, sum) =
-                self.counted.entry(name.clone()).or_insert_with(|| (0.0, vec![0.0; BOUNDS.len() + 1], 0.0));
+            let Tally { fraction, buckets, sum } = self.counted.entry(name.clone()).or_insert_with(|| Tally {
+                fraction: 0.0,
+                buckets: vec![0.0; BOUNDS.len() + 1],
+                sum: 0.0,
+            });
             let requests = pod.requests_per_second * elapsed + *fraction;
             *fraction = requests.fract();
             let bucket = BOUNDS.partition_point(|it| *it < pod.latency_seconds);
