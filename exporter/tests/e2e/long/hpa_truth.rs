@@ -29,7 +29,7 @@ fn a_reason_that_nobody_waits_for_any_more_lets_the_hpa_scale_down() {
     stage.load.lock().unwrap().waiting = [("select", 3)].into();
     stage.until("scaled down when they are gone", || (stage.desired() == 2).then_some(()));
     let values = stage.values(&format!("{CUSTOM}/v1beta2/namespaces/shop/pods/*/{WAITING}"));
-    assert!(values.values().all(|it| *it == 3.0), "{values:?}");
+    assert!(values.values().all(|it| (2.9..=3.1).contains(it)), "{values:?}");
 }
 
 /// Longer than anything is remembered: the total stays refused, and nothing is scaled down.
