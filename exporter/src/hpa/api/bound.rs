@@ -21,7 +21,9 @@ use crate::hpa::quantity::Milli;
 
 /// How long an answer of the API server holds: a decision of the controller changes it.
 const KEPT: Duration = Duration::from_secs(2);
-/// Namespaces whose HPAs are remembered.
+/// How long it holds that a workload is scaled to 0: asked only while it has no pods.
+const KEPT_ZERO: Duration = Duration::from_secs(5);
+/// Namespaces whose HPAs are remembered, and workloads without pods.
 const MOST: usize = 1024;
 /// Where KEDA says which ScaledObject an HPA's metric is of.
 const SCALED_OBJECT: &str = "scaledobject.keda.sh/name";
@@ -53,6 +55,9 @@ enum Target {
     Average(Milli),
 }
 
+/// Kind, namespace and name.
+type Name = (String, String, String);
+
 /// What a namespace's HPAs want, and when they said so.
 type Known = (Instant, Arc<[Wanted]>);
 
@@ -61,12 +66,14 @@ pub(crate) struct Bounds {
     client: Client,
     known: Mutex<HashMap<String, Known>>,
     told: Mutex<bool>,
+    /// Whether workloads are scaled to 0, by kind, namespace and name.
+    at_zero: Mutex<HashMap<Name, (Instant, bool)>>,
 }
 
 impl Bounds {
     /// Nothing is known yet.
     pub(crate) fn new(client: Client) -> Self {
-        Self { client, known: Mutex::default(), told: Mutex::default() }
+        Self { client, known: Mutex::default(), told: Mutex::default(), at_zero: Mutex::default() }
     }
 
     /// Whether a workload is scaled to 0, so that it has no pods because it is to have none.
@@ -78,12 +85,26 @@ impl Bounds {
     ) -> bool {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
-        // Not every workload may be read, nor has every one this part.
-        if let Ok(scale) = api.get_scale(name).await {
-            return scale.spec.is_some_and(|it| it.replicas.unwrap_or(0) == 0);
+        let key = (kind.to_owned(), namespace.to_owned(), name.to_owned());
+        let known = self.at_zero.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
+        if let Some((at, is)) = known
+            && at.elapsed() < KEPT_ZERO
+        {
+            return is;
         }
+        // Not every workload may be read, nor has every one this field.
         let object = api.get_opt(name).await.ok().flatten();
-        object.is_some_and(|it| it.data.pointer("/spec/replicas").and_then(serde_json::Value::as_i64) == Some(0))
+        let replicas = object.and_then(|it| it.data.pointer("/spec/replicas")?.as_i64());
+        let is = match replicas {
+            Some(replicas) => replicas == 0,
+            None => api.get_scale(name).await.is_ok_and(|scale| scale.spec.is_some_and(|it| it.replicas == Some(0))),
+        };
+        let mut at_zero = self.at_zero.lock().unwrap_or_else(PoisonError::into_inner);
+        if at_zero.len() >= MOST {
+            at_zero.retain(|_, (at, _)| at.elapsed() < KEPT_ZERO);
+        }
+        at_zero.insert(key, (Instant::now(), is));
+        is
     }
 
     /// Whether a total that is at least so much makes no HPA that asks for it want fewer pods than there are.

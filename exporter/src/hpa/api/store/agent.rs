@@ -12,6 +12,10 @@ use super::{
 };
 use crate::hpa::wire::{Container as WireContainer, Frame, Kind, Sample, Unmeasured};
 
+/// So many series are looked through: most containers have no more, and an index of each would take more memory than it saves
+/// time.
+const FEW: usize = 32;
+
 /// One agent.
 #[derive(Debug)]
 pub(crate) struct Agent {
@@ -64,6 +68,7 @@ pub(crate) struct Container {
     families: Vec<(Arc<FamilyInfo>, u64)>,
     series: Vec<Series>,
     /// Where a series is in `series`, by the addresses of its family and labels, which are shared and so never the same for two.
+    /// Empty while there are [`FEW`].
     places: HashMap<(usize, usize), usize>,
 }
 
@@ -109,6 +114,21 @@ impl Container {
     /// How many series the stream has of it.
     pub(super) fn told_series(&self) -> usize {
         self.series.iter().filter(|it| it.is_told()).count()
+    }
+
+    /// Where a series is, or is to be pushed.
+    fn place(&mut self, family: &Arc<FamilyInfo>, labels: &LabelSet) -> usize {
+        let (series, next) = (&self.series, self.series.len());
+        let is_it = |it: &Series| Arc::ptr_eq(&it.family, family) && Arc::ptr_eq(&it.labels.0, &labels.0);
+        if next < FEW {
+            return series.iter().position(is_it).unwrap_or(next);
+        }
+        let key = |family: &Arc<FamilyInfo>, labels: &LabelSet| (Arc::as_ptr(family).addr(), labels.0.as_ptr().addr());
+        if self.places.is_empty() {
+            let places = series.iter().enumerate().map(|(place, it)| (key(&it.family, &it.labels), place));
+            self.places = places.collect();
+        }
+        *self.places.entry(key(family, labels)).or_insert(next)
     }
 
     /// It is told of, and what is measured of it now.
@@ -287,8 +307,7 @@ impl Agent {
         if self.series_ids.len() >= MAX_SERIES || held.series.len() >= MAX_SERIES {
             return Err(FrameError::TooMany { what: "series", most: MAX_SERIES });
         }
-        let place = (Arc::as_ptr(family).addr(), labels.0.as_ptr().addr());
-        let index = *held.places.entry(place).or_insert(held.series.len());
+        let index = held.place(family, &labels);
         match held.series.get_mut(index) {
             Some(known) => known.name(family.clone()),
             None => held.series.push(Series::new(family.clone(), labels)),

@@ -584,6 +584,28 @@ fn a_pod_that_moves_is_where_it_was_last_heard_of() {
 }
 
 #[test]
+fn many_series_of_a_container_are_found_again_by_a_new_stream() {
+    let mut it = Fixture::new();
+    it.tick(vec![]);
+    let routes: Vec<String> = (0..5000).map(|route| format!("/{route}")).collect();
+    let stream = |first: bool, count: u64| Frame {
+        first,
+        run: 1,
+        families: if first { vec![histogram(1), gauge(2)] } else { Vec::new() },
+        containers: if first { vec![container(0, "a")] } else { Vec::new() },
+        series: routes.iter().zip(100..).map(|(route, id)| series(id, 0, 1, &["http_route", route])).collect(),
+        samples: (100..).take(routes.len()).map(|id| counts(id, &[(0, count)])).collect(),
+        ..Frame::default()
+    };
+    it.seconds += 1;
+    it.frame(stream(false, 1));
+    it.seconds += 1;
+    it.frame(stream(true, 3));
+    assert_eq!(it.rate("a"), Some(3.0 * 5000.0 / 3.0));
+    assert_eq!(it.ask("rate(http_server_request_duration_seconds)", 15.0, &["a"], "http_route=/4711"), Some(1.0));
+}
+
+#[test]
 fn hostile_frames_are_errors() {
     let mut it = Fixture::new();
     let unknown = |what, id| Err(FrameError::Unknown { what, id });
