@@ -187,6 +187,9 @@ fn stream_listener(config: &HpaStream) -> Result<Option<(TcpListener, TlsAccepto
 }
 
 fn metrics_api(args: &hpa::api::MetricsApiArgs) -> Result<(), Failure> {
+    if let Some(value) = &args.encode {
+        return print(&format!("{}\n", hpa::api::encode(value)));
+    }
     let config = hpa::api::Config::load(args).map_err(Failure::usage)?;
     if args.check {
         return print(&serde_norway::to_string(&config).map_err(Failure::error)?);

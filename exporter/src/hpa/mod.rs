@@ -3,6 +3,7 @@
 
 pub(crate) mod api;
 pub(crate) mod doctor;
+mod families;
 pub(crate) mod feed;
 mod quantity;
 pub(crate) mod simulate;

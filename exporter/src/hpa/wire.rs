@@ -36,6 +36,43 @@ pub(crate) struct Frame {
     /// Containers that are no longer measured; their series go with them.
     #[prost(uint32, repeated, tag = "7")]
     pub(crate) gone: Vec<u32>,
+    /// Series that are no longer there, of containers that are. A gauge among them has a last sample of 0 in the same frame, for a
+    /// reader that does not know of this field.
+    #[prost(uint32, repeated, tag = "8")]
+    pub(crate) gone_series: Vec<u32>,
+    /// In a first frame: which run of the agent this is. Another run counts anew. 0: not told.
+    #[prost(uint64, tag = "9")]
+    pub(crate) run: u64,
+    /// Pods of the agent's node that should have figures and have none, all of them anew; absent where nothing has changed, or the
+    /// agent does not know yet.
+    #[prost(message, optional, tag = "10")]
+    pub(crate) unmeasured: Option<Unmeasured>,
+}
+
+/// Pods without figures.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct Unmeasured {
+    /// All of them.
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) pods: Vec<UnmeasuredPod>,
+}
+
+/// A pod without figures.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct UnmeasuredPod {
+    /// Namespace.
+    #[prost(string, tag = "1")]
+    pub(crate) namespace: String,
+    /// Name.
+    #[prost(string, tag = "2")]
+    pub(crate) pod: String,
+    /// Whether that is as it should be: no Go process runs in it, or the configuration excludes it. Otherwise it may do what is not
+    /// counted.
+    #[prost(bool, tag = "3")]
+    pub(crate) expected: bool,
+    /// Why, for people.
+    #[prost(string, tag = "4")]
+    pub(crate) reason: String,
 }
 
 /// A kind of figure.
@@ -86,6 +123,12 @@ pub(crate) struct Container {
     /// Ids of families that are measured of it: where one has no series, nothing of it has happened.
     #[prost(uint32, repeated, tag = "5")]
     pub(crate) families: Vec<u32>,
+    /// Since when all that it did has been counted, milliseconds since 1970 by the agent's clock. 0: not told.
+    #[prost(uint64, tag = "6")]
+    pub(crate) counted_since_ms: u64,
+    /// Whether it began then: its counts were 0, and it had done nothing before.
+    #[prost(bool, tag = "7")]
+    pub(crate) from_start: bool,
 }
 
 /// A label set of a family of a container.

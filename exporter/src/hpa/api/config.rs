@@ -25,6 +25,9 @@ pub(crate) struct MetricsApiArgs {
     /// Print the table of metrics, as Markdown, and end.
     #[arg(long)]
     pub(crate) table: bool,
+    /// Print how a route or a reason is spelled in an HPA's selector and in a metric's name, and end.
+    #[arg(long, value_name = "VALUE")]
+    pub(crate) encode: Option<String>,
     /// Address to serve the APIs on [default: [::]:6443, all addresses of both families]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) address: Option<SocketAddr>,
@@ -67,6 +70,8 @@ pub(crate) struct Config {
     pub(crate) metrics: BTreeMap<String, Entry>,
     /// Whether the default metrics are served.
     pub(crate) default_metrics: bool,
+    /// Routes whose requests are left out of metrics that choose none: those of probes and of scrapes.
+    pub(crate) exclude_routes: Vec<String>,
     /// What is logged.
     pub(crate) log_level: String,
     /// One JSON object a line.
@@ -188,6 +193,7 @@ impl Default for Config {
             agents: Agents::default(),
             metrics: BTreeMap::new(),
             default_metrics: true,
+            exclude_routes: table::EXCLUDED_ROUTES.map(str::to_owned).to_vec(),
             log_level: "info".into(),
             log_json: false,
         }
@@ -289,7 +295,7 @@ impl Config {
     pub(crate) fn table(&self) -> Result<Table, TableError> {
         let mut entries = if self.default_metrics { table::defaults() } else { BTreeMap::new() };
         entries.extend(self.metrics.clone());
-        Table::new(&entries)
+        Ok(Table::new(&entries)?.fitting()?.excluding(&self.exclude_routes))
     }
 
     fn check(&self) -> Result<(), ConfigError> {

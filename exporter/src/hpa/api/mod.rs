@@ -6,6 +6,7 @@ mod answer;
 mod apiservice;
 mod authn;
 mod authz;
+mod bound;
 mod certs;
 mod config;
 mod directory;
@@ -14,16 +15,23 @@ mod follow;
 mod keda;
 mod objects;
 mod openapi;
+mod owner;
 mod query;
 mod registration;
 mod selector;
 mod service;
+mod spelling;
 mod store;
 mod table;
+mod through;
+mod total;
 mod trust;
 mod upkeep;
 
-pub(crate) use self::config::{Config, MetricsApiArgs};
+pub(crate) use self::{
+    config::{Config, MetricsApiArgs},
+    spelling::encode,
+};
 
 use std::{
     collections::HashSet,
@@ -44,6 +52,7 @@ use self::{
     agents::{Access, Agents, Found},
     authn::Authenticator,
     authz::Authorizer,
+    bound::Bounds,
     directory::Directory,
     objects::Objects,
     query::Sources,
@@ -93,6 +102,7 @@ pub(crate) async fn run(config: Config, ended: impl Future<Output = Result<(), S
         store: store.clone(),
         directory: directory.clone(),
         objects: Objects::new(client.clone()),
+        bounds: Bounds::new(client.clone()),
     });
     let ready = {
         let (agents, directory, authenticator, store, serving) =
@@ -173,10 +183,11 @@ fn listen(address: SocketAddr, setting: &str) -> Result<TcpListener, String> {
 async fn clean(sources: &Sources) {
     let mut told = false;
     let mut misused = HashSet::new();
+    let mut cut = HashSet::new();
     loop {
         tokio::time::sleep(LOOK).await;
         let mut store = sources.store.lock().unwrap_or_else(PoisonError::into_inner);
-        store.clean(Instant::now());
+        store.clean(Instant::now(), |namespace, pod| sources.directory.has(namespace, pod));
         let live = store.live_agents(Instant::now());
         let (containers, series) = store.size();
         for metric in sources.table.iter() {
@@ -186,6 +197,11 @@ async fn clean(sources: &Sources) {
             }
         }
         drop(store);
+        for (name, count) in sources.listed().cut {
+            if cut.insert(name.clone()) {
+                warn!(metric = name, names = count, listed = table::MAX_LISTED, "not all are listed; all are served");
+            }
+        }
         debug!(agents = live, containers, series, pods = sources.directory.len(), "known");
         let none = live == 0;
         if none && !told {

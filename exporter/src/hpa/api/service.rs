@@ -129,7 +129,7 @@ impl Service {
             Question::Groups => json(StatusCode::OK, &answer::groups()),
             Question::Group(group) => json(StatusCode::OK, &answer::group(group)),
             Question::Resources { group, version } => {
-                json(StatusCode::OK, &answer::resources(group, version, &self.sources.table))
+                json(StatusCode::OK, &answer::resources(group, version, &self.sources.listed().names))
             }
             Question::Objects { version, namespace, of, metric } => {
                 let parameters = answer::parameters(request.uri().query().unwrap_or(""));
@@ -239,7 +239,7 @@ fn wish(question: &Question, path: &str) -> Wish {
 fn refused(error: &NoValue) -> Response<Full<Bytes>> {
     let (status, reason) = match error {
         NoValue::Selector(_) => (StatusCode::BAD_REQUEST, "BadRequest"),
-        NoValue::Incomplete { .. } => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
+        NoValue::Incomplete(_) => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
         NoValue::Object(ObjectError::Unreadable { .. }) => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
         NoValue::Metric(_) | NoValue::Object(_) | NoValue::Unknown { .. } => (StatusCode::NOT_FOUND, "NotFound"),
     };

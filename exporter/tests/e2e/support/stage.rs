@@ -38,11 +38,19 @@ impl Drop for Running {
     }
 }
 
-/// What the test tells the rehearsed agents: requests a second of the whole workload, spread over its pods.
+/// What the test tells the rehearsed agents: requests a second of the whole workload, spread over its pods (those of app=shop).
 #[derive(Clone, Debug)]
 pub(crate) struct Load {
     pub(crate) requests_per_second: f64,
     pub(crate) latency_seconds: f64,
+    /// Of every request.
+    pub(crate) route: &'static str,
+    /// Requests in flight at each pod.
+    pub(crate) active: u32,
+    /// Goroutines of each pod by what they wait for.
+    pub(crate) waiting: BTreeMap<&'static str, u32>,
+    /// Whether no container of the pods runs, as between a crash and the kubelet's next try.
+    pub(crate) away: bool,
 }
 
 /// What came of a look of the HPA controller, as its own metric `reconciliations_total` names it.
@@ -135,7 +143,14 @@ impl Stage {
             .unwrap();
         plane.apply(&deployment(2)).unwrap();
         let (port, keda) = (free_port().unwrap(), free_port().unwrap());
-        let load = Arc::new(Mutex::new(Load { requests_per_second: 80.0, latency_seconds: 0.02 }));
+        let load = Arc::new(Mutex::new(Load {
+            requests_per_second: 80.0,
+            latency_seconds: 0.02,
+            route: "/items/{id}",
+            active: 3,
+            waiting: BTreeMap::new(),
+            away: false,
+        }));
         let mut stage = Self {
             plane,
             directory,
@@ -164,7 +179,7 @@ impl Stage {
         fs::OpenOptions::new().create(true).append(true).open(self.directory.join(name)).unwrap().into()
     }
 
-    /// Agent by number: odd pods are at one, even pods at the other.
+    /// Agent by number: each pod is at that which has fewer when it comes.
     pub(crate) fn start_agent(&mut self, number: usize) {
         // Each process is one agent of the script: those at smaller numbers listen where nobody asks.
         let port = free_port().unwrap();
@@ -208,6 +223,8 @@ impl Stage {
         };
         let scripts: Vec<PathBuf> = (0..2).map(|number| self.script(number)).collect();
         self.keeper = Some(thread::spawn(move || {
+            // A pod stays at its node.
+            let mut nodes: BTreeMap<String, usize> = BTreeMap::new();
             while !stop.load(Ordering::Relaxed) {
                 thread::sleep(Duration::from_millis(300));
                 // The API server is away at times.
@@ -223,19 +240,26 @@ impl Stage {
                             let _ =
                                 kubectl(&["patch", "pod", &name, "--subresource", "status", "-p", &status.to_string()]);
                         }
-                        names.push(name);
+                        if pod["metadata"]["labels"]["app"] == "shop" {
+                            names.push(name);
+                        }
                     }
                 }
-                names.sort();
+                nodes.retain(|name, _| names.contains(name));
+                for name in &names {
+                    let at = |node: usize| nodes.values().filter(|it| **it == node).count();
+                    let node = (0..scripts.len()).min_by_key(|node| at(*node)).unwrap_or(0);
+                    nodes.entry(name.clone()).or_insert(node);
+                }
                 let load = load.lock().unwrap().clone();
                 for (agent, script) in scripts.iter().enumerate() {
-                    let own = names.iter().enumerate().filter(|(index, _)| index % scripts.len() == agent);
+                    let own = names.iter().filter(|name| !load.away && nodes.get(*name) == Some(&agent));
                     let told: Vec<Value> = own
-                        .map(|(_, name)| {
+                        .map(|name| {
                             json!({
-                                "namespace": "shop", "pod": name, "active": 3,
+                                "namespace": "shop", "pod": name, "active": load.active,
                                 "requests_per_second": load.requests_per_second / names.len() as f64,
-                                "latency_seconds": load.latency_seconds, "route": "/items/{id}",
+                                "latency_seconds": load.latency_seconds, "route": load.route, "waiting": load.waiting,
                             })
                         })
                         .collect();
