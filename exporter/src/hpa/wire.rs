@@ -236,4 +236,47 @@ mod tests {
         assert!(matches!(read(&[2, 0xff, 0xff]), Err(WireError::Malformed(_))));
         assert_eq!(read(&[0xff]), Ok(None));
     }
+
+    /// As it was before series, runs and pods without figures were told of.
+    #[derive(Clone, PartialEq, Message)]
+    struct OldFrame {
+        #[prost(uint64, tag = "1")]
+        unix_ms: u64,
+        #[prost(message, repeated, tag = "4")]
+        containers: Vec<OldContainer>,
+        #[prost(uint32, repeated, tag = "7")]
+        gone: Vec<u32>,
+    }
+
+    #[derive(Clone, PartialEq, Eq, Message)]
+    struct OldContainer {
+        #[prost(uint32, tag = "1")]
+        id: u32,
+        #[prost(uint32, repeated, tag = "5")]
+        families: Vec<u32>,
+    }
+
+    #[test]
+    fn frames_of_other_versions_are_read() {
+        let new = Frame {
+            unix_ms: 7,
+            containers: vec![Container {
+                id: 1,
+                families: vec![2],
+                counted_since_ms: 5,
+                from_start: true,
+                ..Container::default()
+            }],
+            gone: vec![3],
+            gone_series: vec![4],
+            run: 6,
+            unmeasured: Some(Unmeasured { pods: vec![UnmeasuredPod::default()] }),
+            ..Frame::default()
+        };
+        let old = OldFrame { unix_ms: 7, containers: vec![OldContainer { id: 1, families: vec![2] }], gone: vec![3] };
+        assert_eq!(OldFrame::decode(&new.encode_to_vec()[..]), Ok(old.clone()));
+        let read = Frame::decode(&old.encode_to_vec()[..]).unwrap();
+        assert_eq!((read.run, read.unmeasured, read.gone_series.len()), (0, None, 0));
+        assert_eq!((read.containers[0].counted_since_ms, read.containers[0].from_start), (0, false));
+    }
 }
