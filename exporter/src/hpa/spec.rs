@@ -1,9 +1,12 @@
 //! A HorizontalPodAutoscaler of autoscaling/v2, read from YAML, with the API server's defaults and checks (Kubernetes 1.34.4,
 //! pkg/apis/autoscaling/v2/defaults.go and pkg/apis/autoscaling/validation/validation.go).
 
+mod selector;
+
 use serde::Deserialize;
 use thiserror::Error;
 
+pub(crate) use self::selector::LabelSelector;
 use super::quantity::{Fraction, Milli};
 
 /// The object.

@@ -308,7 +308,7 @@ mod tests {
         let new = list("v1beta2");
         assert_eq!(new["apiVersion"], "custom.metrics.k8s.io/v1beta2");
         let item = &new["items"][0];
-        assert_eq!((&item["value"], &item["timestamp"]), (&json!("12346m"), &json!("2025-11-23T16:00:00Z")));
+        assert_eq!((&item["value"], &item["timestamp"]), (&json!("12345m"), &json!("2025-11-23T16:00:00Z")));
         assert_eq!((&item["metric"]["name"], &item["windowSeconds"]), (&json!("rps"), &json!(15)));
         assert_eq!(item["metric"]["selector"]["matchLabels"], json!({"http_route": "/"}));
         assert_eq!(item["metric"]["selector"]["matchExpressions"][0]["operator"], "NotIn");

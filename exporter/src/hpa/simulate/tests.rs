@@ -40,9 +40,9 @@ fn a_step_of_load_scales_up_at_the_next_sync_and_down_after_the_window() {
     let rows: Vec<Vec<&str>> = csv.lines().skip(1).map(|line| line.split(',').collect()).collect();
     let desired = |seconds: &str| rows.iter().find(|row| row[0] == seconds).unwrap()[5];
     assert_eq!(csv.lines().next(), Some("seconds,rps,replicas,ready,proposed,desired,reason"));
-    // 800 at 50 each asks for 16 (for 17 from 12 pods, whose share is rounded); the default policy lets it have 4 more or
-    // twice as many in 15 s.
-    assert_eq!(["45", "60", "75", "90", "300", "330", "345"].map(desired), ["2", "6", "12", "17", "17", "17", "2"]);
+    // 800 at 50 each asks for 16, also from 12 pods, whose share is cut to thousandths; the default policy lets it have 4 more
+    // or twice as many in 15 s.
+    assert_eq!(["45", "60", "75", "90", "300", "330", "345"].map(desired), ["2", "6", "12", "16", "16", "16", "2"]);
 }
 
 #[test]
