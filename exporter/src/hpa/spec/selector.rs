@@ -50,6 +50,13 @@ impl LabelSelector {
         equal.or_else(listed)
     }
 
+    /// The labels that must be there, each with the values that it may have.
+    pub(crate) fn equal(&self) -> Vec<(&str, Vec<&str>)> {
+        let labels = self.match_labels.iter().map(|(key, value)| (key.as_str(), vec![value.as_str()]));
+        let listed = self.match_expressions.iter().filter(|it| it.operator == "In");
+        labels.chain(listed.map(|it| (it.key.as_str(), it.values.iter().map(String::as_str).collect()))).collect()
+    }
+
     /// Whether these labels fulfil all of `matchLabels`, of which there is one at least, and nothing else is asked for.
     pub(crate) fn is_within(&self, labels: &BTreeMap<String, String>) -> bool {
         !self.match_labels.is_empty()
