@@ -55,16 +55,13 @@ impl Waker {
 pub(super) fn no_such_kind(kind: &str, api_version: &str, places: &[String]) -> String {
     let group = api_version.split_once('/').map_or("", |it| it.0);
     let shown = if group.is_empty() { "v1" } else { api_version };
-    let advice = match places.first() {
-        Some(place) => format!("write apiVersion: {place} in spec.scaleTargetRef"),
-        None => {
-            let upper: String = kind.chars().take(1).flat_map(char::to_uppercase).chain(kind.chars().skip(1)).collect();
-            if upper == kind {
-                "is its CustomResourceDefinition installed?".to_owned()
-            } else {
-                format!("kinds are written as {upper}")
-            }
-        }
+    let upper: String = kind.chars().take(1).flat_map(char::to_uppercase).chain(kind.chars().skip(1)).collect();
+    let advice = if let Some(place) = places.first() {
+        format!("write apiVersion: {place} in spec.scaleTargetRef")
+    } else if upper == kind {
+        "is its CustomResourceDefinition installed?".to_owned()
+    } else {
+        format!("kinds are written as {upper}")
     };
     format!("there is no kind {kind} in {shown}: {advice}")
 }

@@ -32,6 +32,7 @@ use super::{
 #[command(after_help = "Example:\n  gopulse hpa simulate --hpa hpa.yaml --shape \
                         http_server_requests_per_second=steps:0=100,60=800,600=100\n\nValues of a load are those of the whole \
                         workload; of Pods and Resource metrics each ready pod gets its share.")]
+#[expect(clippy::struct_excessive_bools, reason = "flags")]
 pub(crate) struct SimulateArgs {
     /// The HPA (autoscaling/v2, YAML); `-` reads standard input.
     #[arg(long, value_name = "FILE")]

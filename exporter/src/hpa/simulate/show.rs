@@ -26,7 +26,7 @@ pub(super) fn csv(held: &[Held<'_>], steps: &[Step]) -> Result<String, String> {
             number(step.stabilized.map(|it| it.to_string())),
             failed.map(|(it, _)| it.track.name.as_str()).collect::<Vec<_>>().join(" "),
         ]);
-        row.extend(step.shares.iter().map(|share| number(share.map(|it| format!("{:.3}", it)))));
+        row.extend(step.shares.iter().map(|share| number(share.map(|it| format!("{it:.3}")))));
         row
     });
     for row in std::iter::once(header).chain(rows) {

@@ -1,7 +1,7 @@
 //! `gopulse hpa doctor` against many set-ups at one control plane, whole ones and such as are broken in one place: it must be content
 //! with each whole one, which the HPA controller is, too, and name the broken link of each other.
 
-use std::{collections::BTreeMap, path::Path, process::Command};
+use std::{collections::BTreeMap, path::Path, process::Command, thread};
 
 use crate::support::{
     aggregated,
@@ -261,11 +261,13 @@ fn apply(stage: &Stage, objects: &[Value]) {
 
 /// Makes the set-ups, and asks until the doctor is right about each: conditions come after a moment.
 fn are_told(stage: &Stage, set_ups: &[SetUp]) {
-    let objects: Vec<Value> = set_ups.iter().flat_map(|it| it.objects.clone()).collect();
-    apply(stage, &objects);
-    let hpas: Vec<Value> = set_ups.iter().map(SetUp::hpa).collect();
-    apply(stage, &hpas);
+    make(stage, set_ups);
     look(stage, set_ups);
+}
+
+fn make(stage: &Stage, set_ups: &[SetUp]) {
+    let of = |it: &SetUp| it.objects.iter().cloned().chain([it.hpa()]).collect::<Vec<_>>();
+    apply(stage, &set_ups.iter().flat_map(of).collect::<Vec<_>>());
 }
 
 fn look(stage: &Stage, set_ups: &[SetUp]) {
@@ -273,11 +275,20 @@ fn look(stage: &Stage, set_ups: &[SetUp]) {
     let mut last = String::new();
     let all = wait_for("the doctor is right about every set-up", PATIENCE, || {
         last.clear();
+        let ask = |it: &&SetUp| doctor(stage.plane.kubeconfig(), &[it.name]);
+        let mut reports = Vec::new();
+        for some in left.chunks(4) {
+            reports.extend(thread::scope(|scope| {
+                let running: Vec<_> = some.iter().map(|it| scope.spawn(move || ask(it))).collect();
+                running.into_iter().map(|it| it.join().unwrap()).collect::<Vec<_>>()
+            }));
+        }
+        let mut reports = reports.into_iter();
         left.retain(|set_up| {
-            let (report, status) = doctor(stage.plane.kubeconfig(), &[set_up.name]);
+            let (report, status) = reports.next().unwrap();
             let fits = set_up.fits(&report, status);
             if !fits {
-                last += &format!("== {} ({status})\n{report}", set_up.name);
+                last += &["== ", set_up.name, "\n", &report].concat();
             }
             !fits
         });
@@ -302,7 +313,7 @@ fn whole_set_ups_are_told_from_broken_ones() {
     });
     stage.api = None;
     stage.start_api_with(false);
-    apply(&stage, &by_gopulse().into_iter().flat_map(|it| it.objects).collect::<Vec<_>>());
+    make(&stage, &by_gopulse());
     for name in ["done-1", "done-2"] {
         let done = json!({"status": {"phase": "Succeeded"}}).to_string();
         stage.until("the pod has succeeded", || {
@@ -311,7 +322,7 @@ fn whole_set_ups_are_told_from_broken_ones() {
             (pod["status"]["phase"] == "Running").then(|| stage.plane.kubectl(&patch).unwrap())
         });
     }
-    are_told(&stage, &by_gopulse());
+    look(&stage, &by_gopulse());
     two_hpas_of_one_workload(&stage);
     the_agents_configuration(&stage);
     who_may_not_look(&stage);
