@@ -4,6 +4,7 @@
 pub(crate) mod api;
 pub(crate) mod doctor;
 pub(crate) mod feed;
+mod known;
 mod quantity;
 pub(crate) mod simulate;
 mod spec;

@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 
 use super::{
     report::Look,
-    wanted::{Known, Of, Wanted, sleeps_for_ever},
+    wanted::{Of, Wanted, sleeps_for_ever},
 };
+use crate::hpa::known::Known;
 
 /// The label of an HPA, and the key of its metrics' selectors.
 const LABEL: &str = "scaledobject.keda.sh/name";

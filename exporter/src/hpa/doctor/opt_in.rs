@@ -29,15 +29,14 @@ pub(super) fn policy(yaml: Option<&str>) -> Option<Policy> {
 }
 
 /// Decides as the agents do. A value that is neither true nor false is as if it were not there.
-pub(super) fn decide(policy: Option<&Policy>, namespace: &Value, pod: &Value) -> Said {
+pub(super) fn decide(policy: Option<&Policy>, name_of_namespace: &str, namespace: &Value, pod: &Value) -> Said {
     let said = |object: &Value| object["metadata"]["annotations"][KEY].as_str().map(str::to_owned);
     let (of_namespace, of_pod) = (said(namespace), said(pod));
     let read = |text: &Option<String>| text.as_deref().and_then(|it| it.parse::<bool>().ok());
     let name = pod["metadata"]["name"].as_str().unwrap_or_default();
     let advice = "set it to \"true\" in the pod template's metadata.annotations, or on the namespace";
     let known = policy.cloned().unwrap_or_default();
-    let of = namespace["metadata"]["name"].as_str().unwrap_or_default();
-    match known.opt_in(of, read(&of_pod), read(&of_namespace)) {
+    match known.opt_in(name_of_namespace, read(&of_pod), read(&of_namespace)) {
         OptIn::Denied(why) => Said::No(format!(
             "pod {name} is not measured: {why} (kubernetes.deny_namespaces, allow_namespaces in the agents' ConfigMap), whatever its \
              annotations say"
@@ -67,7 +66,7 @@ mod tests {
     }
 
     fn said(yaml: Option<&str>, namespace: Option<&str>, pod: Option<&str>) -> Said {
-        decide(policy(yaml).as_ref(), &object(namespace), &object(pod))
+        decide(policy(yaml).as_ref(), "shop", &object(namespace), &object(pod))
     }
 
     #[test]

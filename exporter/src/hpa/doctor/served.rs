@@ -12,6 +12,8 @@ pub(super) enum Owner {
     Keda,
     /// Another adapter: namespace and name of its Service.
     Other(String),
+    /// It may not be read.
+    Hidden,
 }
 
 /// A version of a metrics API.
@@ -37,6 +39,13 @@ impl Served {
         };
         let shown = format!("{version}.{group} (Service {namespace}/{name})");
         Self { group, version: version.to_owned(), owner, shown }
+    }
+}
+
+impl Served {
+    /// Of whom nothing may be read.
+    pub(super) fn hidden(group: &'static str, version: &str) -> Self {
+        Self { group, version: version.to_owned(), owner: Owner::Hidden, shown: format!("{version}.{group}") }
     }
 }
 

@@ -1,10 +1,8 @@
 //! The metrics that an HPA asks for, and whether each makes sense: pure, of the HPA's object and of the table of metrics.
 
-use std::collections::BTreeSet;
-
 use serde_json::Value;
 
-use crate::hpa::{api, spec::LabelSelector};
+use crate::hpa::{known::Known, spec::LabelSelector};
 
 /// Where a metric comes from, as the HPA names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +37,7 @@ pub(super) enum Of {
     /// Another object: group, kind and name.
     Object(String, String, String),
     /// Pods by a label selector.
-    Pods(String),
+    Pods(LabelSelector),
     /// What cannot be told from here.
     Unknown,
 }
@@ -61,13 +59,17 @@ const LABELS: [&str; 13] = [
     "le",
 ];
 /// Keys of a selector of type External that name an object: its group and kind.
-const OBJECTS: [(&str, &str, &str); 6] = [
+const OBJECTS: [(&str, &str, &str); 10] = [
     ("deployment", "apps", "Deployment"),
     ("statefulset", "apps", "StatefulSet"),
     ("replicaset", "apps", "ReplicaSet"),
     ("daemonset", "apps", "DaemonSet"),
     ("service", "", "Service"),
     ("ingress", "networking.k8s.io", "Ingress"),
+    ("httproute", "gateway.networking.k8s.io", "HTTPRoute"),
+    ("grpcroute", "gateway.networking.k8s.io", "GRPCRoute"),
+    ("gateway", "gateway.networking.k8s.io", "Gateway"),
+    ("rollout", "argoproj.io", "Rollout"),
 ];
 
 impl Source {
@@ -153,48 +155,10 @@ impl Wanted {
                     }
                 }
                 let of_pods = self.selector.without(&LABELS);
-                if of_pods.is_empty() { Of::Unknown } else { Of::Pods(of_pods.to_string()) }
+                if of_pods.is_empty() { Of::Unknown } else { Of::Pods(of_pods) }
             }
         }
     }
-}
-
-/// What is known of metrics: the table that the metrics-api serves.
-pub(super) struct Known(api::Config);
-
-impl Known {
-    /// By the metrics-api's configuration (YAML), where it can be read; else the default metrics.
-    pub(super) fn of(yaml: Option<&str>) -> Self {
-        let given = yaml.and_then(|it| serde_norway::from_str::<api::Config>(it).ok());
-        Self(given.filter(|it| it.table().is_ok()).unwrap_or_default())
-    }
-
-    /// Whether the values of pods add up; none of what is not in the table.
-    pub(super) fn additive(&self, metric: &str) -> Option<bool> {
-        Some(self.0.table().ok()?.get(keda_stripped(metric))?.is_additive())
-    }
-
-    /// Whether it is in the table.
-    pub(super) fn has(&self, metric: &str) -> bool {
-        self.additive(metric).is_some()
-    }
-
-    /// The families that metrics are made of.
-    fn families(&self) -> BTreeSet<String> {
-        let Ok(table) = self.0.table() else { return BTreeSet::new() };
-        table.iter().flat_map(|it| it.expression.calls()).map(|call| call.family.clone()).collect()
-    }
-
-    /// Whether text, as a query, speaks of gopulse's figures.
-    pub(super) fn mentioned(&self, text: &str) -> bool {
-        self.families().iter().any(|family| text.contains(family.as_str()))
-    }
-}
-
-/// KEDA puts the trigger's number before a metric's name: `s0-`.
-fn keda_stripped(metric: &str) -> &str {
-    let rest = metric.strip_prefix('s').map(|it| it.trim_start_matches(|it: char| it.is_ascii_digit()));
-    rest.filter(|rest| rest.len() + 1 < metric.len()).and_then(|rest| rest.strip_prefix('-')).unwrap_or(metric)
 }
 
 /// What is wrong with a metric in itself, and what to do.
@@ -212,9 +176,8 @@ pub(super) fn wrong(wanted: &Wanted, known: &Known) -> Option<String> {
     }
     if let Some(refused) = wanted.selector.refused() {
         return Some(format!(
-            "the HPA controller refuses the selector of {name}, although `kubectl get --raw` may answer: {refused}; make it a \
-             metric of its own in the table, as {name}_of_a_route: \
-             rate(http_server_request_duration_seconds{{http_route=\"/orders/{{id}}\"}}), see docs/src/hpa/roads.md"
+            "the HPA controller refuses the selector of {name}, although `kubectl get --raw` may answer: {refused}; write it as \
+             `gopulse metrics-api --encode VALUE` spells it, or ask for a metric of that route or reason"
         ));
     }
     if let Some(impossible) = impossible(&wanted.selector, known.has(name)) {
@@ -299,12 +262,8 @@ mod tests {
             assert_eq!(complaint(&external(other, &none, &value)) + &complaint(&external(other, &none, &average)), "");
         }
         assert!(complaint(&external(&format!("s1-{RPS}"), &none, &value)).contains("adds up"));
-        assert_eq!(["s0-a", "s-a", "s12-b-c", "sum"].map(keda_stripped), ["a", "s-a", "b-c", "sum"]);
         let histogram = external("http_server_request_duration_seconds_bucket", &none, &value);
         assert!(complaint(&histogram).contains("is the name of a histogram"));
-        // The table may have more.
-        let known = Known::of(Some("metrics: {mine: {expression: rate(http_server_request_duration_seconds)}}"));
-        assert_eq!((known.additive("mine"), known.additive("other")), (Some(true), None));
     }
 
     #[test]
@@ -332,7 +291,7 @@ mod tests {
         let labels = |key: &str, value: &str| of(json!({"matchLabels": {key: value}}));
         assert_eq!(labels("deployment", "shop"), Of::Own);
         assert_eq!(labels("service", "web"), Of::Object(String::new(), "Service".into(), "web".into()));
-        assert_eq!(labels("app", "web"), Of::Pods("app=web".into()));
+        assert!(matches!(labels("app", "web"), Of::Pods(it) if it.to_string() == "app=web"));
         assert_eq!(labels("http_request_method", "GET"), Of::Unknown);
         let object = json!({"type": "Object", "object": {"metric": {"name": RPS},
             "describedObject": {"apiVersion": "apps/v1beta2", "kind": "Deployment", "name": "shop"}}});

@@ -22,7 +22,7 @@ use self::{
     world::{Pace, Track, World},
 };
 use super::{
-    api,
+    known::Known,
     quantity::Milli,
     spec::{Goal, Hpa, Metric},
 };
@@ -259,15 +259,15 @@ fn held<'a>(
     if let Some(other) = given.into_iter().find(|it| !known.iter().any(|name| name == it)) {
         return Err(format!("{other} is no metric of the HPA, which has: {}", shown(names)));
     }
-    let table = api::Config::default().table().ok();
-    let of_table = |metric: &str| Some(table.as_ref()?.get(metric)?.window.as_millis() as i64);
+    let table = Known::of(None);
     let of = |(metric, names): (Metric<'a>, &Names)| {
         let Some(name) = load.called(names) else {
             let there: Vec<_> = load.names().collect();
             return Err(format!("the HPA scales on {}, but the load has only: {}", names.all[0], there.join(", ")));
         };
         let given = windows.iter().find(|(it, _)| names.all.iter().any(|name| name == it)).map(|it| ms(it.1));
-        let default = if load.is_made(name) { of_table(metric.name).unwrap_or(0) } else { 0 };
+        let of_table = || table.window(metric.name).map_or(0, |it| it.as_millis() as i64);
+        let default = if load.is_made(name) { of_table() } else { 0 };
         let own = args.per_pod.iter().any(|it| names.all.contains(it));
         let track = Track { name: name.to_owned(), window: given.unwrap_or(default), own };
         let target = match metric.goal {

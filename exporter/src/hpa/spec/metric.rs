@@ -85,7 +85,7 @@ impl Identifier {
             return Err(format!("metric.name {name:?} must not be empty, . or .., nor have / or %"));
         }
         self.selector.refused().map_or(Ok(()), |why| {
-            Err(format!("the HPA controller refuses metric.selector, although the API server takes it: {why}"))
+            Err(format!("the HPA controller refuses metric.selector, although the API server takes it: {why}; `gopulse metrics-api --encode VALUE` spells it"))
         })
     }
 }

@@ -203,6 +203,11 @@ fn by_gopulse() -> Vec<SetUp> {
             .and(service("sleeper", "sleeper-by-service"))
             .least(0)
             .metrics(&[rps_of("sleeper")]),
+        SetUp::new("sleeper-by-labels", Broken("HPA's metrics", "nothing wakes them")).least(0).metrics(&[external(
+            RPS,
+            &json!({"app": "sleeper-by-labels"}),
+            &average(),
+        )]),
         SetUp::new("done", Broken("workload", "Succeeded pods have the labels")).and(pod("done-1", "done")),
         // Nobody asks for each pod's value there.
         SetUp::new("done-object", Content("1 running pods"))
@@ -361,6 +366,23 @@ fn who_may_not_look(stage: &Stage) {
     let nobody = stage.plane.kubeconfig_for("nobody", "nobody", &[]).unwrap();
     let (report, status) = doctor(&nobody, &["front"]);
     assert!(status == 2 && report.starts_with("?       HPA:"), "{status} {report}");
+    // Who may read a namespace alone is told what can be told from there.
+    let subject = json!([{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "tenant"}]);
+    let bind = |name: &str| {
+        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": format!("tenant-{name}"),
+            "namespace": "shop"}, "subjects": subject,
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name}})
+    };
+    let metrics = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "custom-metrics"},
+        "rules": [{"apiGroups": ["custom.metrics.k8s.io"], "resources": ["*"], "verbs": ["get"]}]});
+    apply(stage, &[metrics, bind("view"), bind("custom-metrics")]);
+    let tenant = stage.plane.kubeconfig_for("tenant", "tenant", &[]).unwrap();
+    stage.until("the tenant has its rights", || {
+        let (report, status) = doctor(&tenant, &["front"]);
+        (status == 0 && report.contains("-       APIService: you may not read it")).then_some(())
+    });
+    let (report, status) = doctor(&tenant, &["outside"]);
+    assert!(status == 2 && report.contains("?       values: you may not ask"), "{status} {report}");
     let away = stage.directory.join("away.kubeconfig");
     let text = std::fs::read_to_string(stage.plane.kubeconfig()).unwrap();
     std::fs::write(&away, text.replace(stage.plane.server(), "https://127.0.0.1:1")).unwrap();
