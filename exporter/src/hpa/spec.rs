@@ -68,6 +68,14 @@ pub(crate) struct ObjectRef {
     pub(crate) name: String,
 }
 
+impl ObjectRef {
+    /// Whether kind and name can be parts of a path (`ValidateCrossVersionObjectReference`).
+    fn is_named(&self) -> bool {
+        let segment = |it: &str| !it.is_empty() && !matches!(it, "." | "..") && !it.contains(['/', '%']);
+        segment(&self.kind) && segment(&self.name)
+    }
+}
+
 /// How fast it may scale.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -206,6 +214,9 @@ impl Hpa {
                 "metrics",
                 "none given, so that it would scale on 80 % CPU utilisation alone: name at least one metric",
             );
+        }
+        if !self.spec.scale_target_ref.is_named() {
+            return field("scaleTargetRef", "must have a kind and a name, without / and %");
         }
         let wakes = |it: &MetricSpec| matches!(it.r#type, SourceType::Object | SourceType::External);
         if self.spec.min_replicas == 0 && !self.spec.metrics.iter().any(wakes) {

@@ -217,7 +217,9 @@ fn names(metrics: &[Metric<'_>]) -> Vec<Names> {
         let chosen = selector.map_or_else(|| name.clone(), |it| format!("{name}{{{it}}}"));
         let of = metric.object.map_or_else(|| chosen.clone(), |it| format!("{chosen} of {} {}", it.kind, it.name));
         let typed = format!("{of} ({:?})", metric.source);
-        vec![name, chosen, of, typed]
+        let matchers = selector.and_then(super::spec::LabelSelector::as_matchers);
+        let as_query = matchers.map_or_else(|| chosen.clone(), |it| format!("{name}{it}"));
+        vec![name, chosen, of, typed, as_query]
     };
     let all: Vec<Vec<String>> = metrics.iter().map(forms).collect();
     let own = |index: usize| {

@@ -107,7 +107,7 @@ fn decisions(held: &[Held<'_>], steps: &[Step]) -> String {
 
 /// What it comes to: pods, and how long the load was above the targets.
 fn summary(held: &[Held<'_>], steps: &[Step], period: u32) -> String {
-    let desired = || steps.iter().map(|it| it.decision.desired);
+    let desired = || steps.iter().flat_map(|it| [it.replicas, it.decision.desired]);
     // The last sync is the end.
     let lived = &steps[..steps.len().saturating_sub(1)];
     let hours = lived.iter().map(|it| f64::from(it.decision.desired)).sum::<f64>() * f64::from(period) / 3600.0;

@@ -140,6 +140,9 @@ fn metrics_of_one_name_have_a_load_each() {
     let hpa = on(&format!("{}\n{}", of(500), of(503)));
     let error = simulate_hpa(&hpa, &["--shape", "rps=steps:0=1"]).unwrap_err();
     assert!(error.contains("scales on rps{code=500}"), "{error}");
+    // As Prometheus writes it, too.
+    let query = ["--shape", "rps{code=\"500\"}=steps:0=30", "--shape", "rps{code=\"503\"}=steps:0=50"];
+    assert!(simulate_hpa(&hpa, &query).unwrap().contains("summary: 2 to 5 replicas"));
     let flags = ["--shape", "rps{code=500}=steps:0=30", "--shape", "rps{code=503}=steps:0=50", "--csv"];
     let csv = simulate_hpa(&hpa, &flags).unwrap();
     let rows: Vec<Vec<&str>> = csv.lines().map(|line| line.split(',').collect()).collect();

@@ -69,6 +69,8 @@ impl World {
     /// Makes pods, or takes the youngest away.
     pub(crate) fn scale(&mut self, replicas: i32, now: Time) {
         let wanted = replicas.max(0) as usize;
+        // No window looks further back.
+        self.gone.retain(|(_, end)| *end > now - 86_400_000);
         self.gone.extend(self.pods.drain(wanted.min(self.pods.len())..).map(|(_, created)| (created, now)));
         while self.pods.len() < wanted {
             self.pods.push((self.next, now));

@@ -165,6 +165,9 @@ impl MetricSpec {
                 (&it.name, &it.target, None, None)
             }
         };
+        if object.is_some_and(|it: &ObjectRef| !it.is_named()) {
+            return Err("describedObject must have a kind and a name, without / and %".to_owned());
+        }
         if let Some(identifier) = identifier {
             identifier.check()?;
         } else if name.is_empty() {

@@ -57,6 +57,17 @@ impl LabelSelector {
         labels.chain(listed.map(|it| (it.key.as_str(), it.values.iter().map(String::as_str).collect()))).collect()
     }
 
+    /// As Prometheus writes it, `{a="x",b=~"y|z"}`; none of what asks for more than values that a label may have.
+    pub(crate) fn as_matchers(&self) -> Option<String> {
+        let equal = self.equal();
+        let matcher = |(key, values): &(&str, Vec<&str>)| match values.as_slice() {
+            [value] => format!("{key}=\"{value}\""),
+            values => format!("{key}=~\"{}\"", values.join("|")),
+        };
+        let whole = equal.len() == self.match_labels.len() + self.match_expressions.len();
+        whole.then(|| format!("{{{}}}", equal.iter().map(matcher).collect::<Vec<_>>().join(",")))
+    }
+
     /// Whether these labels fulfil all of `matchLabels`, of which there is one at least, and nothing else is asked for.
     pub(crate) fn is_within(&self, labels: &BTreeMap<String, String>) -> bool {
         !self.match_labels.is_empty()
@@ -145,6 +156,9 @@ mod tests {
         assert_eq!(selector(all).refused(), None);
         assert_eq!(selector(all).values_of("c"), Some(vec!["500", "503"]));
         assert!(selector("{}").is_empty());
+        assert_eq!(selector(all).as_matchers(), None);
+        let values = "{matchLabels: {a: x}, matchExpressions: [{key: c, operator: In, values: ['500', '503']}]}";
+        assert_eq!(selector(values).as_matchers().as_deref(), Some("{a=\"x\",c=~\"500|503\"}"));
     }
 
     #[test]

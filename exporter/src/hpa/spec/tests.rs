@@ -52,6 +52,12 @@ fn what_the_controller_could_not_use_is_refused_too() {
         error(&by_route)
     );
     assert!(error(&PODS.replace("rps", "a/b")).contains("metric.name"));
+    let object = "  metrics:\n  - type: Object\n    object: {describedObject: {kind: Service, name: ''}, metric: {name: rps}, target: {type: \
+                  Value, value: 5}}\n";
+    assert!(error(object).contains("describedObject"));
+    let nameless = "apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nspec:\n  scaleTargetRef: {kind: Deployment, name: ''}\n  \
+                    maxReplicas: 3\n";
+    assert!(Hpa::parse(&format!("{nameless}{PODS}")).unwrap_err().to_string().contains("spec.scaleTargetRef"));
     let resource = "  metrics:\n  - type: Resource\n    resource: {name: cpu, container: app, target: {type: Utilization, averageUtilization: 60}}\n";
     assert!(error(resource).contains("container"), "{}", error(resource));
     assert_eq!(error(&resource.replace("container: app, ", "")), "");
