@@ -21,11 +21,8 @@ impl Known {
         let table = self.0.table().ok()?;
         let metric = keda_stripped(metric);
         let of_each = metric.split_once(':').map(|(name, _)| format!("{name}:{{"));
-        let each = || {
-            let start = of_each.as_deref()?;
-            table.iter().find(|it| it.name.starts_with(start))
-        };
-        table.get(metric).or_else(each).map(|it| (it.is_additive(), it.window))
+        let is = |name: &str| name == metric || of_each.as_deref().is_some_and(|start| name.starts_with(start));
+        table.iter().find(|it| is(&it.name)).map(|it| (it.is_additive(), it.window))
     }
 
     /// Whether the values of pods add up; none of what is not in the table.
