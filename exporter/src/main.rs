@@ -204,9 +204,13 @@ fn metrics_api(args: &hpa::api::MetricsApiArgs) -> Result<(), Failure> {
 
 fn doctor(args: hpa::doctor::DoctorArgs) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::error)?;
-    let (report, well) = runtime.block_on(hpa::doctor::run(args)).map_err(Failure::error)?;
+    let (report, status) = runtime.block_on(hpa::doctor::run(args));
     print(&report)?;
-    if well { Ok(()) } else { Err(Failure::error("a link is broken")) }
+    match status {
+        0 => Ok(()),
+        1 => Err(Failure::error("a link is broken")),
+        _ => Err(Failure { status, message: "what is broken, if anything, cannot be told".to_owned() }),
+    }
 }
 
 /// Runs a role until it fails or is asked to end.

@@ -5,6 +5,7 @@ pub(crate) mod api;
 pub(crate) mod doctor;
 mod families;
 pub(crate) mod feed;
+mod known;
 mod quantity;
 pub(crate) mod simulate;
 mod spec;

@@ -182,7 +182,7 @@ pub(crate) fn values(
             let mut item = json!({
                 "describedObject": described,
                 "timestamp": timestamp(value.at_ms),
-                "value": cut(value.value).to_string(),
+                "value": Milli::of(value.value).to_string(),
             });
             // As the two versions name them (k8s.io/metrics v0.34.4, pkg/apis/custom_metrics).
             if version == "v1beta2" {
@@ -210,21 +210,12 @@ pub(crate) fn external(version: &str, metric: &str, selector: &Selector, value: 
         .map(|value| {
             json!({
                 "metricName": metric, "metricLabels": labels, "timestamp": timestamp(value.at_ms),
-                "window": value.window_seconds, "value": cut(value.value).to_string(),
+                "window": value.window_seconds, "value": Milli::of(value.value).to_string(),
             })
         })
         .into_iter()
         .collect();
     json!({"kind": "ExternalMetricValueList", "apiVersion": format!("{EXTERNAL}/{version}"), "metadata": {}, "items": items})
-}
-
-/// A value as it is answered: cut to whole thousandths, which is all that the HPA reads (`MilliValue` rounds up what is beyond). A
-/// load that divides evenly must not ask for one pod more. What a computation is off by is none: 0.3 is 0.1 + 0.2.
-pub(crate) fn cut(value: f64) -> Milli {
-    let thousandths = value * 1e3;
-    let nearest = thousandths.round();
-    let close = (thousandths - nearest).abs() <= nearest.abs() * 1e-12;
-    Milli(if close { nearest } else { thousandths.trunc() } as i64)
 }
 
 /// `Status` of a failure.
@@ -320,17 +311,6 @@ mod tests {
         assert_eq!(item["describedObject"]["namespace"], "shop");
         let old = list("v1beta1");
         assert_eq!((&old["items"][0]["metricName"], &old["items"][0]["window"]), (&json!("rps"), &json!(15)));
-    }
-
-    #[test]
-    fn values_are_cut_and_not_rounded_up() {
-        // 500 in flight over 12 pods at a target of 50 each is 10 pods, and not 11.
-        assert_eq!(cut(500.0 / 12.0), Milli(41_666));
-        assert_eq!(
-            (cut(0.1 + 0.2), cut(41.7), cut(1e-4), cut(-1.2345)),
-            (Milli(300), Milli(41_700), Milli(0), Milli(-1234))
-        );
-        assert_eq!((cut(f64::NAN), cut(f64::INFINITY)), (Milli(0), Milli(i64::MAX)));
     }
 
     #[test]

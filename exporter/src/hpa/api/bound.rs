@@ -16,7 +16,7 @@ use kube::{
 };
 use tracing::warn;
 
-use super::{answer::cut, follow::line, selector::Selector};
+use super::{follow::line, selector::Selector};
 use crate::hpa::quantity::Milli;
 
 /// How long an answer of the API server holds: a decision of the controller changes it.
@@ -146,7 +146,7 @@ impl Bounds {
 /// All who ask for it must be content, and somebody must ask.
 fn suffices(wanted: &[Wanted], asked: &Asked, value: f64) -> bool {
     let mut who = wanted.iter().filter(|it| is_same(&it.asked, asked)).peekable();
-    let value = i128::from(cut(value).0);
+    let value = i128::from(Milli::of(value).0);
     who.peek().is_some()
         && who.all(|it| match it.target {
             Target::Value(target) => value >= i128::from(target.0),

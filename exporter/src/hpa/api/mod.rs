@@ -31,6 +31,7 @@ mod upkeep;
 pub(crate) use self::{
     config::{Config, MetricsApiArgs},
     spelling::encode,
+    table::Metric,
 };
 
 use std::{

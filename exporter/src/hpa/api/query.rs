@@ -111,8 +111,10 @@ impl Sources {
         pods: &str,
         figures: &str,
     ) -> Result<Vec<(Described, Value)>, NoValue> {
+        // As an HPA has it: by its own name, also where that stands for one of several, and as its selector is spelled.
+        let (asked_name, asked_figures) = (metric, Selector::parse(figures)?);
         let (metric, chosen) = self.metric(metric)?;
-        let (pods, figures) = (Selector::parse(pods)?, of_figures(metric, chosen, Selector::parse(figures)?)?);
+        let (pods, figures) = (Selector::parse(pods)?, of_figures(metric, chosen, asked_figures.clone())?);
         let described = |kind: &str, api_version, name: &str| Described {
             kind: kind.to_owned(),
             api_version,
@@ -168,8 +170,8 @@ impl Sources {
                 let asked = Asked::Object {
                     kind: kind.names().3.to_owned(),
                     name: name.clone(),
-                    metric: metric.name.clone(),
-                    figures: figures.clone(),
+                    metric: asked_name.to_owned(),
+                    figures: asked_figures,
                 };
                 let none = self.without_pods(kind.names(), namespace, name, &parts).await;
                 let value =
@@ -186,8 +188,8 @@ impl Sources {
                 let asked = Asked::Object {
                     kind: "Namespace".to_owned(),
                     name: namespace.to_owned(),
-                    metric: metric.name.clone(),
-                    figures: figures.clone(),
+                    metric: asked_name.to_owned(),
+                    figures: asked_figures,
                 };
                 let what = format!("namespace {namespace}");
                 let value = self.whole(

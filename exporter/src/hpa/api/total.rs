@@ -10,7 +10,6 @@ use std::{
 use thiserror::Error;
 
 use super::{
-    answer::cut,
     directory::{Chosen, DEPARTED, Directory},
     evaluate::{Value, evaluate_whole, is_too_young},
     objects::{Part, Path},
@@ -20,6 +19,7 @@ use super::{
     table::Metric,
     through::unknowable,
 };
+use crate::hpa::quantity::Milli;
 
 /// What is asked for.
 #[derive(Clone, Copy)]
@@ -44,7 +44,7 @@ pub(crate) struct Total<'a> {
     missing.len(),
     missing.iter().take(3).map(|(pod, why)| format!("{pod} ({why})")).collect::<Vec<_>>().join(", "),
     if missing.len() > 3 { ", ..." } else { "" },
-    at_least.map_or_else(|| "0".to_owned(), |it| cut(it.value).to_string()),
+    at_least.map_or_else(|| "0".to_owned(), |it| Milli::of(it.value).to_string()),
 )]
 pub(crate) struct Incomplete {
     what: String,
@@ -83,29 +83,31 @@ pub(crate) fn whole(
     let mut views: Vec<PodView<'_>> = Vec::new();
     let mut past: Vec<Past<'_>> = Vec::new();
     let mut missing: Vec<(Box<str>, String)> = Vec::new();
-    let mut all = 0;
-    let mut seen = HashMap::new();
+    let mut seen: HashMap<Box<str>, At> = HashMap::new();
+    let mut gone: HashMap<Box<str>, usize> = HashMap::new();
     // Of a namespace in which a pod that says nothing is measured, all are that say nothing.
     let mut by_default = None;
     for part in parts {
         for pod in directory.choose(namespace, &part.selector) {
             // Two Services may choose one pod: what comes through either is counted once.
-            if let Some(view) = seen.get(&pod.name).and_then(|at: &usize| views.get_mut(*at)) {
-                view.paths = either(view.paths.take(), part.paths.clone());
+            if let Some(at) = seen.get(&pod.name) {
+                at.also(part.paths.as_ref(), &mut views, &mut past);
                 continue;
             }
-            all += 1;
             if let Some(view) = store.pod(namespace, &pod.name, now) {
                 if view.silent {
+                    seen.insert(pod.name.clone(), At::Missing);
                     missing.push((pod.name, "its agent has been silent for 15 s".to_owned()));
                 } else if pod.due && is_too_young(metric, &view, figures) {
+                    seen.insert(pod.name.clone(), At::Missing);
                     missing.push((pod.name, "its figures begin just now".to_owned()));
                 } else {
-                    seen.insert(pod.name, views.len());
+                    seen.insert(pod.name, At::View(views.len()));
                     views.push(PodView { paths: part.paths.clone(), ..view });
                 }
                 continue;
             }
+            seen.insert(pod.name.clone(), At::Past(past.len()));
             past.push(Past { paths: part.paths.clone(), ..store.past(namespace, &pod.name, now) });
             let mut measured_by_default = || {
                 let says_nothing = || directory.silent_on_it(namespace);
@@ -120,9 +122,15 @@ pub(crate) fn whole(
             }
         }
         for name in directory.departed(namespace, &part.selector, DEPARTED) {
+            if let Some(at) = gone.get(&name) {
+                At::Past(*at).also(part.paths.as_ref(), &mut views, &mut past);
+                continue;
+            }
+            gone.insert(name.clone(), past.len());
             past.push(Past { paths: part.paths.clone(), ..store.past(namespace, &name, now) });
         }
     }
+    let all = seen.len();
     if let Some(why) = unknowable(metric, &views, figures) {
         return Err(unknown_because(what, why));
     }
@@ -145,6 +153,25 @@ pub(crate) fn whole(
         _ => "what this metric is made from is not measured of its pods, or not yet".to_owned(),
     };
     value.ok_or_else(|| unknown_because(what, why))
+}
+
+/// Where a pod's figures are among those that are joined.
+enum At {
+    View(usize),
+    Past(usize),
+    Missing,
+}
+
+impl At {
+    /// Adds what comes through another part's paths.
+    fn also(&self, paths: Option<&Arc<[Path]>>, views: &mut [PodView<'_>], past: &mut [Past<'_>]) {
+        let known = match self {
+            Self::View(at) => &mut views[*at].paths,
+            Self::Past(at) => &mut past[*at].paths,
+            Self::Missing => return,
+        };
+        *known = either(known.take(), paths.cloned());
+    }
 }
 
 /// Paths of two parts; none is all.

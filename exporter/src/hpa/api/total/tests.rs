@@ -19,12 +19,14 @@ struct Stage {
     store: Store,
     begun: Instant,
     seconds: u64,
+    /// How many Services choose the pods.
+    services: usize,
 }
 
 impl Stage {
     fn new() -> Self {
         let store = Store::new(Kept { others: Duration::from_secs(30), ..Kept::default() });
-        Self { store, begun: Instant::now(), seconds: 0 }
+        Self { store, begun: Instant::now(), seconds: 0, services: 1 }
     }
 
     fn now(&self) -> Instant {
@@ -90,7 +92,8 @@ impl Stage {
             help: String::new(),
         };
         let table = Table::new(&[("m".to_owned(), entry)].into()).unwrap();
-        let parts = [Part { selector: Selector::parse("app=shop").unwrap(), paths: None }];
+        let part = Part { selector: Selector::parse("app=shop").unwrap(), paths: None };
+        let parts = vec![part; self.services];
         let asked =
             Total { namespace: "shop", parts: &parts, figures: &Selector::default(), what: "Deployment shop", none };
         whole(&self.store, directory, table.get("m").unwrap(), &asked, self.now()).map(|it| it.value)
@@ -203,4 +206,13 @@ fn what_pods_that_are_gone_counted_is_part_of_a_total_for_a_window() {
     let sample = Sample { series: 1, value: 160.0, ..Sample::default() };
     it.frame("n1", Frame { samples: vec![sample], gone: vec![2], ..Frame::default() });
     assert_eq!(it.total(&pods), Ok((10.0_f64 + 20.0 * 14.0 / 15.0).round()));
+    // Several Services of an Ingress have these pods: each is counted once, also what is gone.
+    it.services = 2;
+    assert_eq!(it.total(&pods), Ok((10.0_f64 + 20.0 * 14.0 / 15.0).round()));
+    it.services = 1;
+    // So are pods that are there and whose containers are gone, and pods that figures are missing of.
+    let crashed = directory(&[shop("a"), shop("b")]);
+    let once = it.total(&crashed);
+    it.services = 2;
+    assert_eq!(it.total(&crashed), once);
 }
