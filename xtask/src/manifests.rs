@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
@@ -325,7 +326,11 @@ fn install_operator_resources(plane: &ControlPlane) -> Result<()> {
         let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
         plane.kubectl_with(&["apply", "--server-side", "-f", "-"], &text)?;
         let name = format!("crd/{resource}.monitoring.coreos.com");
-        plane.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", &name])?;
+        // `kubectl wait` fails where there is no condition at all yet.
+        let established = "jsonpath={.status.conditions[?(@.type=='Established')].status}";
+        cluster::wait_for(&format!("{name} is established"), Duration::from_mins(1), || {
+            Ok((plane.kubectl(&["get", &name, "-o", established])?.trim() == "True").then_some(()))
+        })?;
     }
     Ok(())
 }

@@ -268,7 +268,9 @@ fn a_dead_agents_pods_become_absent(stage: &mut Stage) {
 fn a_part_of_a_total_scales_up_and_never_down(stage: &mut Stage) {
     let described = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "shop"});
     let target = json!({"type": "AverageValue", "averageValue": "50"});
-    let metric = json!({"describedObject": described, "metric": {"name": RPS}, "target": target});
+    // A name that stands for one of several metrics: what an HPA asks for is found by it as well.
+    let name = format!("{RPS}:x..items._7bid_7d");
+    let metric = json!({"describedObject": described, "metric": {"name": name}, "target": target});
     stage.plane.apply(&hpa(&json!({"type": "Object", "object": metric}))).unwrap();
     let before = stage.desired();
     stage.api = None;

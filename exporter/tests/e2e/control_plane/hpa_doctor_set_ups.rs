@@ -305,6 +305,7 @@ fn look(stage: &Stage, set_ups: &[SetUp]) {
 #[test]
 fn whole_set_ups_are_told_from_broken_ones() {
     let mut stage = Stage::set();
+    stage.load.lock().unwrap().everywhere = true;
     let scale = json!({"scale": {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas",
         "labelSelectorPath": ".status.selector"}});
     apply(&stage, &[definition("argoproj.io", "Rollout", &scale)]);

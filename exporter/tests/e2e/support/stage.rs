@@ -41,7 +41,7 @@ impl Drop for Running {
     }
 }
 
-/// What the test tells the rehearsed agents: requests a second of the whole workload, spread over its pods (those of app=shop).
+/// What the test tells the rehearsed agents: requests a second of the whole workload, spread over its pods.
 #[derive(Clone, Debug)]
 pub(crate) struct Load {
     pub(crate) requests_per_second: f64,
@@ -52,6 +52,8 @@ pub(crate) struct Load {
     pub(crate) active: u32,
     /// Goroutines of each pod by what they wait for.
     pub(crate) waiting: BTreeMap<&'static str, u32>,
+    /// Whether every pod is measured, and not those of app=shop alone.
+    pub(crate) everywhere: bool,
     /// Whether no container of the pods runs, as between a crash and the kubelet's next try.
     pub(crate) away: bool,
 }
@@ -156,6 +158,7 @@ impl Stage {
             route: "/items/{id}",
             active: 3,
             waiting: BTreeMap::new(),
+            everywhere: false,
             away: false,
         }));
         let mut stage = Self {
@@ -237,6 +240,7 @@ impl Stage {
                 // The API server is away at times.
                 let Ok(pods) = kubectl(&["get", "pods", "-o", "json"]) else { continue };
                 let Ok(pods) = serde_json::from_str::<Value>(&pods) else { continue };
+                let load = load.lock().unwrap().clone();
                 let mut names = Vec::new();
                 for pod in pods["items"].as_array().into_iter().flatten() {
                     let name = pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
@@ -247,7 +251,7 @@ impl Stage {
                             let _ =
                                 kubectl(&["patch", "pod", &name, "--subresource", "status", "-p", &status.to_string()]);
                         }
-                        if pod["metadata"]["labels"]["app"] == "shop" {
+                        if load.everywhere || pod["metadata"]["labels"]["app"] == "shop" {
                             names.push(name);
                         }
                     }
@@ -258,7 +262,6 @@ impl Stage {
                     let node = (0..scripts.len()).min_by_key(|node| at(*node)).unwrap_or(0);
                     nodes.entry(name.clone()).or_insert(node);
                 }
-                let load = load.lock().unwrap().clone();
                 for (agent, script) in scripts.iter().enumerate() {
                     let own = names.iter().filter(|name| !load.away && nodes.get(*name) == Some(&agent));
                     let told: Vec<Value> = own
