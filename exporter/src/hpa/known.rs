@@ -18,7 +18,7 @@ impl Known {
     /// What it is; none of what is not in the table. A metric of each value of a label, `name:{label}`, is meant by `name:VALUE`.
     fn find<T>(&self, metric: &str, what: impl Fn(&api::Metric) -> T) -> Option<T> {
         let table = self.0.table().ok()?;
-        table.find(keda_stripped(metric)).map(|(it, _)| what(it))
+        table.find(api::without_index(metric)).map(|(it, _)| what(it))
     }
 
     /// Whether the values of pods add up; none of what is not in the table.
@@ -53,12 +53,6 @@ impl Known {
     }
 }
 
-/// KEDA puts the trigger's number before a metric's name: `s0-`.
-fn keda_stripped(metric: &str) -> &str {
-    let rest = metric.strip_prefix('s').map(|it| it.trim_start_matches(|it: char| it.is_ascii_digit()));
-    rest.filter(|rest| rest.len() + 1 < metric.len()).and_then(|rest| rest.strip_prefix('-')).unwrap_or(metric)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,7 +70,6 @@ mod tests {
         assert_eq!(known.additive("http_server_request_duration_p99_milliseconds"), Some(false));
         assert!(known.has("http_server_requests_per_second") && !known.has("http_server_requests"));
         assert!(known.mentioned("sum(rate(http_server_request_duration_seconds_count[1m]))") && !known.mentioned("up"));
-        assert_eq!(["s0-a", "s-a", "s12-b-c", "sum"].map(keda_stripped), ["a", "s-a", "b-c", "sum"]);
         // What cannot be read is as if it were not there.
         assert!(Known::of(Some("new_setting: 1")).has("http_server_requests_per_second"));
     }

@@ -29,6 +29,7 @@ mod trust;
 mod upkeep;
 
 pub(crate) use self::{
+    bound::without_index,
     config::{Config, MetricsApiArgs},
     spelling::encode,
     table::Metric,
