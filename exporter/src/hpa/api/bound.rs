@@ -8,7 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, MetricIdentifier, MetricTarget};
+use k8s_openapi::api::autoscaling::v2::{
+    CrossVersionObjectReference, HorizontalPodAutoscaler, MetricIdentifier, MetricTarget,
+};
 use kube::{
     Api, Client,
     api::ListParams,
@@ -16,7 +18,7 @@ use kube::{
 };
 use tracing::warn;
 
-use super::{follow::line, selector::Selector};
+use super::{follow::line, objects::Kind, selector::Selector};
 use crate::hpa::quantity::Milli;
 
 /// How long an answer of the API server holds: a decision of the controller changes it.
@@ -76,15 +78,12 @@ impl Bounds {
         Self { client, known: Mutex::default(), told: Mutex::default(), at_zero: Mutex::default() }
     }
 
-    /// Whether a workload is scaled to 0, so that it has no pods because it is to have none.
+    /// Whether a workload is scaled to 0, so that it has no pods because it is to have none. `resource` says how it is asked for.
     pub(crate) async fn is_at_zero(
         &self,
-        (group, version, kind): (&str, &str, &str),
-        namespace: &str,
-        name: &str,
+        (kind, namespace, name): (&str, &str, &str),
+        resource: impl Future<Output = Option<ApiResource>>,
     ) -> bool {
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
         let key = (kind.to_owned(), namespace.to_owned(), name.to_owned());
         let known = self.at_zero.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
         if let Some((at, is)) = known
@@ -92,12 +91,17 @@ impl Bounds {
         {
             return is;
         }
+        let Some(resource) = resource.await else { return false };
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
         // Not every workload may be read, nor has every one this field.
         let object = api.get_opt(name).await.ok().flatten();
         let replicas = object.and_then(|it| it.data.pointer("/spec/replicas")?.as_i64());
         let is = match replicas {
             Some(replicas) => replicas == 0,
-            None => api.get_scale(name).await.is_ok_and(|scale| scale.spec.is_some_and(|it| it.replicas == Some(0))),
+            // A scale of 0 leaves the field out (`omitempty`).
+            None => {
+                api.get_scale(name).await.is_ok_and(|scale| scale.spec.and_then(|it| it.replicas).unwrap_or(0) == 0)
+            }
         };
         let mut at_zero = self.at_zero.lock().unwrap_or_else(PoisonError::into_inner);
         if at_zero.len() >= MOST {
@@ -177,7 +181,7 @@ fn of_hpa(hpa: &HorizontalPodAutoscaler) -> Vec<Wanted> {
             let figures = selector_of(&object.metric)?;
             let described = &object.described_object;
             let asked = Asked::Object {
-                kind: described.kind.clone(),
+                kind: kind_of(described),
                 name: described.name.clone(),
                 metric: object.metric.name.clone(),
                 figures,
@@ -195,6 +199,17 @@ fn of_hpa(hpa: &HorizontalPodAutoscaler) -> Vec<Wanted> {
         Some((asked, target_of(&external.target)?))
     });
     metrics.map(|(asked, target)| Wanted { asked, target, replicas }).collect()
+}
+
+/// The described object's kind as it is answered for: one that is known by its scale alone goes by its resource.
+fn kind_of(described: &CrossVersionObjectReference) -> String {
+    let group = described.api_version.as_deref().and_then(|it| it.split_once('/')).map_or("", |(group, _)| group);
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, "", &described.kind)).plural;
+    let resource = if group.is_empty() { resource } else { format!("{resource}.{group}") };
+    match Kind::of_resource(&resource) {
+        Kind::Scaled(_) if group.is_empty() => described.kind.clone(),
+        kind => kind.names().3.to_owned(),
+    }
 }
 
 /// KEDA numbers the metrics of a ScaledObject: `s0-http_server_requests_per_second`.
@@ -260,6 +275,19 @@ mod tests {
         assert!(!suffices(&each, &asked("other"), 1e9), "nobody asks");
         let both: Vec<_> = each.into_iter().chain(whole).collect();
         assert!(!suffices(&both, &asked("shop"), 40.0), "all who ask must be content");
+    }
+
+    #[test]
+    fn kinds_that_are_known_by_their_scale_are_the_same_by_kind_and_by_resource() {
+        let kind = |api_version: &str, kind: &str| {
+            let reference = json!({"apiVersion": api_version, "kind": kind, "name": "shop"});
+            kind_of(&serde_json::from_value(reference).unwrap())
+        };
+        assert_eq!(kind("argoproj.io/v1alpha1", "Rollout"), Kind::of_resource("rollouts.argoproj.io").names().3);
+        assert_eq!(kind("v1", "Namespace"), "Namespace");
+        for known in Kind::ALL {
+            assert_eq!(kind(&known.api_version(), known.names().3), known.names().3);
+        }
     }
 
     #[test]

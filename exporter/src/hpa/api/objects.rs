@@ -246,8 +246,16 @@ impl Objects {
         }
     }
 
-    /// Whatever has a scale subresource says by it which pods it counts.
-    async fn scaled(&self, resource: &str, asked: &Asked<'_>) -> Answer {
+    /// How the API server is asked for objects of a kind.
+    pub(crate) async fn resource(&self, kind: &Kind, namespace: &str, name: &str) -> Result<ApiResource, ObjectError> {
+        match kind {
+            Kind::Scaled(resource) => self.scalable(resource, &Asked { kind, namespace, name }).await,
+            _ => Ok(kind.resource()),
+        }
+    }
+
+    /// A kind with a scale subresource, by its resource with its group.
+    async fn scalable(&self, resource: &str, asked: &Asked<'_>) -> Result<ApiResource, ObjectError> {
         let (plural, group) = resource.split_once('.').unwrap_or((resource, ""));
         let no_kind = || ObjectError::NoKind { resource: resource.to_owned() };
         let found = match discovery::group(&self.client, group).await {
@@ -261,8 +269,13 @@ impl Objects {
         };
         let resources = found.resources_by_stability();
         let known = resources.iter().find(|(it, capabilities)| it.plural == plural && has_scale(capabilities));
-        let (resource, _) = known.ok_or_else(no_kind)?;
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), asked.namespace, resource);
+        known.map(|(resource, _)| resource.clone()).ok_or_else(no_kind)
+    }
+
+    /// Whatever has a scale subresource says by it which pods it counts.
+    async fn scaled(&self, resource: &str, asked: &Asked<'_>) -> Answer {
+        let resource = self.scalable(resource, asked).await?;
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), asked.namespace, &resource);
         let scale = match api.get_scale(asked.name).await {
             Ok(scale) => scale,
             Err(error) if is_absent(&error) => return Err(asked.not_found()),

@@ -173,7 +173,7 @@ impl Sources {
                     metric: asked_name.to_owned(),
                     figures: asked_figures,
                 };
-                let none = self.without_pods(kind.names(), namespace, name, &parts).await;
+                let none = self.without_pods(kind, namespace, name, &parts).await;
                 let value =
                     self.whole(metric, &Total { namespace, parts: &parts, figures: &figures, what: &what, none });
                 let value = self.bounded(namespace, &asked, value).await?;
@@ -238,21 +238,20 @@ impl Sources {
     /// What an object's total is if no pods belong to it. That a workload has none is as it should be where it is scaled to 0, and
     /// otherwise for the moment: one that replaces all its pods at once is as busy as before. Of what sends requests to pods it
     /// is known that there were none for a while.
-    async fn without_pods(
-        &self,
-        (_, group, version, kind): (&str, &str, &str, &str),
-        namespace: &str,
-        name: &str,
-        parts: &[Part],
-    ) -> NoPods {
+    async fn without_pods(&self, kind: &Kind, namespace: &str, name: &str, parts: &[Part]) -> NoPods {
         let has_pods = |part: &Part| !self.directory.select(namespace, &part.selector).is_empty();
         if parts.iter().any(has_pods) {
             return NoPods::Unknown;
         }
         let had_pods = |part: &Part| !self.directory.departed(namespace, &part.selector, LATELY).is_empty();
         let idle = match kind {
-            "Service" | "Ingress" | "HTTPRoute" | "GRPCRoute" | "Gateway" => !parts.iter().any(had_pods),
-            _ => self.bounds.is_at_zero((group, version, kind), namespace, name).await,
+            Kind::Service | Kind::Ingress | Kind::HttpRoute | Kind::GrpcRoute | Kind::Gateway => {
+                !parts.iter().any(had_pods)
+            }
+            _ => {
+                let resource = async { self.objects.resource(kind, namespace, name).await.ok() };
+                self.bounds.is_at_zero((kind.names().3, namespace, name), resource).await
+            }
         };
         if idle { NoPods::Zero } else { NoPods::Unknown }
     }
@@ -278,7 +277,7 @@ impl Sources {
         let parts = match object {
             Some((kind, name)) => {
                 let parts = self.objects.parts(&kind, namespace, &name).await?;
-                none = self.without_pods(kind.names(), namespace, &name, &parts).await;
+                none = self.without_pods(&kind, namespace, &name, &parts).await;
                 parts
             }
             None => [Part { selector: pods.clone(), paths: None }].into(),

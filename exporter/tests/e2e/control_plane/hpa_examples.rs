@@ -164,6 +164,11 @@ fn objects_stand_for_their_own_pods(stage: &Stage) {
         "shop",
         &json!({"spec": {"replicas": 1}, "status": {"selector": "app=shop"}}),
     );
+    let idle = json!({"spec": {"replicas": 0}, "status": {"selector": "app=idle"}});
+    object(stage, "example.com/v1", "Queue", "idle", &idle);
+    stage.until("what is scaled to 0 has no requests, of whatever kind it is", || {
+        (value(stage, "queues.example.com/idle/http_server_requests_per_second") == Ok(0.0)).then_some(())
+    });
     let measured = |of: &str| value(stage, &format!("{of}/measured_pods"));
     stage.until("both pods of the canary are measured", || {
         (measured("deployments.apps/canary") == Ok(2.0)).then_some(())
