@@ -22,6 +22,7 @@ use std::{io::Write as _, net::TcpListener, process::ExitCode, time::Duration};
 
 use clap::Parser as _;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::signal::unix::SignalKind;
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
@@ -114,7 +115,7 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::error)?;
     let result = runtime.block_on(async {
         let mut terminate =
-            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(Failure::error)?;
+            tokio::signal::unix::signal(SignalKind::terminate()).map_err(Failure::error)?;
         let client = if pods.is_some() || access.require_token || stream.is_some() {
             Some(kubernetes::client().await.map_err(Failure::error)?)
         } else {
@@ -194,6 +195,9 @@ fn stream_listener(config: &HpaStream) -> Result<Option<(TcpListener, TlsAccepto
 }
 
 fn metrics_api(args: &hpa::api::MetricsApiArgs) -> Result<(), Failure> {
+    if let Some(value) = &args.encode {
+        return print(&format!("{}\n", hpa::api::encode(value)));
+    }
     let config = hpa::api::Config::load(args).map_err(Failure::usage)?;
     if args.check {
         return print(&serde_norway::to_string(&config).map_err(Failure::error)?);
@@ -203,29 +207,47 @@ fn metrics_api(args: &hpa::api::MetricsApiArgs) -> Result<(), Failure> {
     }
     logging::start(&config.log_level, if config.log_json { LogFormat::Json } else { LogFormat::Human })
         .map_err(Failure::usage)?;
-    until_ended(|| hpa::api::run(config)).map_err(Failure::error)
+    block_on(async { Box::pin(hpa::api::run(config, ended()?)).await }).map_err(Failure::error)
 }
 
 fn doctor(args: hpa::doctor::DoctorArgs) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::error)?;
-    let (report, well) = runtime.block_on(hpa::doctor::run(args)).map_err(Failure::error)?;
+    let (report, status) = runtime.block_on(hpa::doctor::run(args));
     print(&report)?;
-    if well { Ok(()) } else { Err(Failure::error("a link is broken")) }
+    match status {
+        0 => Ok(()),
+        1 => Err(Failure::error("a link is broken")),
+        _ => Err(Failure { status, message: "what is broken, if anything, cannot be told".to_owned() }),
+    }
 }
 
 /// Runs a role until it fails or is asked to end.
 fn until_ended<F: Future<Output = Result<(), String>>>(role: impl FnOnce() -> F) -> Result<(), String> {
-    let failed = |error: std::io::Error| error.to_string();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let result = runtime.block_on(async {
-        let mut terminate =
-            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(failed)?;
+    block_on(async {
         tokio::select! {
             result = role() => result,
-            _ = tokio::signal::ctrl_c() => Ok(()),
-            _ = terminate.recv() => Ok(()),
+            end = ended()? => end,
         }
-    });
+    })
+}
+
+/// Resolves when the process is asked to end.
+fn ended() -> Result<impl Future<Output = Result<(), String>>, String> {
+    let signal = |kind| tokio::signal::unix::signal(kind).map_err(|error| error.to_string());
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        Ok(())
+    })
+}
+
+fn block_on(role: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    let result = runtime.block_on(role);
     // Work in the background holds nothing that the end of the process does not release.
     runtime.shutdown_background();
     result

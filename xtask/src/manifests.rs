@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
@@ -52,6 +53,15 @@ const VARIANTS: &[Variant] = &[
         values: &["seccompLocalhostProfile=gopulse.json"],
     },
     Variant { name: "the metrics APIs", components: &["hpa"], values: &["metricsApi.enabled=true"] },
+    Variant {
+        name: "the metrics APIs, declared",
+        components: &["hpa", "hpa-apiservices-custom", "hpa-apiservices-external"],
+        values: &[
+            "metricsApi.enabled=true",
+            "metricsApi.apiServices.custom=true",
+            "metricsApi.apiServices.external=true",
+        ],
+    },
 ];
 
 type Objects = BTreeMap<String, Value>;
@@ -77,17 +87,87 @@ pub fn run(options: &Options) -> Result<()> {
         return Ok(());
     }
     util::section("a real API server, dry run");
-    let plane = ControlPlane::start(&cluster::Options::default())?;
+    let admission = util::target().join("tmp/manifests/admission.yaml");
+    fs::write(&admission, CRITICAL_PODS_NEED_QUOTA)?;
+    let api_server = vec![format!("--admission-control-config-file={}", admission.display())];
+    let plane = ControlPlane::start(&cluster::Options { api_server, ..cluster::Options::default() })?;
     install_operator_resources(&plane)?;
     for namespace in ["gopulse", "gopulse-example"] {
         plane.kubectl(&["create", "namespace", namespace])?;
     }
-    for (name, text) in rendered {
+    for (name, text) in &rendered {
+        let pods = pods_are_admitted(&plane, text).with_context(|| format!("{name}: a pod is refused"))?;
         let arguments = ["apply", "--server-side", "--dry-run=server", "--field-manager=xtask", "-f", "-"];
         let said =
-            plane.kubectl_with(&arguments, &text).with_context(|| format!("{name}: the API server refuses it"))?;
-        println!("{name:<28} {} objects taken", said.lines().count());
+            plane.kubectl_with(&arguments, text).with_context(|| format!("{name}: the API server refuses it"))?;
+        println!("{name:<28} {} objects and {pods} pods taken", said.lines().count());
     }
+    anothers_apiservice_is_not_taken(&plane, &helm)
+}
+
+/// As GKE has it: pods of the cluster's own priority classes only where a ResourceQuota says so.
+const CRITICAL_PODS_NEED_QUOTA: &str = "
+apiVersion: apiserver.config.k8s.io/v1
+kind: AdmissionConfiguration
+plugins:
+  - name: ResourceQuota
+    configuration:
+      apiVersion: apiserver.config.k8s.io/v1
+      kind: ResourceQuotaConfiguration
+      limitedResources:
+        - resource: pods
+          matchScopes:
+            - {scopeName: PriorityClass, operator: In, values: [system-node-critical, system-cluster-critical]}
+";
+
+/// Makes what pods need to be admitted, and asks for a pod of each workload. How many there are.
+fn pods_are_admitted(plane: &ControlPlane, text: &str) -> Result<usize> {
+    let objects = objects(text)?;
+    let needed = ["PriorityClass/", "ServiceAccount/"];
+    for (_, object) in objects.iter().filter(|(name, _)| needed.iter().any(|kind| name.starts_with(kind))) {
+        plane.kubectl_with(&["apply", "--server-side", "--field-manager=xtask", "-f", "-"], &object.to_string())?;
+    }
+    let mut pods = 0;
+    for object in objects.values() {
+        let Some(template) = object.pointer("/spec/template") else { continue };
+        let mut pod = template.clone();
+        pod["apiVersion"] = "v1".into();
+        pod["kind"] = "Pod".into();
+        pod["metadata"]["name"] = object["metadata"]["name"].clone();
+        pod["metadata"]["namespace"] = object["metadata"]["namespace"].clone();
+        plane.kubectl_with(&["create", "--dry-run=server", "-f", "-"], &pod.to_string())?;
+        pods += 1;
+    }
+    Ok(pods)
+}
+
+/// The chart refuses to make an APIService of a group that another adapter has, and so does a server-side apply of kustomize's if
+/// Helm has made the other's, as prometheus-adapter's.
+fn anothers_apiservice_is_not_taken(plane: &ControlPlane, helm: &Path) -> Result<()> {
+    let name = "v1beta1.custom.metrics.k8s.io";
+    let other = serde_json::json!({
+        "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": name},
+        "spec": {"group": "custom.metrics.k8s.io", "version": "v1beta1", "groupPriorityMinimum": 100,
+            "versionPriority": 100, "service": {"name": "prometheus-adapter", "namespace": "monitoring"}},
+    });
+    plane.kubectl_with(&["create", "--field-manager=helm", "-f", "-"], &other.to_string())?;
+    let install = |custom: bool| {
+        let mut command = Command::new(helm);
+        command.args(["template", "gopulse"]).arg(directory().join("chart"));
+        // The API server is built without its version.
+        command.args(["--namespace", "gopulse", "--dry-run=server", "--kube-version", KUBERNETES]);
+        command.args(["--set", "metricsApi.enabled=true"]);
+        command.arg("--set").arg(format!("metricsApi.apiServices.custom={custom}"));
+        util::output(command.env("KUBECONFIG", plane.kubeconfig()))
+    };
+    install(false).context("beside another adapter the chart is refused")?;
+    let refusal = install(true).err().map(|error| format!("{error:#}")).unwrap_or_default();
+    ensure!(refusal.contains("belongs to Service monitoring/prometheus-adapter"), "helm would take {name}: {refusal}");
+    let ours = directory().join("components/hpa-apiservices-custom/apiservices.yaml");
+    let apply = ["apply", "--server-side", "--dry-run=server", "-f", &ours.display().to_string()];
+    let refusal = plane.kubectl(&apply).err().map(|error| format!("{error:#}")).unwrap_or_default();
+    ensure!(refusal.contains("conflict"), "kubectl would take {name}: {refusal}");
+    println!("another adapter's {name} is taken neither by helm nor by kubectl apply --server-side");
     Ok(())
 }
 
@@ -246,7 +326,11 @@ fn install_operator_resources(plane: &ControlPlane) -> Result<()> {
         let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
         plane.kubectl_with(&["apply", "--server-side", "-f", "-"], &text)?;
         let name = format!("crd/{resource}.monitoring.coreos.com");
-        plane.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", &name])?;
+        // `kubectl wait` fails where there is no condition at all yet.
+        let established = "jsonpath={.status.conditions[?(@.type=='Established')].status}";
+        cluster::wait_for(&format!("{name} is established"), Duration::from_mins(1), || {
+            Ok((plane.kubectl(&["get", &name, "-o", established])?.trim() == "True").then_some(()))
+        })?;
     }
     Ok(())
 }

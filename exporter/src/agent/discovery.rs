@@ -234,6 +234,8 @@ impl Agent {
             features: features.unwrap_or(self.inner.config.features),
             budget: budget.unwrap_or(self.inner.config.budget),
             since: SystemTime::now(),
+            found: Instant::now(),
+            late: Target::ran_before(process.id.image.age_seconds()),
             group: GroupKey::alone(&process),
             code: Code::default(),
             others: !one_by_one,

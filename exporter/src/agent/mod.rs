@@ -10,6 +10,7 @@ mod ends;
 mod entries;
 mod gone;
 mod goroutine;
+mod hpa;
 mod in_flight;
 mod lease;
 mod leftovers;
@@ -44,7 +45,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use exporter_ebpf::event;
@@ -59,7 +60,6 @@ use crate::{
     allowance::Allowance,
     budget::{Costs, calibrate},
     config::Config,
-    hpa::feed::Figures,
     kernel::{Events, Kernel},
     kubernetes::{Change, Pods},
     metrics::Snapshot,
@@ -229,14 +229,6 @@ impl Agent {
         let snapshot = collect::snapshot(self);
         self.inner.scrapes.end(number);
         snapshot
-    }
-
-    /// The figures of now for the HPA. Blocks as [`Agent::snapshot`] does.
-    pub(crate) fn figures(&self) -> Figures {
-        let mut snapshot = collect::snapshot(self);
-        // What ended waits for a scrape; the HPA asks for what there is.
-        snapshot.leave_out(&self.state().stale(Instant::now()));
-        Figures::of(&snapshot)
     }
 
     /// Every target and what is known of it, and annotations that could not be used.

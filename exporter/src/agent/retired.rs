@@ -13,8 +13,14 @@ use exporter_ebpf::{
     wait::{WaitValue, WatchState},
 };
 
-use super::{profile::add_functions, routes::OVERFLOW, state::State, waits::add_kept};
-use crate::{kernel::Kernel, kubernetes::Pods, target::Labels};
+use super::{
+    hpa::joined,
+    profile::add_functions,
+    routes::OVERFLOW,
+    state::{State, Target},
+    waits::add_kept,
+};
+use crate::{hpa::feed::Counted, kernel::Kernel, kubernetes::Pods, target::Labels};
 
 /// Series kept of one container. A program that crashes again and again may have other routes each time; what is more is added
 /// up under the overflow route, of which there are as many as methods and statuses.
@@ -37,6 +43,8 @@ pub(super) struct Retired {
     pub(super) kept: WatchState,
     /// Seconds that profiles have seen goroutines blocked, by function.
     pub(super) blocked_functions: BTreeMap<String, f64>,
+    /// Since when they were counted without a gap.
+    pub(super) counted: Option<Counted>,
 }
 
 impl State {
@@ -94,8 +102,14 @@ impl State {
             total.sum_ns = total.sum_ns.saturating_add(value.sum_ns);
         }
         for (id, (labels, uid), kept) in kept {
-            let functions = self.targets.get(id).map(|target| target.blocked_functions.clone()).unwrap_or_default();
+            let target = self.targets.get(id);
+            let functions = target.map(|target| target.blocked_functions.clone()).unwrap_or_default();
+            let found = target.map(Target::found);
             let retired = self.retired_of(labels, uid);
+            retired.counted = match (retired.counted, found) {
+                (Some(before), Some(found)) => Some(joined(before, found)),
+                (before, found) => before.or(found),
+            };
             add_kept(&mut retired.kept, &kept);
             let functions = functions.iter().map(|(name, seconds)| (name.as_str(), *seconds));
             add_functions(&mut retired.blocked_functions, functions);

@@ -83,6 +83,10 @@ pub(super) struct Target {
     /// What the probes on blocking may cost it, a share of CPU time.
     pub(super) budget: f64,
     pub(super) since: SystemTime,
+    /// The same by a clock that is never set.
+    pub(super) found: Instant,
+    /// It ran before: what it did then was not counted.
+    pub(super) late: bool,
     pub(super) group: GroupKey,
     pub(super) code: Code,
     /// Whether other processes of its file are wanted too.

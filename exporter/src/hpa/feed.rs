@@ -5,6 +5,7 @@ pub(crate) mod rehearse;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     pin::Pin,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     task::{Context, Poll},
@@ -19,7 +20,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::wire::{Container, Family, Frame, Kind, Sample, Series};
+use super::wire::{Container, Family, Frame, Kind, Sample, Series, Unmeasured, UnmeasuredPod};
 use crate::metrics::{Figure, Snapshot, visit};
 
 /// Between frames.
@@ -27,9 +28,9 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// A listener that does not take a frame for so long is dropped: it comes back and is told everything anew.
 const STALL: Duration = Duration::from_secs(5);
 
-/// What is told of. Where a family has a series only once something has happened, another that a container has from the start
-/// says that the first is measured of it.
-const FED: &[(&str, Kind, Option<&str>)] = &[
+/// Families that are told. The third field is a witness: a family that a container has as soon as it is measured, and whose
+/// presence means that this one is measured too, so that a series that is not there counts as 0.
+pub(super) const FED: &[(&str, Kind, Option<&str>)] = &[
     ("http_server_request_duration_seconds", Kind::Histogram, Some("http_server_active_requests")),
     ("http_server_active_requests", Kind::Gauge, None),
     ("rpc_server_call_duration_seconds", Kind::Histogram, None),
@@ -41,6 +42,14 @@ const FED: &[(&str, Kind, Option<&str>)] = &[
     ("go_cpu_classes_gc_total_cpu_seconds_total", Kind::Counter, None),
     ("process_cpu_seconds_total", Kind::Counter, None),
     ("process_resident_memory_bytes", Kind::Gauge, None),
+    ("go_sched_gomaxprocs_threads", Kind::Gauge, None),
+    ("go_cpu_periods_total", Kind::Counter, None),
+    ("go_cpu_throttled_periods_total", Kind::Counter, None),
+    ("go_gc_gomemlimit_bytes", Kind::Gauge, None),
+    ("go_memory_classes_total_bytes", Kind::Gauge, None),
+    ("go_memory_classes_heap_released_bytes", Kind::Gauge, None),
+    ("http_server_request_duration_seconds_sum", Kind::Counter, Some("http_server_active_requests")),
+    ("go_goroutine_blocked_seconds_sum", Kind::Counter, None),
 ];
 
 /// The figures of one moment, by container.
@@ -48,6 +57,8 @@ const FED: &[(&str, Kind, Option<&str>)] = &[
 pub(crate) struct Figures {
     unix_ms: u64,
     containers: BTreeMap<Name, Measured>,
+    /// Pods that should have figures and have none; none where that is not known yet.
+    unmeasured: Option<Unmeasured>,
 }
 
 /// Namespace, pod and container.
@@ -57,6 +68,19 @@ type Name = (String, String, String);
 struct Measured {
     families: HashSet<&'static str>,
     series: Vec<(&'static str, Vec<String>, Amount)>,
+    /// Where a series is in `series`, by the hash of its family and labels.
+    places: HashMap<u64, usize>,
+    /// Since when it is counted without a gap, and whether it began then.
+    counted: Option<Counted>,
+}
+
+/// Since when all that a container did has been counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Counted {
+    /// Since then.
+    pub(crate) since: Instant,
+    /// It had done nothing before, and its counts were 0.
+    pub(crate) from_start: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -69,10 +93,25 @@ enum Amount {
 /// Milliseconds since 1970 by the clock of the machine as it was when this was first asked: it may be set, and rates are over
 /// these times.
 fn unix_ms() -> u64 {
+    unix_ms_of(Instant::now())
+}
+
+/// A moment by the same clock.
+fn unix_ms_of(moment: Instant) -> u64 {
+    let (at, first) = first_asked();
+    let before = first.saturating_duration_since(moment);
+    (at + moment.saturating_duration_since(first)).saturating_sub(before).as_millis() as u64
+}
+
+/// When this was first asked, by the machine's clock and by one that is never set.
+fn first_asked() -> (Duration, Instant) {
     static FIRST: OnceLock<(Duration, Instant)> = OnceLock::new();
-    let now = || (SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), Instant::now());
-    let (at, first) = FIRST.get_or_init(now);
-    (*at + first.elapsed()).as_millis() as u64
+    *FIRST.get_or_init(|| (SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), Instant::now()))
+}
+
+/// A number that no other run of this program on the machine is likely to have, and never 0.
+fn run() -> u64 {
+    (first_asked().0.as_nanos() as u64 ^ u64::from(std::process::id()).rotate_left(40)).max(1)
 }
 
 impl Figures {
@@ -110,13 +149,45 @@ impl Figures {
         );
         figures
     }
+
+    /// With what is known of containers that have figures.
+    pub(crate) fn counted(mut self, of: impl Fn(&str, &str, &str) -> Option<Counted>) -> Self {
+        for ((namespace, pod, container), measured) in &mut self.containers {
+            measured.counted = of(namespace, pod, container);
+        }
+        self
+    }
+
+    /// With the pods that should have figures: namespace, name, whether it is right that one has none, and why it has none.
+    /// Those that have some are left out.
+    pub(crate) fn wanted(mut self, pods: impl Iterator<Item = (String, String, bool, String)>) -> Self {
+        let measured: HashSet<(&str, &str)> =
+            self.containers.keys().map(|(namespace, pod, _)| (namespace.as_str(), pod.as_str())).collect();
+        let without = pods.filter(|(namespace, pod, ..)| !measured.contains(&(namespace.as_str(), pod.as_str())));
+        let mut pods: Vec<UnmeasuredPod> = without
+            .map(|(namespace, pod, expected, reason)| UnmeasuredPod { namespace, pod, expected, reason })
+            .collect();
+        pods.sort_unstable_by(|a, b| (&a.namespace, &a.pod).cmp(&(&b.namespace, &b.pod)));
+        self.unmeasured = Some(Unmeasured { pods });
+        self
+    }
 }
 
 impl Measured {
     /// A container may run several processes, whose series have the same labels: they are added up.
     fn add(&mut self, family: &'static str, labels: Vec<String>, amount: Amount) {
-        let same = self.series.iter_mut().find(|(name, own, _)| *name == family && *own == labels);
-        let Some((_, _, sum)) = same else {
+        let mut hasher = DefaultHasher::new();
+        (family, &labels).hash(&mut hasher);
+        let hash = hasher.finish();
+        let is_same = |(name, own, _): &(&'static str, Vec<String>, Amount)| *name == family && *own == labels;
+        let same = match self.places.get(&hash) {
+            None => None,
+            Some(place) if self.series.get(*place).is_some_and(is_same) => Some(*place),
+            // Two that have one hash.
+            Some(_) => self.series.iter().position(is_same),
+        };
+        let Some((_, _, sum)) = same.and_then(|place| self.series.get_mut(place)) else {
+            self.places.entry(hash).or_insert(self.series.len());
             self.series.push((family, labels, amount));
             return;
         };
@@ -138,10 +209,21 @@ struct Told {
     /// By name: the id, and whether its bounds were known.
     families: HashMap<&'static str, (u32, bool)>,
     containers: HashMap<Name, (Container, ToldSeries)>,
+    unmeasured: Option<Unmeasured>,
+    /// Of the frames.
+    number: u64,
 }
 
-/// Ids and last values, by family and labels.
-type ToldSeries = HashMap<(u32, Vec<String>), (u32, Amount)>;
+/// By family and labels.
+type ToldSeries = HashMap<(u32, Vec<String>), ToldOne>;
+
+#[derive(Debug)]
+struct ToldOne {
+    id: u32,
+    last: Amount,
+    /// The last frame whose figures had it.
+    seen: u64,
+}
 
 impl Told {
     fn id(&mut self) -> u32 {
@@ -151,7 +233,11 @@ impl Told {
 
     fn frame(&mut self, figures: &Figures) -> Frame {
         let mut frame = Frame { unix_ms: figures.unix_ms, first: !self.begun, ..Frame::default() };
+        if frame.first {
+            frame.run = run();
+        }
         self.begun = true;
+        self.number += 1;
         for (name, measured) in &figures.containers {
             for (family, _, amount) in &measured.series {
                 self.family(family, Some(amount), &mut frame);
@@ -159,15 +245,36 @@ impl Told {
             let mut families: Vec<u32> =
                 measured.families.iter().filter_map(|family| self.family(family, None, &mut frame)).collect();
             families.sort_unstable();
-            self.container(name, families, &mut frame);
+            self.container(name, families, measured.counted, &mut frame);
             for (family, labels, amount) in &measured.series {
                 self.sample(name, family, labels, amount, &mut frame);
             }
+            self.leave(name, &mut frame);
         }
         let gone: Vec<Name> =
             self.containers.keys().filter(|it| !figures.containers.contains_key(*it)).cloned().collect();
         frame.gone = gone.iter().filter_map(|name| Some(self.containers.remove(name)?.0.id)).collect();
+        if figures.unmeasured.is_some() && figures.unmeasured != self.unmeasured {
+            self.unmeasured.clone_from(&figures.unmeasured);
+            frame.unmeasured.clone_from(&figures.unmeasured);
+        }
         frame
+    }
+
+    /// Tells of series that a container has no longer.
+    fn leave(&mut self, name: &Name, frame: &mut Frame) {
+        let number = self.number;
+        let Some((_, series)) = self.containers.get_mut(name) else { return };
+        series.retain(|_, told| {
+            let stays = told.seen == number;
+            if !stays {
+                if matches!(told.last, Amount::Gauge(_)) {
+                    frame.samples.push(Sample { series: told.id, ..Sample::default() });
+                }
+                frame.gone_series.push(told.id);
+            }
+            stays
+        });
     }
 
     /// The family's id; it is named where it has not been, and anew once a histogram's bounds are known.
@@ -187,27 +294,35 @@ impl Told {
         Some(id)
     }
 
-    fn container(&mut self, name: &Name, families: Vec<u32>, frame: &mut Frame) {
-        let known = self.containers.get(name).map(|(told, _)| (told.id, told.families == families));
+    fn container(&mut self, name: &Name, families: Vec<u32>, counted: Option<Counted>, frame: &mut Frame) {
+        let counted_since_ms = counted.map_or(0, |it| unix_ms_of(it.since));
+        let from_start = counted.is_some_and(|it| it.from_start);
+        let same = |told: &Container| {
+            told.families == families && (told.counted_since_ms, told.from_start) == (counted_since_ms, from_start)
+        };
+        let known = self.containers.get(name).map(|(told, _)| (told.id, same(told)));
         if let Some((_, true)) = known {
             return;
         }
         let id = known.map_or_else(|| self.id(), |(id, _)| id);
         let (namespace, pod, container) = name.clone();
-        let told = Container { id, namespace, pod, container, families };
+        let told = Container { id, namespace, pod, container, families, counted_since_ms, from_start };
         frame.containers.push(told.clone());
         self.containers.entry(name.clone()).or_default().0 = told;
     }
 
     fn sample(&mut self, name: &Name, family: &'static str, labels: &[String], amount: &Amount, frame: &mut Frame) {
         let Some((family, _)) = self.families.get(family).copied() else { return };
-        let next = self.next + 1;
+        let (next, seen) = (self.next + 1, self.number);
         let Some((container, series)) = self.containers.get_mut(name) else { return };
         // Looked up by a whole key, since few labels are cheap to copy and a nested map is not.
         let key = (family, labels.to_vec());
-        let before = series.get(&key);
-        let id = before.map_or(next, |(id, _)| *id);
-        let sample = match (amount, before.map(|(_, amount)| amount)) {
+        let before = series.get_mut(&key).map(|told| {
+            told.seen = seen;
+            &*told
+        });
+        let id = before.map_or(next, |told| told.id);
+        let sample = match (amount, before.map(|told| &told.last)) {
             (amount, Some(before)) if amount == before => return,
             (Amount::Gauge(value) | Amount::Counter(value), _) => {
                 Sample { series: id, value: *value, ..Sample::default() }
@@ -224,7 +339,7 @@ impl Told {
             self.next = next;
             frame.series.push(Series { id, container: container.id, family, labels: labels.to_vec() });
         }
-        series.insert(key, (id, amount.clone()));
+        series.insert(key, ToldOne { id, last: amount.clone(), seen });
         frame.samples.push(sample);
     }
 }

@@ -3,7 +3,9 @@
 
 pub(crate) mod api;
 pub(crate) mod doctor;
+mod families;
 pub(crate) mod feed;
+mod known;
 mod quantity;
 pub(crate) mod simulate;
 mod spec;

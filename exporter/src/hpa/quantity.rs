@@ -6,7 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, de};
 use thiserror::Error;
 
-/// Thousandths, as the HPA sees a value. What lies between is rounded up, what is past the range is at its end.
+/// Thousandths, as the HPA sees a value. Of a quantity that is read, what lies between is rounded up, as `MilliValue` does; of
+/// a value that is computed it is cut. What is past the range is at its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Milli(pub(crate) i64);
 
@@ -36,10 +37,16 @@ const SUFFIXES: [(&str, f64); 16] = [
 ];
 
 impl Milli {
-    /// The nearest thousandth of a value that was computed.
+    /// Whole thousandths of a value that was computed. The rest is cut: an HPA rounds up the pods that it asks for, so that a
+    /// load that divides evenly would otherwise ask for one too many (500 over 12 pods against a target of 50: 41667m x 12 is
+    /// more than 10 x 50).
     pub(crate) fn of(value: f64) -> Self {
+        let thousandths = value * 1e3;
+        let nearest = thousandths.round();
+        // 1.001 x 1000 is 1000.9999999999999: that is no rest.
+        let whole = if (thousandths - nearest).abs() <= nearest.abs() * 1e-12 { nearest } else { thousandths.trunc() };
         // `as` saturates, and takes NaN for 0.
-        Self((value * 1e3).round() as i64)
+        Self(whole as i64)
     }
 
     /// Reads a quantity.
@@ -56,21 +63,25 @@ impl Milli {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Fraction(pub(crate) f64);
 
+/// As `ParseQuantity` reads it: a sign, digits with at most one point among them, and then either a suffix or a decimal
+/// exponent; nothing before, between or after them.
 fn thousandths(text: &str) -> Result<f64, QuantityError> {
     let wrong = || QuantityError(text.to_owned());
-    let trimmed = text.trim();
-    let number_ends = |suffix: &str| {
-        trimmed
-            .strip_suffix(suffix)
-            .filter(|rest| rest.ends_with(['.', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9']))
-    };
-    let (number, factor) =
-        SUFFIXES.iter().find_map(|(suffix, factor)| Some((number_ends(suffix)?, *factor))).ok_or_else(wrong)?;
-    // What Rust reads as a number beside digits is no quantity.
-    if !number.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'.' | b'+' | b'-' | b'e' | b'E')) {
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let length = unsigned.find(|it: char| !it.is_ascii_digit() && it != '.').unwrap_or(unsigned.len());
+    let (number, suffix) = text.split_at(text.len() - unsigned.len() + length);
+    if !number.contains(|it: char| it.is_ascii_digit()) {
         return Err(wrong());
     }
-    Ok(number.parse::<f64>().map_err(|_| wrong())? * factor)
+    if let Some((_, factor)) = SUFFIXES.iter().find(|(name, _)| *name == suffix) {
+        return Ok(number.parse::<f64>().map_err(|_| wrong())? * factor);
+    }
+    let exponent = suffix.strip_prefix(['e', 'E']).ok_or_else(wrong)?;
+    let digits = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
+    if digits.is_empty() || !digits.bytes().all(|it| it.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    Ok(format!("{number}e{exponent}").parse::<f64>().map_err(|_| wrong())? * 1e3)
 }
 
 /// In the canonical form: whole numbers without a suffix, others in thousandths.
@@ -126,7 +137,15 @@ mod tests {
         assert_eq!(milli("1e3"), Ok(1_000_000));
         assert_eq!(milli("1E"), Ok(i64::MAX));
         assert_eq!(milli("-5"), Ok(-5000));
-        for wrong in ["", "m", "abc", "1 m", "1mm", "inf", "nan", "1e", "--1", "1.2.3"] {
+        assert_eq!(
+            ["1e-3", "1E3", ".5", "5.", "+5", "5e+2"].map(milli),
+            [1, 1_000_000, 500, 5000, 5000, 500_000].map(Ok)
+        );
+        // The API server refuses the last seven (`ParseQuantity`).
+        for wrong in [
+            "", "m", "abc", "1 m", "1mm", "inf", "nan", "1e", "--1", "1.2.3", "1e3m", "1e3k", "1e3Ki", " 50", "50 ",
+            "1k ", "1Ki2",
+        ] {
             assert!(milli(wrong).is_err(), "{wrong}");
         }
     }
@@ -136,7 +155,11 @@ mod tests {
         assert_eq!(Milli(1500).to_string(), "1500m");
         assert_eq!(Milli(2000).to_string(), "2");
         assert_eq!(Milli(0).to_string(), "0");
-        assert_eq!(Milli::of(0.0005), Milli(1));
+        // prometheus-adapter cuts as well.
+        assert_eq!(
+            [0.0005, 0.0019, 500.0 / 12.0, 0.29, 1.001, 0.1 + 0.2, -0.0019].map(Milli::of),
+            [0, 1, 41_666, 290, 1001, 300, -1].map(Milli)
+        );
         assert_eq!(Milli::of(f64::NAN), Milli(0));
         assert_eq!(Milli::of(f64::INFINITY), Milli(i64::MAX));
     }

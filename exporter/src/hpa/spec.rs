@@ -1,10 +1,17 @@
 //! A HorizontalPodAutoscaler of autoscaling/v2, read from YAML, with the API server's defaults and checks (Kubernetes 1.34.4,
-//! pkg/apis/autoscaling/v2/defaults.go and pkg/apis/autoscaling/validation/validation.go).
+//! pkg/apis/autoscaling/v2/defaults.go and pkg/apis/autoscaling/validation/validation.go), and what its controller refuses.
+
+mod metric;
+mod selector;
 
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::quantity::{Fraction, Milli};
+pub(crate) use self::{
+    metric::{Goal, Metric, MetricSpec, SourceType},
+    selector::LabelSelector,
+};
+use super::quantity::Fraction;
 
 /// The object.
 #[derive(Clone, Debug, Deserialize)]
@@ -61,103 +68,12 @@ pub(crate) struct ObjectRef {
     pub(crate) name: String,
 }
 
-/// One metric and its target.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(crate) struct MetricSpec {
-    /// Which of the others is given.
-    pub(crate) r#type: SourceType,
-    #[serde(default)]
-    pods: Option<PodsSource>,
-    #[serde(default)]
-    object: Option<ObjectSource>,
-    #[serde(default)]
-    external: Option<PodsSource>,
-    #[serde(default)]
-    resource: Option<ResourceSource>,
-    #[serde(default)]
-    container_resource: Option<ResourceSource>,
-}
-
-/// Where a metric comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-pub(crate) enum SourceType {
-    /// An average over the workload's pods.
-    Pods,
-    /// One figure of one object.
-    Object,
-    /// One figure, of anything.
-    External,
-    /// CPU or memory of the pods.
-    Resource,
-    /// CPU or memory of one container of the pods.
-    ContainerResource,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct PodsSource {
-    metric: Identifier,
-    target: Target,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ObjectSource {
-    described_object: ObjectRef,
-    metric: Identifier,
-    target: Target,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ResourceSource {
-    name: String,
-    #[serde(default)]
-    container: Option<String>,
-    target: Target,
-}
-
-/// A metric's name. The selector over its labels is for whoever answers.
-#[derive(Clone, Debug, Deserialize)]
-struct Identifier {
-    name: String,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Target {
-    r#type: String,
-    #[serde(default)]
-    value: Option<Milli>,
-    #[serde(default)]
-    average_value: Option<Milli>,
-    #[serde(default)]
-    average_utilization: Option<i32>,
-}
-
-/// What a metric is held against.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Goal {
-    /// The figure itself.
-    Value(Milli),
-    /// The figure over the number of pods.
-    AverageValue(Milli),
-    /// Per cent of what the pods request.
-    Utilization(i32),
-}
-
-/// A metric as the controller takes it.
-#[derive(Clone, Debug)]
-pub(crate) struct Metric<'a> {
-    /// Where it comes from.
-    pub(crate) source: SourceType,
-    /// Its name; of a resource: `cpu`, `memory`.
-    pub(crate) name: &'a str,
-    /// What it is held against.
-    pub(crate) goal: Goal,
-    /// Of which object.
-    pub(crate) object: Option<&'a ObjectRef>,
+impl ObjectRef {
+    /// Whether kind and name can be parts of a path (`ValidateCrossVersionObjectReference`).
+    fn is_named(&self) -> bool {
+        let segment = |it: &str| !it.is_empty() && !matches!(it, "." | "..") && !it.contains(['/', '%']);
+        segment(&self.kind) && segment(&self.name)
+    }
 }
 
 /// How fast it may scale.
@@ -228,10 +144,8 @@ pub(crate) enum PolicyType {
 pub(crate) enum SpecError {
     #[error("not a HorizontalPodAutoscaler in YAML: {0}")]
     Yaml(#[from] serde_norway::Error),
-    #[error(
-        "{kind} of {api_version} is no HorizontalPodAutoscaler of autoscaling/v2: convert it with `kubectl get hpa.v2.autoscaling NAME -o yaml`"
-    )]
-    Kind { kind: String, api_version: String },
+    #[error("{kind} of {api_version} is no HorizontalPodAutoscaler of autoscaling/v2{advice}")]
+    Kind { kind: String, api_version: String, advice: String },
     #[error("spec.{field}: {message}")]
     Field { field: String, message: String },
 }
@@ -254,7 +168,20 @@ impl Hpa {
         let kind = value.get("kind").and_then(|it| it.as_str()).unwrap_or("").to_owned();
         let api_version = value.get("apiVersion").and_then(|it| it.as_str()).unwrap_or("").to_owned();
         if !value.is_null() && (kind != "HorizontalPodAutoscaler" || api_version != "autoscaling/v2") {
-            return Err(SpecError::Kind { kind, api_version });
+            let name = value.get("metadata").and_then(|it| it.get("name")).and_then(|it| it.as_str()).unwrap_or("NAME");
+            let advice = match kind.as_str() {
+                "HorizontalPodAutoscaler" => {
+                    format!(": convert it with `kubectl get hpa.v2.autoscaling {name} -o yaml`")
+                }
+                "List" | "HorizontalPodAutoscalerList" => {
+                    ": give one object, as `kubectl get hpa.v2.autoscaling NAME -o yaml` prints it".to_owned()
+                }
+                "ScaledObject" => format!(
+                    ": give the one that KEDA has made of it, `kubectl get hpa.v2.autoscaling keda-hpa-{name} -o yaml`"
+                ),
+                _ => String::new(),
+            };
+            return Err(SpecError::Kind { kind, api_version, advice });
         }
         let mut hpa: Self = serde_norway::from_value(value)?;
         hpa.check()?;
@@ -288,6 +215,13 @@ impl Hpa {
                 "none given, so that it would scale on 80 % CPU utilisation alone: name at least one metric",
             );
         }
+        if !self.spec.scale_target_ref.is_named() {
+            return field("scaleTargetRef", "must have a kind and a name, without / and %");
+        }
+        let wakes = |it: &MetricSpec| matches!(it.r#type, SourceType::Object | SourceType::External);
+        if self.spec.min_replicas == 0 && !self.spec.metrics.iter().any(wakes) {
+            return field("metrics", "must have an Object or External metric, for minReplicas is 0");
+        }
         for (index, metric) in self.spec.metrics.iter().enumerate() {
             metric.resolve().map_err(|message| SpecError::Field { field: format!("metrics[{index}]"), message })?;
         }
@@ -296,74 +230,6 @@ impl Hpa {
             behavior.scale_down.check("behavior.scaleDown")?;
         }
         Ok(())
-    }
-}
-
-impl MetricSpec {
-    fn resolve(&self) -> Result<Metric<'_>, String> {
-        let none = |what: &str| format!("type is {what}, but there is no such section");
-        let (name, target, object) = match self.r#type {
-            SourceType::Pods => {
-                let it = self.pods.as_ref().ok_or_else(|| none("Pods"))?;
-                (&it.metric.name, &it.target, None)
-            }
-            SourceType::External => {
-                let it = self.external.as_ref().ok_or_else(|| none("External"))?;
-                (&it.metric.name, &it.target, None)
-            }
-            SourceType::Object => {
-                let it = self.object.as_ref().ok_or_else(|| none("Object"))?;
-                (&it.metric.name, &it.target, Some(&it.described_object))
-            }
-            SourceType::Resource => {
-                let it = self.resource.as_ref().ok_or_else(|| none("Resource"))?;
-                (&it.name, &it.target, None)
-            }
-            SourceType::ContainerResource => {
-                let it = self.container_resource.as_ref().ok_or_else(|| none("ContainerResource"))?;
-                it.container.as_ref().ok_or("container must be given")?;
-                (&it.name, &it.target, None)
-            }
-        };
-        let goal = target.goal(self.r#type)?;
-        Ok(Metric { source: self.r#type, name, goal, object })
-    }
-}
-
-impl Target {
-    /// What the controller compares: it goes by which value is set, and for objects by the type as well (horizontal.go,
-    /// `computeStatusFor*`).
-    fn goal(&self, source: SourceType) -> Result<Goal, String> {
-        let positive = |value: Milli, name: &str| {
-            if value.0 > 0 { Ok(value) } else { Err(format!("target.{name} must be positive")) }
-        };
-        match source {
-            SourceType::Pods => match self.average_value {
-                Some(value) => Ok(Goal::AverageValue(positive(value, "averageValue")?)),
-                None => Err("target.averageValue must be given for a metric of type Pods".to_owned()),
-            },
-            SourceType::Object | SourceType::External => match (self.value, self.average_value) {
-                (Some(_), Some(_)) if source == SourceType::External => {
-                    Err("target may have value or averageValue, not both".to_owned())
-                }
-                (Some(value), _) if source == SourceType::External || self.r#type == "Value" => {
-                    Ok(Goal::Value(positive(value, "value")?))
-                }
-                (_, Some(value)) if source == SourceType::External || self.r#type == "AverageValue" => {
-                    Ok(Goal::AverageValue(positive(value, "averageValue")?))
-                }
-                (None, None) => Err("target must have value or averageValue".to_owned()),
-                _ => Err(format!("target.type is {}, but the other value is set", self.r#type)),
-            },
-            SourceType::Resource | SourceType::ContainerResource => {
-                match (self.average_value, self.average_utilization) {
-                    (Some(value), None) => Ok(Goal::AverageValue(positive(value, "averageValue")?)),
-                    (None, Some(percent)) if percent > 0 => Ok(Goal::Utilization(percent)),
-                    (None, Some(_)) => Err("target.averageUtilization must be greater than 0".to_owned()),
-                    _ => Err("target must have either averageValue or averageUtilization".to_owned()),
-                }
-            }
-        }
     }
 }
 

@@ -36,6 +36,43 @@ pub(crate) struct Frame {
     /// Containers that are no longer measured; their series go with them.
     #[prost(uint32, repeated, tag = "7")]
     pub(crate) gone: Vec<u32>,
+    /// Series that are no longer there, of containers that are. A gauge among them has a last sample of 0 in the same frame, for a
+    /// reader that does not know of this field.
+    #[prost(uint32, repeated, tag = "8")]
+    pub(crate) gone_series: Vec<u32>,
+    /// In a first frame: which run of the agent this is. Another run counts anew. 0: not told.
+    #[prost(uint64, tag = "9")]
+    pub(crate) run: u64,
+    /// Pods of the agent's node that should have figures and have none, all of them anew; absent where nothing has changed, or the
+    /// agent does not know yet.
+    #[prost(message, optional, tag = "10")]
+    pub(crate) unmeasured: Option<Unmeasured>,
+}
+
+/// Pods without figures.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct Unmeasured {
+    /// All of them.
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) pods: Vec<UnmeasuredPod>,
+}
+
+/// A pod without figures.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct UnmeasuredPod {
+    /// Namespace.
+    #[prost(string, tag = "1")]
+    pub(crate) namespace: String,
+    /// Name.
+    #[prost(string, tag = "2")]
+    pub(crate) pod: String,
+    /// Whether that is as it should be: no Go process runs in it, or the configuration excludes it. Otherwise it may do what is not
+    /// counted.
+    #[prost(bool, tag = "3")]
+    pub(crate) expected: bool,
+    /// Why, for people.
+    #[prost(string, tag = "4")]
+    pub(crate) reason: String,
 }
 
 /// A kind of figure.
@@ -86,6 +123,12 @@ pub(crate) struct Container {
     /// Ids of families that are measured of it: where one has no series, nothing of it has happened.
     #[prost(uint32, repeated, tag = "5")]
     pub(crate) families: Vec<u32>,
+    /// Since when all that it did has been counted, milliseconds since 1970 by the agent's clock. 0: not told.
+    #[prost(uint64, tag = "6")]
+    pub(crate) counted_since_ms: u64,
+    /// Whether it began then: its counts were 0, and it had done nothing before.
+    #[prost(bool, tag = "7")]
+    pub(crate) from_start: bool,
 }
 
 /// A label set of a family of a container.
@@ -192,5 +235,48 @@ mod tests {
         assert_eq!(read(&[0xff, 0xff, 0xff, 0xff, 0x0f]), Err(WireError::TooLong(u64::from(u32::MAX))));
         assert!(matches!(read(&[2, 0xff, 0xff]), Err(WireError::Malformed(_))));
         assert_eq!(read(&[0xff]), Ok(None));
+    }
+
+    /// As it was before series, runs and pods without figures were told of.
+    #[derive(Clone, PartialEq, Message)]
+    struct OldFrame {
+        #[prost(uint64, tag = "1")]
+        unix_ms: u64,
+        #[prost(message, repeated, tag = "4")]
+        containers: Vec<OldContainer>,
+        #[prost(uint32, repeated, tag = "7")]
+        gone: Vec<u32>,
+    }
+
+    #[derive(Clone, PartialEq, Eq, Message)]
+    struct OldContainer {
+        #[prost(uint32, tag = "1")]
+        id: u32,
+        #[prost(uint32, repeated, tag = "5")]
+        families: Vec<u32>,
+    }
+
+    #[test]
+    fn frames_of_other_versions_are_read() {
+        let new = Frame {
+            unix_ms: 7,
+            containers: vec![Container {
+                id: 1,
+                families: vec![2],
+                counted_since_ms: 5,
+                from_start: true,
+                ..Container::default()
+            }],
+            gone: vec![3],
+            gone_series: vec![4],
+            run: 6,
+            unmeasured: Some(Unmeasured { pods: vec![UnmeasuredPod::default()] }),
+            ..Frame::default()
+        };
+        let old = OldFrame { unix_ms: 7, containers: vec![OldContainer { id: 1, families: vec![2] }], gone: vec![3] };
+        assert_eq!(OldFrame::decode(&new.encode_to_vec()[..]), Ok(old.clone()));
+        let read = Frame::decode(&old.encode_to_vec()[..]).unwrap();
+        assert_eq!((read.run, read.unmeasured, read.gone_series.len()), (0, None, 0));
+        assert_eq!((read.containers[0].counted_since_ms, read.containers[0].from_start), (0, false));
     }
 }

@@ -17,7 +17,7 @@ pub(crate) use self::{
     annotations::Checks,
     client::{client, in_cluster},
     pods::{Change, Found, Placement, PodProblems, Pods, WatchFigures},
-    policy::Settings as PolicySettings,
+    policy::{OptIn, Policy, Settings as PolicySettings},
     review::{Access, Reviewer},
     watch::run,
 };

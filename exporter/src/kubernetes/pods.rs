@@ -67,6 +67,15 @@ pub(crate) struct PodProblems {
     problems: Vec<String>,
 }
 
+/// A pod that asks to be measured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AskedPod {
+    pub(crate) namespace: Arc<str>,
+    pub(crate) name: Arc<str>,
+    /// Why it is not measured all the same.
+    pub(crate) refused: Option<&'static str>,
+}
+
 /// How the watches of the API server do.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WatchFigures {
@@ -214,6 +223,24 @@ impl Pods {
             watches: vec![of("pods", &inner.pods_watch), of("namespaces", &inner.namespaces_watch)],
             events: vec![("written", inner.events_written), ("failed", inner.events_failed)],
         }
+    }
+
+    /// Pods that ask to be measured, or are to be; none while it is not known which those are.
+    pub(crate) fn asked(&self) -> Option<Vec<AskedPod>> {
+        if self.not_ready().is_some() {
+            return None;
+        }
+        let inner = self.lock();
+        let asked = inner.pods.values().filter_map(|pod| {
+            let of_namespace = inner.namespaces.get(&*pod.namespace).and_then(|it| it.enabled);
+            let refused = match self.policy.decide(&pod.namespace, pod.asked.enabled, of_namespace) {
+                Verdict::Yes => None,
+                Verdict::No(reason) if pod.asked.enabled == Some(true) => Some(reason),
+                Verdict::No(_) => return None,
+            };
+            Some(AskedPod { namespace: pod.namespace.clone(), name: pod.name.clone(), refused })
+        });
+        Some(asked.collect())
     }
 
     /// Every pod and namespace whose annotations have a mistake.

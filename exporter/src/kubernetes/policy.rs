@@ -41,7 +41,7 @@ impl Settings {
 }
 
 /// The same, ready for use.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Policy {
     default: bool,
     allow: Option<GlobSet>,
@@ -55,6 +55,19 @@ pub(super) enum Verdict {
     Yes,
     /// It is not, and who says so.
     No(&'static str),
+}
+
+/// Who decides on a pod, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OptIn {
+    /// The configuration, by its lists of namespaces: it is not measured.
+    Denied(&'static str),
+    /// The pod's annotation.
+    Pod(bool),
+    /// Its namespace's.
+    Namespace(bool),
+    /// The configuration's default.
+    Default(bool),
 }
 
 impl Policy {
@@ -76,18 +89,28 @@ impl Policy {
     }
 
     /// Decides on a pod, by what it and its namespace say.
-    pub(super) fn decide(&self, namespace: &str, pod: Option<bool>, of_namespace: Option<bool>) -> Verdict {
+    pub(crate) fn opt_in(&self, namespace: &str, pod: Option<bool>, of_namespace: Option<bool>) -> OptIn {
         if self.deny.is_match(namespace) {
-            return Verdict::No("the configuration denies its namespace");
+            return OptIn::Denied("the configuration denies its namespace");
         }
         if self.allow.as_ref().is_some_and(|allow| !allow.is_match(namespace)) {
-            return Verdict::No("the configuration does not allow its namespace");
+            return OptIn::Denied("the configuration does not allow its namespace");
         }
-        match (pod, of_namespace, self.default) {
-            (Some(true), ..) | (None, Some(true), _) | (None, None, true) => Verdict::Yes,
-            (Some(false), ..) => Verdict::No("its annotation says so"),
-            (None, Some(false), _) => Verdict::No("its namespace's annotation says so"),
-            (None, None, false) => Verdict::No("it has not opted in"),
+        match (pod, of_namespace) {
+            (Some(said), _) => OptIn::Pod(said),
+            (None, Some(said)) => OptIn::Namespace(said),
+            (None, None) => OptIn::Default(self.default),
+        }
+    }
+
+    /// The same, as a verdict.
+    pub(super) fn decide(&self, namespace: &str, pod: Option<bool>, of_namespace: Option<bool>) -> Verdict {
+        match self.opt_in(namespace, pod, of_namespace) {
+            OptIn::Pod(true) | OptIn::Namespace(true) | OptIn::Default(true) => Verdict::Yes,
+            OptIn::Denied(why) => Verdict::No(why),
+            OptIn::Pod(false) => Verdict::No("its annotation says so"),
+            OptIn::Namespace(false) => Verdict::No("its namespace's annotation says so"),
+            OptIn::Default(false) => Verdict::No("it has not opted in"),
         }
     }
 }

@@ -48,6 +48,18 @@ pub(super) const WAIT_BOUNDS: [f64; wait::BUCKETS - 1] = [
     60.0,
 ];
 
+/// Upper bounds of a histogram whose buckets are the agent's own; those of the Go runtime's are each program's.
+pub(crate) fn bounds(name: &str) -> Option<&'static [f64]> {
+    let is = |desc: &Desc| desc.name == name;
+    if is(&contract::HTTP_SERVER_REQUEST_DURATION) {
+        Some(&BOUNDS)
+    } else if [&contract::GOROUTINE_BLOCKED, &contract::STW_PAUSE, &contract::RUN_QUEUE].into_iter().any(is) {
+        Some(&WAIT_BOUNDS)
+    } else {
+        None
+    }
+}
+
 /// One label set with its value.
 #[derive(Clone, Debug)]
 pub(super) struct Sample<'a> {
@@ -87,9 +99,15 @@ pub(super) struct Family<'a> {
 
 /// All families, one at a time, in the contract's order.
 pub(super) fn families(snapshot: &Snapshot) -> impl Iterator<Item = Family<'_>> {
+    chosen(snapshot, |_| true)
+}
+
+/// Those whose names are wanted; no others are built.
+pub(super) fn chosen(snapshot: &Snapshot, wanted: impl Fn(&str) -> bool + Copy) -> impl Iterator<Item = Family<'_>> {
     contract::own()
+        .filter(move |desc| wanted(desc.name))
         .map(|desc| Family { desc, samples: samples(desc, snapshot) })
-        .chain(runtime::families(snapshot))
+        .chain(runtime::families(snapshot, wanted))
         .filter(|family| !family.samples.is_empty())
 }
 

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use super::{
-    contract,
-    families::{Value, families},
+    contract::{self, Desc},
+    families::{Value, chosen},
     snapshot::Snapshot,
 };
 
@@ -19,17 +19,37 @@ pub(crate) enum Figure<'a> {
     Buckets(&'a [f64], &'a [u64]),
 }
 
-/// Calls `each` with every sample of the families whose names are wanted: name, labels and value.
+/// Histograms whose sums are shown as counters by themselves, named as in the text format.
+static SUMS: [(&Desc, &str); 2] = [
+    (&contract::HTTP_SERVER_REQUEST_DURATION, "http_server_request_duration_seconds_sum"),
+    (&contract::GOROUTINE_BLOCKED, "go_goroutine_blocked_seconds_sum"),
+];
+
+/// The histogram that a name is the sum of.
+pub(crate) fn summed(name: &str) -> Option<&'static Desc> {
+    SUMS.iter().find(|(_, sum)| *sum == name).map(|(desc, _)| *desc)
+}
+
+/// Calls `each` with every sample of the families whose names are wanted: name, labels and value. A histogram's sum is a family
+/// beside it ([`summed`]).
 pub(crate) fn visit(
     snapshot: &Snapshot,
-    wanted: impl Fn(&str) -> bool,
+    wanted: impl Fn(&str) -> bool + Copy,
     mut each: impl FnMut(&'static str, &[(&'static str, Cow<'_, str>)], Figure<'_>),
 ) {
-    for family in families(snapshot).filter(|it| wanted(it.desc.name)) {
+    let sum_of = |name: &str| SUMS.iter().find(|(it, _)| it.name == name).map(|(_, sum)| *sum);
+    let sum_wanted = |name: &str| sum_of(name).filter(|it| wanted(it));
+    for family in chosen(snapshot, |name| wanted(name) || sum_wanted(name).is_some()) {
         let mut labels = Vec::new();
         for sample in &family.samples {
             labels.clear();
             labels.extend(sample.labels());
+            if let (Value::Histogram { sum, .. }, Some(name)) = (sample.value, sum_wanted(family.desc.name)) {
+                each(name, &labels, Figure::Counter(sum));
+            }
+            if !wanted(family.desc.name) {
+                continue;
+            }
             let figure = match (sample.value, family.desc.kind) {
                 (Value::Number(number), contract::Kind::Counter) => Figure::Counter(number),
                 (Value::Number(number), _) => Figure::Gauge(number),

@@ -11,7 +11,8 @@ mod runtime;
 mod snapshot;
 
 pub(crate) use self::{
-    figures::{Figure, visit},
+    families::bounds,
+    figures::{Figure, summed, visit},
     reference::reference,
     snapshot::{
         AgentFigures, HttpSeries, Lost, MapFigures, ProbeFigures, RuntimeFigures, SchedulerFigures, Snapshot,

@@ -9,14 +9,14 @@ use super::{
 };
 use crate::runtime::{DISTRIBUTIONS, FIGURES, Waiting};
 
-/// Numbers and histograms, one family at a time.
-pub(super) fn families(snapshot: &Snapshot) -> impl Iterator<Item = Family<'_>> {
+/// Numbers and histograms whose names are wanted, one family at a time.
+pub(super) fn families(snapshot: &Snapshot, wanted: impl Fn(&str) -> bool + Copy) -> impl Iterator<Item = Family<'_>> {
     let all = &snapshot.runtimes;
-    let numbers = FIGURES.iter().enumerate().map(|(i, desc)| {
+    let numbers = FIGURES.iter().enumerate().filter(move |(_, desc)| wanted(desc.name)).map(|(i, desc)| {
         let samples = all.iter().filter_map(|it| Some((it, it.reading.figures.at(i)?)));
         family(desc, samples.map(|(it, value)| Sample::of(&it.target, Vec::new(), Value::Number(value))).collect())
     });
-    let histograms = DISTRIBUTIONS.iter().enumerate().map(|(i, desc)| {
+    let histograms = DISTRIBUTIONS.iter().enumerate().filter(move |(_, desc)| wanted(desc.name)).map(|(i, desc)| {
         let samples = all.iter().filter_map(|it| Some((it, it.reading.distributions.get(i)?.as_ref()?)));
         family(desc, samples.map(|(it, value)| Sample::of(&it.target, Vec::new(), Value::Buckets(value))).collect())
     });

@@ -248,3 +248,23 @@ fn the_reference_in_the_book_is_current() {
     let page = include_str!("../../../docs/src/metrics.md");
     assert!(page == reference(), "run: target/release/gopulse metric-reference > docs/src/metrics.md");
 }
+
+#[test]
+fn a_histograms_sum_is_a_family_beside_it_for_who_wants_it() {
+    let seen = |names: &[&str]| {
+        let mut seen = Vec::new();
+        visit(
+            &snapshot(1),
+            |name| names.contains(&name),
+            |name, labels, figure| {
+                let route = labels.iter().any(|(label, _)| *label == "http_route");
+                seen.push((name, route, matches!(figure, crate::metrics::Figure::Counter(12.0))));
+            },
+        );
+        seen
+    };
+    let (all, sum) = ("http_server_request_duration_seconds", "http_server_request_duration_seconds_sum");
+    assert_eq!(seen(&[sum]), [(sum, true, true)]);
+    assert_eq!(seen(&[all, sum]), [(sum, true, true), (all, true, false)]);
+    assert_eq!(seen(&[all]), [(all, true, false)]);
+}

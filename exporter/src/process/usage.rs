@@ -91,6 +91,15 @@ impl Image {
     }
 }
 
+impl Image {
+    /// How long ago it started, seconds, by the clock that goes on while the machine sleeps; none where that cannot be read.
+    pub(crate) fn age_seconds(self) -> Option<f64> {
+        let now = clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?;
+        let now = now.tv_sec() as f64 + now.tv_nsec() as f64 / 1e9;
+        Some((now - self.started as f64 / procfs::ticks_per_second() as f64).max(0.0))
+    }
+}
+
 fn boot_of(stat: &str) -> Option<u64> {
     stat.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok())
 }

@@ -2,6 +2,7 @@
 //! many clients are bounded here: no client stands in another's way.
 
 mod accept;
+mod bind;
 mod connection;
 mod debug;
 mod listen;
@@ -10,19 +11,14 @@ mod render;
 mod tls;
 
 pub(crate) use self::{
+    bind::bind,
     connection::{Answer, Watched},
     listen::listen,
     places::{Carries, Place, Places},
     tls::acceptor,
 };
 
-use std::{
-    convert::Infallible,
-    io,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, io, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, combinators::BoxBody};
@@ -57,33 +53,6 @@ const GUARDED: [&str; 4] = ["/metrics", "/targets", "/debug/blocked", wire::PATH
 const CONNECTIONS: usize = 256;
 
 type Body = BoxBody<Bytes, io::Error>;
-
-/// Listens; the error names the address and what to do.
-pub(crate) fn bind(address: SocketAddr) -> Result<std::net::TcpListener, String> {
-    let listener = std::net::TcpListener::bind(address);
-    // `[::]` is all addresses, of both families; where the kernel has no IPv6 it is those of the other.
-    let listener = match listener {
-        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) && address.ip().is_unspecified() => {
-            std::net::TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, address.port()))
-        }
-        other => other,
-    };
-    let listener = listener.map_err(|error| {
-        let advice = match error.kind() {
-            io::ErrorKind::AddrInUse => {
-                "something else, perhaps another gopulse, listens there: choose another with --metrics-address"
-            }
-            io::ErrorKind::PermissionDenied => "ports below 1024 need root: choose another with --metrics-address",
-            io::ErrorKind::AddrNotAvailable => {
-                "this machine has no such address: choose another with --metrics-address"
-            }
-            _ => "choose another with --metrics-address",
-        };
-        format!("cannot listen on {address}: {error}; {advice}")
-    })?;
-    listener.set_nonblocking(true).map_err(|error| format!("cannot listen on {address}: {error}"))?;
-    Ok(listener)
-}
 
 /// Who is served, and how.
 #[derive(Default)]

@@ -41,6 +41,26 @@ const FRAME: Duration = Duration::from_secs(5);
 /// Pauses between attempts, the shortest and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(4));
 
+/// An agent that was heard of for so long is news when it is not.
+const STEADY: Duration = Duration::from_mins(1);
+/// Errors of one agent that are told of before it is silent about them.
+const MOST_TOLD: usize = 8;
+
+/// Why an agent is not heard of, as far as the log says it: once for each reason, since the first (a certificate authority that
+/// is not known yet) is often not the one that lasts.
+#[derive(Default)]
+struct Told(Vec<String>);
+
+impl Told {
+    fn is_news(&mut self, error: &str) -> bool {
+        let news = self.0.len() < MOST_TOLD && !self.0.iter().any(|it| it == error);
+        if news {
+            self.0.push(error.to_owned());
+        }
+        news
+    }
+}
+
 /// How an agent is spoken to.
 pub(crate) struct Access {
     /// What its certificate is checked by; none: plain TCP.
@@ -187,18 +207,22 @@ impl Agents {
 
     async fn listen(&self, node: &Arc<str>, address: &str) {
         let mut pause = PAUSES.0;
-        let mut told = false;
+        let mut told = Told::default();
         loop {
+            let begun = Instant::now();
             let mut heard = false;
             let Err(error) = self.stream(node, address, &mut heard).await;
             if heard {
-                (pause, told) = (PAUSES.0, false);
+                pause = PAUSES.0;
             }
-            if told {
-                debug!(agent = %node, address, error = line(&error), "not listened to");
+            if heard && begun.elapsed() >= STEADY {
+                told = Told::default();
+            }
+            let error = line(&error);
+            if told.is_news(&error) {
+                warn!(agent = %node, address, error, "not listened to; tried again");
             } else {
-                warn!(agent = %node, address, error = line(&error), "not listened to; tried again");
-                told = true;
+                debug!(agent = %node, address, error, "not listened to");
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSES.1);
@@ -337,6 +361,13 @@ fn addresses(slice: &EndpointSlice) -> impl Iterator<Item = (Arc<str>, String)> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_reason_is_told_once() {
+        let mut told = Told::default();
+        let told: Vec<bool> = ["TLS", "401", "TLS", "401", "403"].into_iter().map(|it| told.is_news(it)).collect();
+        assert_eq!(told, [true, true, false, false, true]);
+    }
 
     #[test]
     fn an_agent_that_goes_gives_way_to_the_next_of_its_node() {

@@ -11,7 +11,6 @@ use super::{
     evaluate::Value,
     objects::Kind,
     selector::{Requirement, Selector, Test},
-    table::Table,
 };
 use crate::hpa::quantity::Milli;
 
@@ -84,11 +83,8 @@ impl Question {
             ["metrics", metric] => (Of::Namespace, metric),
             ["pods", "*", metric] => (Of::Pods, metric),
             ["pods", name, metric] => (Of::Pod((*name).to_owned()), metric),
-            [resource, name, metric] => match Kind::of_resource(resource) {
-                Some(kind) if *name == "*" => (Of::Objects(kind), metric),
-                Some(kind) => (Of::Object(kind, (*name).to_owned()), metric),
-                None => return Self::Unknown,
-            },
+            [resource, "*", metric] => (Of::Objects(Kind::of_resource(resource)), metric),
+            [resource, name, metric] => (Of::Object(Kind::of_resource(resource), (*name).to_owned()), metric),
             _ => return Self::Unknown,
         };
         Self::Objects { version, namespace: namespace.to_owned(), of, metric: (*metric).to_owned() }
@@ -139,19 +135,18 @@ pub(crate) fn group(name: &str) -> Json {
 }
 
 /// `APIResourceList`.
-pub(crate) fn resources(group: &str, version: &str, table: &Table) -> Json {
+pub(crate) fn resources(group: &str, version: &str, metrics: &[String]) -> Json {
     let resource = |name: String, namespaced: bool, kind: &str| json!({"name": name, "singularName": "", "namespaced": namespaced, "kind": kind, "verbs": ["get"]});
     let mut list = Vec::new();
-    for metric in table.iter() {
-        let name = &metric.name;
+    for name in metrics {
         if group == EXTERNAL {
             list.push(resource(name.clone(), true, "ExternalMetricValueList"));
             continue;
         }
         list.push(resource(format!("pods/{name}"), true, "MetricValueList"));
         list.push(resource(format!("namespaces/{name}"), false, "MetricValueList"));
-        let of = |kind: Kind| resource(format!("{}/{name}", kind.names().0), true, "MetricValueList");
-        list.extend(Kind::ALL.map(of));
+        let of = |kind: &Kind| resource(format!("{}/{name}", kind.names().0), true, "MetricValueList");
+        list.extend(Kind::ALL.iter().map(of));
     }
     json!({
         "kind": "APIResourceList", "apiVersion": "v1",
@@ -163,7 +158,7 @@ pub(crate) fn resources(group: &str, version: &str, table: &Table) -> Json {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Described {
     /// Kind and API version.
-    pub(crate) kind: &'static str,
+    pub(crate) kind: String,
     pub(crate) api_version: String,
     /// Empty for a namespace.
     pub(crate) namespace: String,
@@ -278,7 +273,8 @@ mod tests {
         assert_eq!(of("/namespaces/shop/metrics/rps"), objects(Of::Namespace));
         assert_eq!(of(""), Question::Resources { group: CUSTOM, version: "v1beta2" });
         assert_eq!(of("/"), Question::Resources { group: CUSTOM, version: "v1beta2" });
-        for unknown in ["/nodes/n1/rps", "/namespaces/shop", "/namespaces/shop/pods/rps", "/namespaces/shop/nodes/a/b"]
+        for unknown in
+            ["/nodes/n1/rps", "/namespaces/shop", "/namespaces/shop/pods/rps", "/namespaces/shop/nodes/a/b/c"]
         {
             assert_eq!(of(unknown), Question::Unknown, "{unknown}");
         }
@@ -301,14 +297,14 @@ mod tests {
     #[test]
     fn both_versions_of_a_value() {
         let described =
-            Described { kind: "Pod", api_version: "v1".into(), namespace: "shop".into(), name: "web-1".into() };
+            Described { kind: "Pod".into(), api_version: "v1".into(), namespace: "shop".into(), name: "web-1".into() };
         let value = Value { value: 12.3456, at_ms: 1_763_913_600_999, window_seconds: 15 };
         let selector = Selector::parse("http_route=/,code notin (200)").unwrap();
         let list = |version| values(version, "rps", &selector, std::iter::once((described.clone(), value)));
         let new = list("v1beta2");
         assert_eq!(new["apiVersion"], "custom.metrics.k8s.io/v1beta2");
         let item = &new["items"][0];
-        assert_eq!((&item["value"], &item["timestamp"]), (&json!("12346m"), &json!("2025-11-23T16:00:00Z")));
+        assert_eq!((&item["value"], &item["timestamp"]), (&json!("12345m"), &json!("2025-11-23T16:00:00Z")));
         assert_eq!((&item["metric"]["name"], &item["windowSeconds"]), (&json!("rps"), &json!(15)));
         assert_eq!(item["metric"]["selector"]["matchLabels"], json!({"http_route": "/"}));
         assert_eq!(item["metric"]["selector"]["matchExpressions"][0]["operator"], "NotIn");
@@ -319,13 +315,13 @@ mod tests {
 
     #[test]
     fn discovery_names_every_metric_of_every_kind() {
-        let table = Table::new(&table::defaults()).unwrap();
-        let custom = resources(CUSTOM, "v1beta2", &table);
+        let metrics: Vec<String> = table::defaults().into_keys().collect();
+        let custom = resources(CUSTOM, "v1beta2", &metrics);
         let names: Vec<&str> =
             custom["resources"].as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap()).collect();
         assert!(names.contains(&"pods/http_server_requests_per_second"));
         assert!(names.contains(&"deployments.apps/http_server_request_duration_p99_milliseconds"));
-        assert_eq!(names.len(), table.iter().count() * 8);
+        assert_eq!(names.len(), metrics.len() * 11);
         assert_eq!(group(CUSTOM)["preferredVersion"]["version"], "v1beta2");
     }
 }

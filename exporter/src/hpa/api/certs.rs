@@ -20,6 +20,8 @@ use rustls::{
 use thiserror::Error;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use super::trust::certificates;
+
 /// A certificate with its key, and what clients are to trust, all PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pair {
@@ -125,7 +127,7 @@ pub(crate) fn certified(pair: &Pair, provider: &CryptoProvider) -> Result<Arc<Ce
 }
 
 /// A certificate authority, and a certificate by it. The authority's key ends here.
-fn make(service: &str, namespace: &str, lifetime: Duration) -> Result<Pair, CertificateError> {
+pub(super) fn make(service: &str, namespace: &str, lifetime: Duration) -> Result<Pair, CertificateError> {
     let wrong = |error: rcgen::Error| unusable("making a certificate", error);
     let now = SystemTime::now();
     // Clocks of nodes differ.
@@ -170,13 +172,15 @@ fn validity(pem: &str) -> Option<(i64, i64)> {
     Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
 }
 
+/// Whether the first certificate has not ended.
+pub(super) fn is_valid(pem: &str) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |it| it.as_secs() as i64);
+    validity(pem).is_some_and(|(_, to)| now < to)
+}
+
 /// The first of several certificates, if it is still valid.
 fn first_certificate(pem: &str) -> Option<String> {
-    const END: &str = "-----END CERTIFICATE-----";
-    let end = pem.find(END)? + END.len();
-    let first = format!("{}\n", pem[..end].trim_start());
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs() as i64;
-    validity(&first).is_some_and(|(_, to)| now < to).then_some(first)
+    certificates(pem).into_iter().next().filter(|it| is_valid(it))
 }
 
 fn pair_of(secret: &Secret) -> Option<Pair> {

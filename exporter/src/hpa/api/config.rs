@@ -1,9 +1,14 @@
 //! What the metrics-api is told: a YAML file over defaults, flags over the file.
 
-use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    net::{Ipv6Addr, SocketAddr},
+    path::PathBuf,
+};
 
 use clap::Args;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 
 use super::table::{self, Entry, Table, TableError};
@@ -20,7 +25,10 @@ pub(crate) struct MetricsApiArgs {
     /// Print the table of metrics, as Markdown, and end.
     #[arg(long)]
     pub(crate) table: bool,
-    /// Address to serve the APIs on [default: 0.0.0.0:6443]
+    /// Print how a route or a reason is spelled in an HPA's selector and in a metric's name, and end.
+    #[arg(long, value_name = "VALUE")]
+    pub(crate) encode: Option<String>,
+    /// Address to serve the APIs on [default: [::]:6443, all addresses of both families]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) address: Option<SocketAddr>,
     /// This server's namespace [default: the environment variable POD_NAMESPACE, or the service account's]
@@ -48,6 +56,8 @@ pub(crate) struct Config {
     /// This server's Service, which the APIServices name, and its port.
     pub(crate) service: String,
     pub(crate) service_port: i32,
+    /// The Deployment that this server is of, in its namespace: once that is gone, its APIServices are withdrawn; empty: it is of none.
+    pub(crate) deployment: String,
     /// Whether the APIServices are made and kept right from here, and of which APIs.
     pub(crate) register: Register,
     /// Whether callers are authenticated and authorised. Off only where nobody else can connect.
@@ -60,6 +70,8 @@ pub(crate) struct Config {
     pub(crate) metrics: BTreeMap<String, Entry>,
     /// Whether the default metrics are served.
     pub(crate) default_metrics: bool,
+    /// Routes whose requests are left out of metrics that choose none: those of probes and of scrapes.
+    pub(crate) exclude_routes: Vec<String>,
     /// What is logged.
     pub(crate) log_level: String,
     /// One JSON object a line.
@@ -67,13 +79,59 @@ pub(crate) struct Config {
 }
 
 /// Which APIServices are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Register {
     /// custom.metrics.k8s.io.
-    pub(crate) custom: bool,
+    pub(crate) custom: Keep,
     /// external.metrics.k8s.io: KEDA has it where it is installed.
-    pub(crate) external: bool,
+    pub(crate) external: Keep,
+    /// The ClusterRole that owns the APIServices made here, so that they go with it; empty: none does.
+    pub(crate) owner: String,
+}
+
+/// Whether the APIServices of a group are made and kept right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// `false`: they are left as they are.
+    No,
+    /// `true`: unless another adapter has any version of the group.
+    Yes,
+    /// `force`: whatever versions of the group others have. Theirs are left as they are.
+    Force,
+}
+
+const FORCE: &str = "force";
+
+impl Serialize for Keep {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Force => serializer.serialize_str(FORCE),
+            other => serializer.serialize_bool(*other == Self::Yes),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Keep {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = Keep;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(formatter, "true, false or {FORCE}")
+            }
+
+            fn visit_bool<E: de::Error>(self, value: bool) -> Result<Keep, E> {
+                Ok(if value { Keep::Yes } else { Keep::No })
+            }
+
+            fn visit_str<E: de::Error>(self, value: &str) -> Result<Keep, E> {
+                if value == FORCE { Ok(Keep::Force) } else { Err(E::invalid_value(de::Unexpected::Str(value), &self)) }
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
 }
 
 /// The serving certificate: files, or a Secret that is kept from here.
@@ -122,18 +180,20 @@ pub(crate) struct Agents {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            address: SocketAddr::from(([0, 0, 0, 0], 6443)),
+            address: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 6443)),
             keda_address: None,
             keda_tls: false,
             namespace: String::new(),
             service: "gopulse-metrics-api".into(),
             service_port: 443,
+            deployment: "gopulse-metrics-api".into(),
             register: Register::default(),
             authentication: true,
             certificate: Certificate::default(),
             agents: Agents::default(),
             metrics: BTreeMap::new(),
             default_metrics: true,
+            exclude_routes: table::EXCLUDED_ROUTES.map(str::to_owned).to_vec(),
             log_level: "info".into(),
             log_json: false,
         }
@@ -142,7 +202,7 @@ impl Default for Config {
 
 impl Default for Register {
     fn default() -> Self {
-        Self { custom: true, external: true }
+        Self { custom: Keep::Yes, external: Keep::Yes, owner: "gopulse-metrics-api".into() }
     }
 }
 
@@ -235,7 +295,7 @@ impl Config {
     pub(crate) fn table(&self) -> Result<Table, TableError> {
         let mut entries = if self.default_metrics { table::defaults() } else { BTreeMap::new() };
         entries.extend(self.metrics.clone());
-        Table::new(&entries)
+        Ok(Table::new(&entries)?.fitting()?.excluding(&self.exclude_routes))
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -255,5 +315,25 @@ impl Config {
         tracing_subscriber::EnvFilter::try_new(&self.log_level)
             .map(drop)
             .map_err(|error| ConfigError::LogLevel { level: self.log_level.clone(), error: error.to_string() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_registered_is_yes_no_or_by_force() {
+        let read = |text: &str| serde_norway::from_str::<Register>(text);
+        let register = read("{custom: force, external: false}").unwrap();
+        assert_eq!((register.custom, register.external), (Keep::Force, Keep::No));
+        assert_eq!(read(&serde_norway::to_string(&register).unwrap()).unwrap(), register);
+        assert_eq!(read("{}").unwrap(), Register::default());
+        assert!(read("{custom: always}").unwrap_err().to_string().contains("true, false or force"));
+    }
+
+    #[test]
+    fn it_listens_at_all_addresses_of_both_families() {
+        assert_eq!(Config::default().address.to_string(), "[::]:6443");
     }
 }

@@ -1,18 +1,29 @@
-//! Which pods there are, and their labels: pods of the whole cluster by their metadata alone. Label sets are shared, since pods
-//! of a workload have the same.
+//! Which pods there are, their labels, whether they ask to be measured, and which of them run: pods of the whole cluster by their
+//! metadata alone. Label sets are shared, since pods of a workload have the same. Knows nothing of figures.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime},
 };
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, core::PartialObjectMeta, runtime::watcher, runtime::watcher::Event};
 
-use super::{follow::follow, selector::Selector};
+use super::{follow::follow, owner, selector::Selector};
 
 /// A pod's labels.
 pub(crate) type Labels = Arc<BTreeMap<String, String>>;
+
+/// Whether a pod is to be measured, by its own word.
+const ENABLED: &str = "gopulse.io/enabled";
+/// For how long pods that are gone are remembered: what they counted is part of sums for as long as a window is, of which the
+/// longest is as long.
+pub(crate) const DEPARTED: Duration = Duration::from_mins(10);
+/// Pods that are gone and remembered, of one namespace.
+const MOST_DEPARTED: usize = 10_000;
+/// How long a pod may run without figures before they are missed: an agent finds a process, and attaches, in a second or two.
+pub(crate) const GRACE: Duration = Duration::from_secs(10);
 
 /// The pods. Cheap to clone.
 #[derive(Clone, Default)]
@@ -25,20 +36,53 @@ struct Inner {
     /// Of a list that is under way.
     listing: Option<Pods>,
     shared: HashSet<Labels>,
+    departed: HashMap<Box<str>, Departed>,
+    /// Those that run, and since when as far as is known.
+    running: Running,
+    listing_running: Option<Running>,
+    running_synced: bool,
 }
 
-type Pods = HashMap<Box<str>, HashMap<Box<str>, Labels>>;
+type Pods = HashMap<Box<str>, HashMap<Box<str>, Known>>;
+/// Pods of a namespace that are gone, and since when.
+type Departed = VecDeque<(Instant, Box<str>, Labels)>;
+type Running = HashMap<Box<str>, HashMap<Box<str>, Instant>>;
+
+#[derive(Clone)]
+struct Known {
+    labels: Labels,
+    /// `gopulse.io/enabled`, where it says something.
+    enabled: Option<bool>,
+}
+
+/// A pod that a selector chooses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Chosen {
+    /// Its name.
+    pub(crate) name: Box<str>,
+    /// Whether it asks to be measured; none where it says nothing.
+    pub(crate) enabled: Option<bool>,
+    /// Whether it runs, and for so long ([`GRACE`]) that figures of it are due.
+    pub(crate) due: bool,
+}
 
 impl Directory {
     /// Follows the cluster's pods for ever.
     pub(crate) async fn run(self, client: Client) {
         let api: Api<PartialObjectMeta<Pod>> = Api::all(client);
-        follow("pods", api, watcher::Config::default().any_semantic(), |event| self.take(event)).await;
+        let all = watcher::Config::default().any_semantic();
+        // The phase is no part of the metadata, but may be asked for: a pod comes and goes as it begins and ends to run.
+        let running = watcher::Config::default().any_semantic().fields("status.phase=Running");
+        tokio::join!(
+            follow("pods", api.clone(), all, |event| self.take(event)),
+            follow("running pods", api, running, |event| self.take_running(event)),
+        );
     }
 
-    /// Whether the first list is complete.
+    /// Whether the first lists are complete.
     pub(crate) fn is_synced(&self) -> bool {
-        self.lock().synced
+        let inner = self.lock();
+        inner.synced && inner.running_synced
     }
 
     /// How many pods there are.
@@ -48,14 +92,47 @@ impl Directory {
 
     /// Names of a namespace's pods whose labels fulfil a selector.
     pub(crate) fn select(&self, namespace: &str, selector: &Selector) -> Vec<Box<str>> {
+        self.choose(namespace, selector).into_iter().map(|it| it.name).collect()
+    }
+
+    /// A namespace's pods whose labels fulfil a selector.
+    pub(crate) fn choose(&self, namespace: &str, selector: &Selector) -> Vec<Chosen> {
         let inner = self.lock();
+        let running = inner.running.get(namespace);
+        let due = |name: &str| running.and_then(|it| it.get(name)).is_some_and(|since| since.elapsed() >= GRACE);
         let pods = inner.pods.get(namespace).into_iter().flatten();
-        pods.filter(|(_, labels)| selector.matches(|name| labels.get(name).map(String::as_str)))
-            .map(|(name, _)| name.clone())
+        pods.filter(|(_, known)| matches(selector, &known.labels))
+            .map(|(name, known)| Chosen { name: name.clone(), enabled: known.enabled, due: due(name) })
             .collect()
     }
 
-    fn take(&self, event: Event<PartialObjectMeta<Pod>>) {
+    /// Names of pods that were there so long ago at most, and are not; of the last [`DEPARTED`] all that are remembered.
+    pub(crate) fn departed(&self, namespace: &str, selector: &Selector, within: Duration) -> Vec<Box<str>> {
+        let inner = self.lock();
+        let there = inner.pods.get(namespace);
+        let lately = inner.departed.get(namespace).into_iter().flatten().filter(|(at, ..)| at.elapsed() < within);
+        let mut names: Vec<Box<str>> = lately
+            .filter(|(_, name, labels)| matches(selector, labels) && there.is_none_or(|it| !it.contains_key(name)))
+            .map(|(_, name, _)| name.clone())
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// Whether there is such a pod.
+    pub(crate) fn has(&self, namespace: &str, pod: &str) -> bool {
+        self.lock().pods.get(namespace).is_some_and(|it| it.contains_key(pod))
+    }
+
+    /// Names of a namespace's pods that do not say whether they are to be measured.
+    pub(crate) fn silent_on_it(&self, namespace: &str) -> Vec<Box<str>> {
+        let inner = self.lock();
+        let pods = inner.pods.get(namespace).into_iter().flatten();
+        pods.filter(|(_, known)| known.enabled.is_none()).map(|(name, _)| name.clone()).collect()
+    }
+
+    pub(super) fn take(&self, event: Event<PartialObjectMeta<Pod>>) {
         let mut guard = self.lock();
         let inner = &mut *guard;
         match event {
@@ -70,9 +147,58 @@ impl Directory {
         }
     }
 
+    pub(super) fn take_running(&self, event: Event<PartialObjectMeta<Pod>>) {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        let named = |pod: &PartialObjectMeta<Pod>| {
+            Some((pod.metadata.namespace.as_deref()?.into(), pod.metadata.name.as_deref()?.into()))
+        };
+        match event {
+            Event::Init => inner.listing_running = Some(Running::new()),
+            Event::InitApply(pod) | Event::Apply(pod) => {
+                let Some((namespace, name)) = named(&pod) else { return };
+                let (namespace, name): (Box<str>, Box<str>) = (namespace, name);
+                let known = inner.running.get(&namespace).and_then(|it| it.get(&name)).copied();
+                // One that is listed may run since long; it cannot since before it was made.
+                let since = known.unwrap_or_else(|| {
+                    let listed = inner.listing_running.is_some();
+                    let age = if listed { age(&pod).unwrap_or(GRACE) } else { Duration::ZERO };
+                    Instant::now().checked_sub(age.min(GRACE)).unwrap_or_else(Instant::now)
+                });
+                let into = inner.listing_running.as_mut().unwrap_or(&mut inner.running);
+                into.entry(namespace).or_default().insert(name, since);
+            }
+            Event::InitDone => {
+                inner.running = inner.listing_running.take().unwrap_or_default();
+                inner.running_synced = true;
+            }
+            Event::Delete(pod) => {
+                let Some((namespace, name)) = named(&pod) else { return };
+                let (namespace, name): (Box<str>, Box<str>) = (namespace, name);
+                let from = inner.listing_running.as_mut().unwrap_or(&mut inner.running);
+                if let Some(of_namespace) = from.get_mut(&namespace) {
+                    of_namespace.remove(&name);
+                    if of_namespace.is_empty() {
+                        from.remove(&namespace);
+                    }
+                }
+            }
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn matches(selector: &Selector, labels: &Labels) -> bool {
+    selector.matches(|name| labels.get(name).map(String::as_str))
+}
+
+/// How long ago a pod was made, by the clocks of the API server and of this machine.
+fn age(pod: &PartialObjectMeta<Pod>) -> Option<Duration> {
+    let made = SystemTime::from(pod.metadata.creation_timestamp.as_ref()?.0);
+    Some(SystemTime::now().duration_since(made).unwrap_or_default())
 }
 
 impl Inner {
@@ -83,32 +209,96 @@ impl Inner {
             return;
         }
         let (Some(namespace), Some(name)) = (pod.metadata.namespace, pod.metadata.name) else { return };
-        let labels = Arc::new(pod.metadata.labels.unwrap_or_default());
+        let mut labels = pod.metadata.labels.unwrap_or_default();
+        owner::label(&mut labels, pod.metadata.owner_references.as_deref().unwrap_or_default());
+        let labels = Arc::new(labels);
         let labels = self.shared.get(&labels).cloned().unwrap_or_else(|| {
             self.shared.insert(labels.clone());
             labels
         });
+        let enabled = pod.metadata.annotations.as_ref().and_then(|it| it.get(ENABLED)?.trim().parse().ok());
         let pods = self.listing.as_mut().unwrap_or(&mut self.pods);
-        pods.entry(namespace.into()).or_default().insert(name.into(), labels);
+        pods.entry(namespace.into()).or_default().insert(name.into(), Known { labels, enabled });
     }
 
     fn remove(&mut self, pod: &PartialObjectMeta<Pod>) {
         let (Some(namespace), Some(name)) = (&pod.metadata.namespace, &pod.metadata.name) else { return };
         let pods = self.listing.as_mut().unwrap_or(&mut self.pods);
-        if let Some(of_namespace) = pods.get_mut(namespace.as_str()) {
-            of_namespace.remove(name.as_str());
-            if of_namespace.is_empty() {
-                pods.remove(namespace.as_str());
+        let Some(of_namespace) = pods.get_mut(namespace.as_str()) else { return };
+        let removed = of_namespace.remove(name.as_str());
+        if of_namespace.is_empty() {
+            pods.remove(namespace.as_str());
+        }
+        if let Some(known) = removed {
+            let now = Instant::now();
+            let departed = self.departed.entry(namespace.as_str().into()).or_default();
+            departed.push_back((now, name.as_str().into(), known.labels));
+            while departed.len() > MOST_DEPARTED {
+                departed.pop_front();
             }
+            self.departed.retain(|_, departed| {
+                while departed.front().is_some_and(|(at, ..)| now.duration_since(*at) >= DEPARTED) {
+                    departed.pop_front();
+                }
+                !departed.is_empty()
+            });
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use kube::core::ObjectMeta;
 
     use super::*;
+
+    /// A pod of namespace `shop` by its name, with a label `app` and what it says of being measured.
+    pub(crate) fn pod_that_says(name: &str, app: &str, enabled: Option<&str>) -> PartialObjectMeta<Pod> {
+        let mut pod = pod(name, app);
+        pod.metadata.annotations = enabled.map(|value| [(ENABLED.to_owned(), value.to_owned())].into());
+        pod
+    }
+
+    /// All of these are there, and run since long; of those that are told after, since now.
+    pub(crate) fn directory(pods: &[PartialObjectMeta<Pod>]) -> Directory {
+        let directory = Directory::default();
+        directory.take(Event::Init);
+        directory.take_running(Event::Init);
+        for pod in pods {
+            directory.take(Event::InitApply(pod.clone()));
+            directory.take_running(Event::InitApply(pod.clone()));
+        }
+        directory.take(Event::InitDone);
+        directory.take_running(Event::InitDone);
+        directory
+    }
+
+    #[test]
+    fn figures_are_due_of_pods_that_run_for_a_while() {
+        let directory = directory(&[pod_that_says("old", "x", Some("true"))]);
+        let new = pod_that_says("new", "x", Some(" false "));
+        directory.take(Event::Apply(new.clone()));
+        let chosen = |name: &str| {
+            let all = directory.choose("shop", &Selector::default());
+            all.into_iter().find(|it| *it.name == *name).map(|it| (it.enabled, it.due))
+        };
+        assert_eq!((chosen("old"), chosen("new")), (Some((Some(true), true)), Some((Some(false), false))));
+        directory.take_running(Event::Apply(new.clone()));
+        assert_eq!(chosen("new"), Some((Some(false), false)), "it has just begun");
+        // A list that is read anew makes nothing older or younger.
+        directory.take_running(Event::Init);
+        directory.take_running(Event::InitApply(new.clone()));
+        directory.take_running(Event::InitDone);
+        assert_eq!((chosen("old"), chosen("new")), (Some((Some(true), false)), Some((Some(false), false))));
+        // One that was made just now cannot run since long, when it is first seen in a list.
+        let mut fresh = pod_that_says("fresh", "x", None);
+        fresh.metadata.creation_timestamp = Some(k8s_openapi::jiff::Timestamp::now().into());
+        let listed = super::tests::directory(&[fresh]);
+        assert!(!listed.choose("shop", &Selector::default())[0].due);
+        directory.take(Event::Delete(new));
+        assert_eq!((chosen("new"), directory.departed("shop", &Selector::default(), DEPARTED).len()), (None, 1));
+        assert!(directory.departed("shop", &Selector::parse("app=y").unwrap(), DEPARTED).is_empty());
+    }
 
     fn pod(name: &str, app: &str) -> PartialObjectMeta<Pod> {
         let metadata = ObjectMeta {
@@ -131,6 +321,9 @@ mod tests {
         for event in [Event::Init, Event::InitApply(pod("a", "x")), Event::InitApply(pod("b", "y")), Event::InitDone] {
             directory.take(event);
         }
+        assert!(!directory.is_synced(), "which of them run is not known");
+        directory.take_running(Event::Init);
+        directory.take_running(Event::InitDone);
         assert!(directory.is_synced());
         directory.take(Event::Apply(pod("c", "x")));
         assert_eq!((names(""), names("app=x")), ("a b c".to_owned(), "a c".to_owned()));

@@ -2,8 +2,9 @@
 //! computed of it, so that a workload's quantile is the quantile of all its requests. Pure.
 
 use super::{
-    selector::Selector,
-    store::{Container, PodView},
+    objects::{Path, Takes},
+    selector::{Selector, Test},
+    store::{Agent, Container, Past, PodView, Series},
     table::{
         Metric,
         expression::{Call, Function},
@@ -25,17 +26,48 @@ pub(crate) struct Value {
 /// The value over these pods; none where not all that it takes is measured of one of them, or too little is known yet. `selector`
 /// chooses series by their labels and by `container`.
 pub(crate) fn evaluate(metric: &Metric, pods: &[PodView<'_>], selector: &Selector) -> Option<Value> {
+    evaluate_with(metric, pods, &[], 0.0, selector)
+}
+
+/// The same of one pod of several that are answered for each by itself: `lift` is [`lift`]'s.
+pub(crate) fn evaluate_lifted(metric: &Metric, pod: PodView<'_>, lift: f64, selector: &Selector) -> Option<Value> {
+    evaluate_with(metric, &[pod], &[], lift, selector)
+}
+
+/// The value over these pods and over what others counted that are gone.
+pub(crate) fn evaluate_whole(
+    metric: &Metric,
+    pods: &[PodView<'_>],
+    past: &[Past<'_>],
+    selector: &Selector,
+) -> Option<Value> {
+    evaluate_with(metric, pods, past, 0.0, selector)
+}
+
+fn evaluate_with(
+    metric: &Metric,
+    pods: &[PodView<'_>],
+    past: &[Past<'_>],
+    lift: f64,
+    selector: &Selector,
+) -> Option<Value> {
     let newest = pods.iter().filter_map(|pod| pod.agent.frames.back()).min().copied()?;
+    let window_ms = metric.window.as_millis() as u64;
     let mut values = Vec::with_capacity(metric.smoothing.seconds() as usize);
     let mut widest = 0;
     for back in (0..u64::from(metric.smoothing.seconds())).rev() {
         let mut measured = 0;
-        let mut call = |call: &Call| {
-            let (value, window) = join(call, pods, selector, metric.window.as_millis() as u64, back * 1000)?;
+        let mut call = |call: &Call, pod: Option<usize>| {
+            let ask = Ask { call, selector, window_ms, back_ms: back * 1000 };
+            // A pod's own value is of what runs there now.
+            let (value, window) = match pod {
+                Some(pod) => ask.join(&pods[pod..=pod], &[], lift)?,
+                None => ask.join(pods, past, lift)?,
+            };
             measured = measured.max(window);
             Some(value)
         };
-        if let Some(value) = metric.expression.evaluate(&mut call) {
+        if let Some(value) = metric.expression.evaluate(pods.len(), &mut call) {
             values.push(value);
             widest = widest.max(measured);
         }
@@ -44,72 +76,174 @@ pub(crate) fn evaluate(metric: &Metric, pods: &[PodView<'_>], selector: &Selecto
     Some(Value { value, at_ms: newest, window_seconds: (widest / 1000).max(1) })
 }
 
-/// A call's value over the window that ends `back_ms` before each pod's newest figures, and how long that window was.
-fn join(call: &Call, pods: &[PodView<'_>], selector: &Selector, window_ms: u64, back_ms: u64) -> Option<(f64, u64)> {
-    let mut sum = 0.0;
-    let mut buckets: Vec<f64> = Vec::new();
-    let mut bounds: Vec<f64> = Vec::new();
-    let mut widest = 0;
-    let mut measured = false;
-    for (pod, container, from, to) in windows(call, pods, selector, window_ms, back_ms) {
-        measured = true;
-        widest = widest.max(to - from);
-        let series = container.series(&call.family).filter(|it| {
-            call.matchers.iter().all(|matcher| matcher.matches(&it.labels.0))
-                && selected(selector, container, &it.labels.0)
-                && meant(pod, &it.labels.0)
-        });
-        for series in series {
-            match call.function {
-                Function::Rate => sum += series.growth(from, to) * 1e3 / (to - from) as f64,
-                Function::Quantile(_) => {
-                    if bounds.is_empty() {
-                        bounds = series.family.bounds.to_vec();
-                        buckets = vec![0.0; bounds.len() + 1];
-                    }
-                    // Agents of other versions may have other bounds: those cannot be joined.
-                    if *bounds == *series.family.bounds {
-                        series.add_buckets(from, to, &mut buckets);
-                    }
-                }
-                Function::Last => sum += series.gauge(from, to).map_or(0.0, |it| it.last),
-                Function::Avg => sum += series.gauge(from, to).map_or(0.0, |it| it.mean),
-                Function::Max => sum += series.gauge(from, to).map_or(0.0, |it| it.most),
-            }
-        }
-    }
-    let value = if let Function::Quantile(quantile) = call.function {
-        self::quantile(quantile, &bounds, &buckets)
-    } else {
-        sum
-    };
-    measured.then_some((value, widest))
-}
-
-/// Containers that the family is measured of, with their windows.
-fn windows<'p>(
-    call: &'p Call,
-    pods: &'p [PodView<'p>],
-    selector: &'p Selector,
-    window_ms: u64,
-    back_ms: u64,
-) -> impl Iterator<Item = (&'p PodView<'p>, &'p Container, u64, u64)> {
-    pods.iter().flat_map(move |pod| {
-        pod.containers.iter().filter(|it| it.has(&call.family) && of_container(selector, it)).filter_map(
-            move |container| {
-                let newest = *pod.agent.frames.back()?;
-                let to = pod.agent.frame_at(newest.checked_sub(back_ms)?)?;
-                let oldest = *pod.agent.frames.front()?;
-                let start = pod.agent.frame_at(to.saturating_sub(window_ms)).unwrap_or(oldest);
-                let from = start.max(container.since());
-                (from < to).then_some((pod, *container, from, to))
-            },
-        )
+/// Whether a pod has a container of which too little is known yet for what the metric is made from: it was heard of just now.
+pub(crate) fn is_too_young(metric: &Metric, pod: &PodView<'_>, selector: &Selector) -> bool {
+    let window_ms = metric.window.as_millis() as u64;
+    metric.expression.calls().into_iter().any(|call| {
+        let ask = Ask { call, selector, window_ms, back_ms: 0 };
+        let measured = pod.containers.iter().filter(|it| it.has(&call.family) && of_container(selector, it));
+        measured.into_iter().any(|container| ask.window(pod.agent, container).is_none())
     })
 }
 
+/// How far the rates of pods that are younger than the window are to be taken over their own age, and not over the window: from 0
+/// to 1. Over the window the rates of all pods add up to what came in, where old pods' rates still have what new ones serve
+/// now. But what pods counted that are gone now is in no pod's rate, so that after a rollout all would be too small: as much as
+/// they counted, young pods may show more, and none more than it serves.
+pub(crate) fn lift(metric: &Metric, pods: &[PodView<'_>], past: &[Past<'_>], selector: &Selector) -> f64 {
+    let window_ms = metric.window.as_millis() as u64;
+    let rates = metric.expression.calls().into_iter().filter(|call| call.function == Function::Rate);
+    let Some(call) = rates.into_iter().next() else { return 0.0 };
+    let ask = Ask { call, selector, window_ms, back_ms: 0 };
+    let mut room = 0.0;
+    for pod in pods {
+        for (container, window) in ask.windows(pod) {
+            if window.over > window.to - window.from {
+                let growth = ask.growth(container, &window, pod.paths.as_deref());
+                room += growth / (window.to - window.from) as f64 - growth / window.over as f64;
+            }
+        }
+    }
+    if room <= 0.0 {
+        return 0.0;
+    }
+    let gone: f64 = past.iter().map(|past| ask.past(&past.containers, past.paths.as_deref()) / 1e3).sum();
+    (gone / room).clamp(0.0, 1.0)
+}
+
+/// A call over one window.
+struct Ask<'a> {
+    call: &'a Call,
+    selector: &'a Selector,
+    window_ms: u64,
+    /// So long before each pod's newest figures it ends.
+    back_ms: u64,
+}
+
+/// Growth is taken after `from` up to `to`, and a rate is over `over`, all in milliseconds.
+struct Span {
+    from: u64,
+    to: u64,
+    over: u64,
+}
+
+impl Ask<'_> {
+    /// The call's value, and how long the longest window was.
+    fn join(&self, pods: &[PodView<'_>], past: &[Past<'_>], lift: f64) -> Option<(f64, u64)> {
+        let call = self.call;
+        let mut sum = 0.0;
+        let mut buckets: Vec<f64> = Vec::new();
+        let mut bounds: Vec<f64> = Vec::new();
+        let mut widest = 0;
+        let mut measured = false;
+        for pod in pods {
+            for (container, window) in self.windows(pod) {
+                measured = true;
+                let (from, to) = (window.from, window.to);
+                widest = widest.max(to - from);
+                if call.function == Function::Rate {
+                    let growth = self.growth(container, &window, pod.paths.as_deref());
+                    let (own, whole) = (growth * 1e3 / (to - from) as f64, growth * 1e3 / window.over as f64);
+                    sum += whole + lift * (own - whole);
+                    continue;
+                }
+                for series in self.series(container, pod.paths.as_deref()) {
+                    match call.function {
+                        Function::Quantile(_) | Function::Below(_) | Function::Above(_) => {
+                            if bounds.is_empty() {
+                                bounds = series.family.bounds.to_vec();
+                                buckets = vec![0.0; bounds.len() + 1];
+                            }
+                            // Agents of other versions may have other bounds: those cannot be joined.
+                            if *bounds == *series.family.bounds {
+                                series.add_buckets(from, to, &mut buckets);
+                            }
+                        }
+                        Function::Last => sum += series.gauge(from, to).map_or(0.0, |it| it.last),
+                        Function::Avg => sum += series.gauge(from, to).map_or(0.0, |it| it.mean),
+                        Function::Max => sum += series.gauge(from, to).map_or(0.0, |it| it.most),
+                        Function::Rate => {}
+                    }
+                }
+            }
+            if call.function == Function::Rate && !pod.past.is_empty() {
+                sum += self.past(&pod.past, pod.paths.as_deref());
+            }
+        }
+        if call.function == Function::Rate {
+            sum += past.iter().map(|past| self.past(&past.containers, past.paths.as_deref())).sum::<f64>();
+        }
+        let value = match call.function {
+            Function::Quantile(quantile) => self::quantile(quantile, &bounds, &buckets),
+            Function::Below(bound) => below(bound, &bounds, &buckets)?,
+            Function::Above(bound) => 1.0 - below(bound, &bounds, &buckets)?,
+            _ => sum,
+        };
+        measured.then_some((value, widest))
+    }
+
+    /// Containers that the family is measured of, with their windows.
+    fn windows<'p>(&self, pod: &'p PodView<'p>) -> impl Iterator<Item = (&'p Container, Span)> {
+        let measured = pod.containers.iter().filter(|it| it.has(&self.call.family) && of_container(self.selector, it));
+        measured.filter_map(|container| Some((*container, self.window(pod.agent, container)?)))
+    }
+
+    fn window(&self, agent: &Agent, container: &Container) -> Option<Span> {
+        let since = container.since(&self.call.family)?;
+        let newest = *agent.frames.back()?;
+        let to = agent.frame_at(newest.checked_sub(self.back_ms)?)?;
+        let start = agent.frame_at(to.saturating_sub(self.window_ms));
+        let begin = start.unwrap_or(to.saturating_sub(self.window_ms));
+        // Before a container began it did nothing, and that counts: over its own age it would have too much of a sum of which
+        // older containers have their part over the whole window. No further back than anything is known.
+        if container.began_at(since) && begin < since && since < to {
+            let known = self.window_ms.min(agent.known_ms);
+            let over = start.map_or(known, |start| to - start).max(to - since);
+            return Some(Span { from: since, to, over });
+        }
+        let from = start.unwrap_or(*agent.frames.front()?).max(since);
+        (from < to).then_some(Span { from, to, over: to - from })
+    }
+
+    fn series<'c>(&'c self, container: &'c Container, paths: Option<&'c [Path]>) -> impl Iterator<Item = &'c Series> {
+        container.series(&self.call.family).filter(move |it| {
+            is_meant(self.call, self.selector, container, &it.labels.0) && comes_through(paths, &it.labels.0)
+        })
+    }
+
+    fn growth(&self, container: &Container, window: &Span, paths: Option<&[Path]>) -> f64 {
+        self.series(container, paths).map(|it| it.growth(window.from, window.to)).sum()
+    }
+
+    /// What containers that are gone add to a rate.
+    fn past(&self, past: &[(&Agent, &Container)], paths: Option<&[Path]>) -> f64 {
+        let rate = |(agent, container): &(&Agent, &Container)| {
+            if !of_container(self.selector, container) {
+                return None;
+            }
+            let window = self.window(agent, container)?;
+            let start = agent.frame_at(window.to.saturating_sub(self.window_ms));
+            let over = start.map_or(self.window_ms.min(agent.known_ms), |start| window.to - start).max(window.over);
+            Some(self.growth(container, &window, paths) * 1e3 / over as f64)
+        };
+        past.iter().filter_map(rate).sum()
+    }
+}
+
+/// Whether a series of these labels is among what a call is made from.
+pub(super) fn is_meant(
+    call: &Call,
+    selector: &Selector,
+    container: &Container,
+    labels: &[(Box<str>, Box<str>)],
+) -> bool {
+    // Who asks for all but some does not ask for probes.
+    let chosen = |label: &str| selector.0.iter().any(|it| it.key == label && matches!(it.test, Test::In(_)));
+    call.matchers.iter().all(|matcher| matcher.matches(labels, chosen)) && selected(selector, container, labels)
+}
+
 /// Whether the selector's wishes about `container` hold.
-fn of_container(selector: &Selector, container: &Container) -> bool {
+pub(super) fn of_container(selector: &Selector, container: &Container) -> bool {
     let wishes = selector.0.iter().filter(|it| it.key == "container").cloned().collect();
     Selector(wishes).matches(|_| Some(container.name()))
 }
@@ -121,10 +255,10 @@ fn selected(selector: &Selector, container: &Container, labels: &[(Box<str>, Box
     })
 }
 
-/// Whether an Ingress sends requests of these labels to this pod.
-fn meant(pod: &PodView<'_>, labels: &[(Box<str>, Box<str>)]) -> bool {
+/// Whether an Ingress sends requests of these labels by these paths.
+fn comes_through(paths: Option<&[Path]>, labels: &[(Box<str>, Box<str>)]) -> bool {
     let route = || labels.iter().find(|(name, _)| **name == *"http_route").map_or("", |(_, route)| &**route);
-    pod.paths.as_ref().is_none_or(|paths| paths.iter().any(|path| path.takes(route())))
+    paths.is_none_or(|paths| paths.iter().any(|path| path.takes(route()) == Takes::Yes))
 }
 
 /// As Prometheus' `histogram_quantile` has it: linear within a bucket, the first from 0; in the last the highest bound. Nothing
@@ -145,6 +279,16 @@ fn quantile(quantile: f64, bounds: &[f64], buckets: &[f64]) -> f64 {
         below += count;
     }
     bounds.last().copied().unwrap_or(0.0)
+}
+
+/// The share of what was counted that was at most this; all of nothing. None at what is no bound of the buckets.
+fn below(bound: f64, bounds: &[f64], buckets: &[f64]) -> Option<f64> {
+    let total: f64 = buckets.iter().sum();
+    if total <= 0.0 {
+        return Some(1.0);
+    }
+    let index = bounds.iter().position(|it| it.to_bits() == bound.to_bits())?;
+    Some(buckets[..=index].iter().sum::<f64>() / total)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 use tonic::{
-    Request, Response, Status,
+    Code, Request, Response, Status,
     codegen::tokio_stream::{Stream, wrappers::ReceiverStream},
     server::{Grpc, ServerStreamingService, UnaryService},
 };
@@ -31,6 +31,10 @@ const SERVICE: &str = "/externalscaler.ExternalScaler/";
 const CONNECTIONS: usize = 1024;
 /// How often a stream looks whether something has become active.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Names of what a value must be above for something to be active.
+const ACTIVATIONS: [&str; 5] =
+    ["activation", "activationTarget", "activationThreshold", "activationValue", "activationTargetValue"];
 
 #[derive(Clone, PartialEq, Eq, Message)]
 struct ScaledObjectRef {
@@ -109,7 +113,7 @@ impl Trigger {
             metric: wanted("metric", "the name of a metric of `gopulse metrics-api --table`")?,
             selector: wanted("selector", "what to look at, as deployment=shop, service=shop or app=shop")?,
             target: number("target", &wanted("target", "the value to hold, as 50")?)?,
-            activation: metadata.get("activation").map_or(Ok(0.0), |it| number("activation", it))?,
+            activation: activation(metadata)?,
         };
         // KEDA would scale on everything in the namespace.
         if trigger.selector.trim().is_empty() {
@@ -119,6 +123,23 @@ impl Trigger {
             Err(format!("target is {}: it must be positive", trigger.target))
         } else {
             Ok(trigger)
+        }
+    }
+}
+
+/// Above which value something is to be done. Scalers of KEDA's own have it by several names; a name that is none of them would be
+/// as if nothing was said, and is refused.
+fn activation(metadata: &HashMap<String, String>) -> Result<f64, String> {
+    let mut given: Vec<_> =
+        metadata.iter().filter(|(key, _)| key.to_ascii_lowercase().starts_with("activation")).collect();
+    given.sort_unstable();
+    match given[..] {
+        [] => Ok(0.0),
+        [(key, text)] if ACTIVATIONS.contains(&key.as_str()) => number(key, text),
+        [(key, _)] => Err(format!("the trigger's metadata has {key:?}: it is one of {}", ACTIVATIONS.join(", "))),
+        _ => {
+            let keys: Vec<&str> = given.iter().map(|(key, _)| key.as_str()).collect();
+            Err(format!("the trigger's metadata says more than once what activates it: {}", keys.join(", ")))
         }
     }
 }
@@ -139,16 +160,19 @@ fn invalid(error: impl Display) -> Status {
 struct Scaler(Arc<Sources>);
 
 impl Scaler {
+    /// Of a workload that has no pods, 0: nothing is done, and nothing is wrong.
     async fn value(&self, object: &ScaledObjectRef, trigger: &Trigger) -> Result<f64, NoValue> {
-        Ok(self.0.external(&object.namespace, &trigger.metric, &trigger.selector).await?.value)
+        let scaled = (object.namespace.as_str(), object.name.as_str());
+        Ok(self.0.scaled(scaled, &trigger.metric, &trigger.selector).await?.value)
     }
 
-    /// Whether there is anything to do. Without pods there is nobody who could tell.
+    /// Whether there is anything to do: as the value says, and an error where there is none, as it is when the value is asked for.
     async fn active(&self, object: &ScaledObjectRef) -> Result<bool, Status> {
         let trigger = Trigger::of(object).map_err(invalid)?;
         match self.value(object, &trigger).await {
             Ok(value) => Ok(value > trigger.activation),
-            Err(NoValue::Unknown { .. }) => Ok(false),
+            // The rest can only add to it.
+            Err(NoValue::Incomplete(part)) if part.is_above(trigger.activation) => Ok(true),
             Err(error) => Err(status(&error)),
         }
     }
@@ -162,18 +186,24 @@ impl Scaler {
         request: Request<ScaledObjectRef>,
     ) -> Result<Response<ReceiverStream<Result<IsActiveResponse, Status>>>, Status> {
         let object = request.into_inner();
-        let mut told = self.active(&object).await?;
+        let mut told = match self.active(&object).await {
+            Ok(active) => Some(active),
+            // What is asked for wrongly stays wrong. What cannot be told now is told when it can.
+            Err(error) if error.code() == Code::InvalidArgument => return Err(error),
+            Err(_) => None,
+        };
         let (sender, receiver) = mpsc::channel(4);
-        let _ = sender.send(Ok(IsActiveResponse { result: told })).await;
+        if let Some(result) = told {
+            let _ = sender.send(Ok(IsActiveResponse { result })).await;
+        }
         tokio::spawn(async move {
             while !sender.is_closed() {
                 tokio::time::sleep(LOOK).await;
-                // What cannot be told now is told when it can.
                 let Ok(result) = self.active(&object).await else { continue };
-                if result != told && sender.send(Ok(IsActiveResponse { result })).await.is_err() {
+                if told != Some(result) && sender.send(Ok(IsActiveResponse { result })).await.is_err() {
                     return;
                 }
-                told = result;
+                told = Some(result);
             }
         });
         Ok(Response::new(ReceiverStream::new(receiver)))
@@ -198,7 +228,8 @@ impl Scaler {
         let value = self.value(&object, &trigger).await.map_err(|error| status(&error))?;
         let value = MetricValue {
             metric_name: request.metric_name,
-            metric_value: value.round() as i64,
+            // Read by KEDA before 2.16, which knows whole numbers alone: cut, as values are.
+            metric_value: value as i64,
             metric_value_float: value,
         };
         Ok(Response::new(GetMetricsResponse { metric_values: vec![value] }))
@@ -209,7 +240,7 @@ fn status(error: &NoValue) -> Status {
     match error {
         NoValue::Metric(_) | NoValue::Selector(_) => invalid(error),
         NoValue::Object(_) | NoValue::Unknown { .. } => Status::not_found(error.to_string()),
-        NoValue::Incomplete { .. } => Status::unavailable(error.to_string()),
+        NoValue::Incomplete(_) => Status::unavailable(error.to_string()),
     }
 }
 
@@ -316,6 +347,14 @@ mod tests {
             trigger(&full).unwrap(),
             Trigger { metric: "rps".into(), selector: "deployment=shop".into(), target: 50.0, activation: 0.5 }
         );
+        for key in ACTIVATIONS {
+            let spelled = [("metric", "rps"), ("selector", "a=b"), ("target", "50"), (key, "0.5")];
+            assert_eq!(trigger(&spelled).unwrap().activation.to_bits(), 0.5_f64.to_bits(), "{key}");
+        }
+        let unknown = [("metric", "rps"), ("selector", "a=b"), ("target", "50"), ("ActivationLagThreshold", "0.5")];
+        assert!(trigger(&unknown).unwrap_err().contains("activationThreshold"));
+        let twice = [&full[..], &[("activationTarget", "3")]].concat();
+        assert!(trigger(&twice).unwrap_err().contains("more than once"));
         assert!(trigger(&full[1..]).unwrap_err().contains("\"metric\""));
         assert!(trigger(&[("metric", "rps"), ("selector", " "), ("target", "1")]).unwrap_err().contains("empty"));
         assert!(trigger(&[("metric", "rps"), ("selector", "a=b"), ("target", "many")]).unwrap_err().contains("number"));

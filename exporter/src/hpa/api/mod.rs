@@ -6,6 +6,7 @@ mod answer;
 mod apiservice;
 mod authn;
 mod authz;
+mod bound;
 mod certs;
 mod config;
 mod directory;
@@ -13,55 +14,67 @@ mod evaluate;
 mod follow;
 mod keda;
 mod objects;
+mod openapi;
+mod owner;
 mod query;
+mod registration;
 mod selector;
 mod service;
+mod spelling;
 mod store;
 mod table;
+mod through;
+mod total;
+mod trust;
+mod upkeep;
 
-pub(crate) use self::config::{Config, MetricsApiArgs};
+pub(crate) use self::{
+    bound::without_index,
+    config::{Config, MetricsApiArgs},
+    spelling::encode,
+    table::Metric,
+};
 
 use std::{
-    collections::{BTreeMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
+    collections::HashSet,
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use kube::Client;
-use rustls::{
-    crypto::{CryptoProvider, ring},
-    server::{ClientHello, ResolvesServerCert},
-    sign::CertifiedKey,
-};
+use rustls::crypto::ring;
 use tokio::{net::TcpListener, sync::watch};
 use tracing::{debug, error, info, warn};
 
 use self::{
     agents::{Access, Agents, Found},
-    apiservice::Registration,
     authn::Authenticator,
     authz::Authorizer,
-    certs::{Pair, Source},
+    bound::Bounds,
     directory::Directory,
     objects::Objects,
     query::Sources,
+    registration::{Registration, Status},
     service::Service,
     store::Store,
+    upkeep::{LOOK, Serving, keep_agents_certificate, keep_certificates},
 };
 
-/// How often certificate and APIServices are looked at.
-const LOOK: Duration = Duration::from_secs(10);
-/// Between telling the aggregation layer of a new CA and serving by it.
-const SETTLE: Duration = Duration::from_secs(3);
 /// How long agents are waited for before this server says that it is ready without them.
 const AGENTS: Duration = Duration::from_secs(10);
 /// What figures there must be before it says that it is ready: a rate over less is mostly chance.
 const FIGURES: Duration = Duration::from_secs(3);
+/// For how long a replica that is to end answers those who have not heard of it yet: kube-proxies and API servers.
+const LAME_DUCK: Duration = Duration::from_secs(3);
 /// Where a pod finds its service account's token.
 const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
-/// Runs until it fails.
-pub(crate) async fn run(config: Config) -> Result<(), String> {
+/// Runs until it fails, or is asked to end.
+pub(crate) async fn run(config: Config, ended: impl Future<Output = Result<(), String>>) -> Result<(), String> {
     let provider = Arc::new(ring::default_provider());
     let client = crate::kubernetes::client().await.map_err(|error| error.to_string())?;
     let table = config.table().map_err(|error| error.to_string())?;
@@ -82,23 +95,24 @@ pub(crate) async fn run(config: Config) -> Result<(), String> {
         Found::Addresses(config.agents.addresses.clone())
     };
 
+    let (ending, status) = (Arc::new(AtomicBool::new(false)), Status::default());
     let serving = Arc::new(Serving::default());
-    let listener = TcpListener::bind(config.address)
-        .await
-        .map_err(|error| format!("cannot listen on {}: {error}; choose another with --address", config.address))?;
+    let listener = listen(config.address, "--address")?;
     let tls = service::acceptor(serving.clone(), &provider).map_err(|error| format!("TLS: {error}"))?;
     let sources = Arc::new(Sources {
         table,
         store: store.clone(),
         directory: directory.clone(),
         objects: Objects::new(client.clone()),
+        bounds: Bounds::new(client.clone()),
     });
     let ready = {
         let (agents, directory, authenticator, store, serving) =
             (agents.clone(), directory.clone(), authenticator.clone(), store.clone(), serving.clone());
-        let authentication = config.authentication;
+        let (authentication, ending) = (config.authentication, ending.clone());
         move || {
             let reasons = [
+                (ending.load(Ordering::Relaxed), "this replica ends"),
                 (!serving.has(), "there is no certificate yet"),
                 (authentication && !authenticator.is_ready(), "the request-header CA is not known yet"),
                 (!directory.is_synced(), "the pods are not known yet"),
@@ -112,13 +126,10 @@ pub(crate) async fn run(config: Config) -> Result<(), String> {
         }
     };
     let access = config.authentication.then(|| (authenticator.clone(), Authorizer::new(client.clone())));
-    let service = Arc::new(Service { sources: sources.clone(), access, not_ready: Box::new(ready) });
+    let service =
+        Arc::new(Service { sources: sources.clone(), access, status: status.clone(), not_ready: Box::new(ready) });
     let keda = match config.keda_address {
-        Some(address) => Some(
-            TcpListener::bind(address)
-                .await
-                .map_err(|error| format!("cannot listen on {address}: {error}; choose another with keda_address"))?,
-        ),
+        Some(address) => Some(listen(address, "keda_address")?),
         None => None,
     };
     let keda_tls = if config.keda_tls {
@@ -134,27 +145,51 @@ pub(crate) async fn run(config: Config) -> Result<(), String> {
     };
     info!(version = env!("CARGO_PKG_VERSION"), address = %config.address, metrics = service.sources.table.iter().count(), "serving");
 
+    let mut registration = Registration::new(&config, client.clone(), status);
+    let parts = async {
+        tokio::select! {
+            () = directory.run(client.clone()) => {}
+            () = authenticator.run(client.clone()) => {}
+            () = agents.run(Some(client.clone()), found) => {}
+            () = keep_agents_certificate(&config, &client, &provider, &agents_tls) => {}
+            () = clean(&sources) => {}
+            never = service::serve(listener, tls, service) => match never {},
+            never = keda => match never {},
+        }
+        Err("a part of it ended".to_owned())
+    };
+    let mut parts = pin!(parts);
     tokio::select! {
-        () = directory.run(client.clone()) => {}
-        () = authenticator.run(client.clone()) => {}
-        () = agents.run(Some(client.clone()), found) => {}
-        () = keep_certificates(&config, &client, &provider, &serving) => {}
-        () = keep_agents_certificate(&config, &client, &provider, &agents_tls) => {}
-        () = clean(&sources) => {}
-        never = service::serve(listener, tls, service) => match never {},
-        never = keda => match never {},
+        failed = &mut parts => return failed,
+        () = keep_certificates(&config, &client, &provider, &serving, &mut registration) => {}
+        ended = ended => ended?,
     }
-    Err("a part of it ended".to_owned())
+    info!("asked to end");
+    ending.store(true, Ordering::Relaxed);
+    let leave = async {
+        registration.withdraw().await;
+        tokio::time::sleep(LAME_DUCK).await;
+    };
+    tokio::select! {
+        failed = &mut parts => failed,
+        () = leave => Ok(()),
+    }
+}
+
+fn listen(address: SocketAddr, setting: &str) -> Result<TcpListener, String> {
+    let listener = crate::serve::bind(address).map_err(|error| error.replace("--metrics-address", setting))?;
+    TcpListener::from_std(listener).map_err(|error| format!("cannot listen on {address}: {error}"))
 }
 
 /// Forgets what is old, and says what cannot work.
 async fn clean(sources: &Sources) {
     let mut told = false;
     let mut misused = HashSet::new();
+    let mut cut = HashSet::new();
     loop {
         tokio::time::sleep(LOOK).await;
         let mut store = sources.store.lock().unwrap_or_else(PoisonError::into_inner);
-        store.clean(Instant::now());
+        store.clean(Instant::now(), |namespace, pod| sources.directory.has(namespace, pod));
         let live = store.live_agents(Instant::now());
         let (containers, series) = store.size();
         for metric in sources.table.iter() {
@@ -164,6 +199,11 @@ async fn clean(sources: &Sources) {
             }
         }
         drop(store);
+        for (name, count) in sources.listed().cut {
+            if cut.insert(name.clone()) {
+                warn!(metric = name, names = count, listed = table::MAX_LISTED, "not all are listed; all are served");
+            }
+        }
         debug!(agents = live, containers, series, pods = sources.directory.len(), "known");
         let none = live == 0;
         if none && !told {
@@ -173,117 +213,6 @@ async fn clean(sources: &Sources) {
     }
 }
 
-/// The certificate that is served now.
-#[derive(Debug, Default)]
-struct Serving(Mutex<Option<Arc<CertifiedKey>>>);
-
-impl Serving {
-    fn has(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
-    }
-
-    fn set(&self, certified: Arc<CertifiedKey>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(certified);
-    }
-}
-
-impl ResolvesServerCert for Serving {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-/// Keeps the serving certificate, and what the APIServices say of it, right.
-async fn keep_certificates(config: &Config, client: &Client, provider: &CryptoProvider, serving: &Serving) {
-    let source = match (&config.certificate.certificate_file, &config.certificate.key_file) {
-        (Some(certificate), Some(key)) => {
-            Source::Files { certificate: certificate.clone(), key: key.clone(), ca: config.certificate.ca_file.clone() }
-        }
-        _ => Source::Secret {
-            namespace: config.namespace.clone(),
-            name: config.certificate.secret.clone(),
-            service: config.service.clone(),
-            lifetime: Duration::from_secs(config.certificate.lifetime_seconds),
-        },
-    };
-    let registration = Registration {
-        namespace: config.namespace.clone(),
-        service: config.service.clone(),
-        port: config.service_port,
-        custom: config.register.custom,
-        external: config.register.external,
-    };
-    let mut served: Option<Pair> = None;
-    let mut told = BTreeMap::new();
-    loop {
-        let pause = match source.pair(client).await {
-            Ok(pair) => {
-                // First those who connect are told whom to trust, then it is served.
-                let right = match &pair.ca {
-                    Some(ca) => registration.ensure(client, ca, &mut told).await,
-                    None => true,
-                };
-                if served.as_ref() != Some(&pair) {
-                    match certs::certified(&pair, provider) {
-                        Ok(certified) => {
-                            if served.is_some() {
-                                tokio::time::sleep(SETTLE).await;
-                            }
-                            serving.set(certified);
-                            info!("a certificate is served that was not before");
-                            served = Some(pair);
-                        }
-                        Err(error) => error!(%error, "the certificate of before is kept"),
-                    }
-                }
-                if right { LOOK } else { LOOK / 5 }
-            }
-            Err(error) => {
-                error!(%error, "no certificate is to be had");
-                LOOK / 5
-            }
-        };
-        tokio::time::sleep(pause).await;
-    }
-}
-
-/// Keeps the agents' certificate, and what is trusted of it, right.
-async fn keep_agents_certificate(
-    config: &Config,
-    client: &Client,
-    provider: &Arc<CryptoProvider>,
-    trusted: &watch::Sender<Option<Arc<rustls::ClientConfig>>>,
-) {
-    if !config.agents.tls {
-        return std::future::pending().await;
-    }
-    let source = Source::Secret {
-        namespace: config.namespace.clone(),
-        name: config.agents.secret.clone(),
-        service: config.agents.service.clone(),
-        lifetime: Duration::from_secs(config.certificate.lifetime_seconds),
-    };
-    let mut known = String::new();
-    loop {
-        let ca = match &config.agents.ca_file {
-            Some(path) => std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display())),
-            None => {
-                source.pair(client).await.map(|pair| pair.ca.unwrap_or_default()).map_err(|error| error.to_string())
-            }
-        };
-        let ca = ca.and_then(|ca| {
-            if ca != known {
-                trusted.send_replace(Some(agents::trusting(&ca, provider)?));
-                known = ca;
-            }
-            Ok(())
-        });
-        if let Err(error) = ca {
-            error!(error, "the agents' certificate authority is not to be had");
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-}
 #[cfg(test)]
 pub(crate) mod testing {
     //! What the feed's tests need of the store.

@@ -1,5 +1,8 @@
-//! Objects that stand for pods: workloads and Services by their selectors, Ingresses by the Services and paths of their rules.
-//! Asked of the API server when somebody scales on them, and remembered for a moment.
+//! Objects that stand for pods: workloads and Services by their selectors, whatever has a scale subresource by that, Ingresses and
+//! routes of the Gateway API by the Services and paths of their rules. Asked of the API server when somebody scales on them, and
+//! remembered for a moment.
+
+mod routing;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -9,12 +12,16 @@ use std::{
 
 use kube::{
     Api, Client,
+    api::ListParams,
     core::{ApiResource, DynamicObject, GroupVersionKind},
+    discovery,
 };
 use serde_json::Value;
 use thiserror::Error;
 
-use super::selector::Selector;
+pub(crate) use self::routing::{Path, Takes};
+use self::routing::{Reaches, Services};
+use super::{owner, selector::Selector};
 
 /// How long an answer holds.
 const KEPT: Duration = Duration::from_secs(10);
@@ -22,7 +29,7 @@ const KEPT: Duration = Duration::from_secs(10);
 const MOST: usize = 4096;
 
 /// A kind of object that metrics are served of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     Deployment,
     StatefulSet,
@@ -30,15 +37,30 @@ pub(crate) enum Kind {
     DaemonSet,
     Service,
     Ingress,
+    HttpRoute,
+    GrpcRoute,
+    Gateway,
+    /// Whatever has a scale subresource, by its resource with its group, as `rollouts.argoproj.io`.
+    Scaled(String),
 }
 
 impl Kind {
-    /// Every kind.
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Deployment, Self::StatefulSet, Self::ReplicaSet, Self::DaemonSet, Self::Service, Self::Ingress];
+    /// Those that are known by name.
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Deployment,
+        Self::StatefulSet,
+        Self::ReplicaSet,
+        Self::DaemonSet,
+        Self::Service,
+        Self::Ingress,
+        Self::HttpRoute,
+        Self::GrpcRoute,
+        Self::Gateway,
+    ];
 
-    /// Resource with group, as paths have it; group, version and kind.
-    pub(crate) const fn names(self) -> (&'static str, &'static str, &'static str, &'static str) {
+    /// Resource with group, as paths have it; group, version and kind. Of one that is known by its scale alone the resource is
+    /// all that is.
+    pub(crate) fn names(&self) -> (&str, &str, &str, &str) {
         match self {
             Self::Deployment => ("deployments.apps", "apps", "v1", "Deployment"),
             Self::StatefulSet => ("statefulsets.apps", "apps", "v1", "StatefulSet"),
@@ -46,26 +68,56 @@ impl Kind {
             Self::DaemonSet => ("daemonsets.apps", "apps", "v1", "DaemonSet"),
             Self::Service => ("services", "", "v1", "Service"),
             Self::Ingress => ("ingresses.networking.k8s.io", "networking.k8s.io", "v1", "Ingress"),
+            Self::HttpRoute => ("httproutes.gateway.networking.k8s.io", "gateway.networking.k8s.io", "v1", "HTTPRoute"),
+            Self::GrpcRoute => ("grpcroutes.gateway.networking.k8s.io", "gateway.networking.k8s.io", "v1", "GRPCRoute"),
+            Self::Gateway => ("gateways.gateway.networking.k8s.io", "gateway.networking.k8s.io", "v1", "Gateway"),
+            Self::Scaled(resource) => (resource, resource.split_once('.').map_or("", |(_, group)| group), "", resource),
         }
     }
 
-    /// `apps/v1`, `v1`.
-    pub(crate) fn api_version(self) -> String {
-        let (_, group, version, _) = self.names();
-        if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
+    /// `apps/v1`, `v1`; the group alone where the version is not known.
+    pub(crate) fn api_version(&self) -> String {
+        match self.names() {
+            (_, "", version, _) => version.to_owned(),
+            (_, group, "", _) => group.to_owned(),
+            (_, group, version, _) => format!("{group}/{version}"),
+        }
     }
 
-    /// By a path's resource; `deployments` is taken for `deployments.apps`.
-    pub(crate) fn of_resource(resource: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| {
+    /// By a path's resource; `deployments` is taken for `deployments.apps`. What is not known by name may have a scale.
+    pub(crate) fn of_resource(resource: &str) -> Self {
+        let known = Self::ALL.into_iter().find(|kind| {
             let (name, ..) = kind.names();
             name == resource || name.split('.').next() == Some(resource)
+        });
+        known.unwrap_or_else(|| Self::Scaled(resource.to_owned()))
+    }
+
+    /// By the key of an External metric's selector.
+    pub(crate) fn of_key(key: &str) -> Option<Self> {
+        Some(match key {
+            "deployment" => Self::Deployment,
+            "statefulset" => Self::StatefulSet,
+            "replicaset" => Self::ReplicaSet,
+            "daemonset" => Self::DaemonSet,
+            "service" => Self::Service,
+            "ingress" => Self::Ingress,
+            "httproute" => Self::HttpRoute,
+            "grpcroute" => Self::GrpcRoute,
+            "gateway" => Self::Gateway,
+            "rollout" => Self::Scaled("rollouts.argoproj.io".to_owned()),
+            _ => return None,
         })
+    }
+
+    fn resource(&self) -> ApiResource {
+        let (_, group, version, kind) = self.names();
+        ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
     }
 }
 
-/// Pods that an object stands for; of an Ingress' part, the requests that it sends there.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Pods that an object stands for; of what sends requests to them, the requests that it sends there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Part {
     /// Which pods.
     pub(crate) selector: Selector,
@@ -73,33 +125,29 @@ pub(crate) struct Part {
     pub(crate) paths: Option<Arc<[Path]>>,
 }
 
-/// A path of an Ingress.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Path {
-    path: String,
-    exact: bool,
-}
-
-impl Path {
-    /// Whether requests of a route come through it. A route that is not known comes through `/` alone.
-    pub(crate) fn takes(&self, route: &str) -> bool {
-        let path = self.path.trim_end_matches('/');
-        if self.exact {
-            return route == self.path;
-        }
-        path.is_empty() || route.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    }
-}
-
 /// Why an object gives no pods.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub(crate) enum ObjectError {
     #[error("there is no {kind} {name} in namespace {namespace}")]
-    NotFound { kind: &'static str, namespace: String, name: String },
+    NotFound { kind: String, namespace: String, name: String },
     #[error("{kind} {namespace}/{name} selects no pods: it has no selector")]
-    NoSelector { kind: &'static str, namespace: String, name: String },
+    NoSelector { kind: String, namespace: String, name: String },
+    /// It sends requests, but which of those that pods count is not known.
+    #[error("{kind} {namespace}/{name} does not tell what comes through it: {why}; ask for the Service instead")]
+    Unknowable { kind: String, namespace: String, name: String, why: String },
+    #[error(
+        "{resource} has no scale subresource, or is not there: metrics are served of pods, namespaces, {}, and of whatever has a \
+         scale subresource (as rollouts.argoproj.io)",
+        known()
+    )]
+    NoKind { resource: String },
     #[error("{kind} {namespace}/{name} cannot be read: {error}")]
-    Unreadable { kind: &'static str, namespace: String, name: String, error: String },
+    Unreadable { kind: String, namespace: String, name: String, error: String },
+}
+
+fn known() -> String {
+    let names: Vec<String> = Kind::ALL.iter().map(|it| it.names().0.to_owned()).collect();
+    names.join(", ")
 }
 
 type Key = (Kind, String, String);
@@ -118,8 +166,8 @@ impl Objects {
     }
 
     /// The pods of an object. While the API server cannot be asked, what is known stands.
-    pub(crate) async fn parts(&self, kind: Kind, namespace: &str, name: &str) -> Answer {
-        let key = (kind, namespace.to_owned(), name.to_owned());
+    pub(crate) async fn parts(&self, kind: &Kind, namespace: &str, name: &str) -> Answer {
+        let key = (kind.clone(), namespace.to_owned(), name.to_owned());
         let known = self.answers.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         if let Some((at, answer)) = &known
             && at.elapsed() < KEPT
@@ -140,50 +188,218 @@ impl Objects {
         answer
     }
 
-    async fn ask(&self, kind: Kind, namespace: &str, name: &str) -> Answer {
-        let object = self.get(kind, namespace, name).await?;
-        let part = |selector| Part { selector, paths: None };
-        let missing =
-            || ObjectError::NoSelector { kind: kind.names().3, namespace: namespace.to_owned(), name: name.to_owned() };
+    async fn ask(&self, kind: &Kind, namespace: &str, name: &str) -> Answer {
+        let asked = Asked { kind, namespace, name };
         match kind {
-            Kind::Ingress => {
-                let mut parts = Vec::new();
-                for (service, paths) in services_of(&object) {
-                    match self.get(Kind::Service, namespace, &service).await {
-                        // A rule may name a Service that is not there (yet).
-                        Err(ObjectError::NotFound { .. }) => {}
-                        Err(error) => return Err(error),
-                        Ok(service) => {
-                            let selector = selector_of(Kind::Service, &service);
-                            parts.extend(selector.map(|selector| Part { selector, paths: Some(paths.into()) }));
+            Kind::Scaled(resource) => self.scaled(resource, &asked).await,
+            Kind::Ingress | Kind::HttpRoute | Kind::GrpcRoute => {
+                let object = self.get(kind, namespace, name).await?;
+                let services = services_of(kind, &object, &asked)?;
+                // Two of a kind before one Service: each request came through one of them, and which is not known.
+                for other in self.list(kind, Some(namespace), &asked).await? {
+                    let other_name = other.metadata.name.clone().unwrap_or_default();
+                    if other_name == name {
+                        continue;
+                    }
+                    let others = services_of(kind, &other, &asked).unwrap_or_default();
+                    let shared = services
+                        .iter()
+                        .find(|(name, reaches)| others.get(*name).is_some_and(|others| reaches.meets(others)));
+                    if let Some((service, _)) = shared {
+                        let kind = kind.names().3;
+                        return Err(asked.unknowable(format!(
+                            "{kind} {other_name} sends requests of the same paths to Service {service} (of another host, it may \
+                             be: programs do not count by host)"
+                        )));
+                    }
+                }
+                self.behind(services, &asked).await
+            }
+            Kind::Gateway => {
+                self.get(kind, namespace, name).await?;
+                let mut services = Services::new();
+                for kind in [Kind::HttpRoute, Kind::GrpcRoute] {
+                    for route in self.list(&kind, None, &asked).await? {
+                        let of = route.metadata.namespace.clone().unwrap_or_default();
+                        if !routing::is_child_of(&route.data, &of, name, namespace) {
+                            continue;
+                        }
+                        let route_name = route.metadata.name.clone().unwrap_or_default();
+                        if of != namespace {
+                            let kind = kind.names().3;
+                            return Err(asked.unknowable(format!("{kind} {of}/{route_name} is of another namespace")));
+                        }
+                        for (service, reaches) in services_of(&kind, &route, &asked)? {
+                            let known = services.entry(service).or_default();
+                            known.paths.extend(reaches.paths);
+                            known.doubt = known.doubt.take().or(reaches.doubt);
                         }
                     }
                 }
-                if parts.is_empty() { Err(missing()) } else { Ok(parts.into()) }
+                self.behind(services, &asked).await
             }
-            _ => selector_of(kind, &object).map(|selector| [part(selector)].into()).ok_or_else(missing),
+            _ => {
+                let object = self.get(kind, namespace, name).await?;
+                let selector = selector_of(kind, &object.data).ok_or_else(|| asked.no_selector())?;
+                Ok([asked.own(selector)].into())
+            }
         }
     }
 
-    async fn get(&self, kind: Kind, namespace: &str, name: &str) -> Result<Value, ObjectError> {
-        let (_, group, version, object_kind) = kind.names();
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, object_kind));
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
-        let (namespace, name) = (namespace.to_owned(), name.to_owned());
-        match api.get_opt(&name).await {
-            Ok(Some(object)) => Ok(object.data),
-            Ok(None) => Err(ObjectError::NotFound { kind: object_kind, namespace, name }),
-            Err(error) => {
-                Err(ObjectError::Unreadable { kind: object_kind, namespace, name, error: super::follow::line(&error) })
+    /// How the API server is asked for objects of a kind.
+    pub(crate) async fn resource(&self, kind: &Kind, namespace: &str, name: &str) -> Result<ApiResource, ObjectError> {
+        match kind {
+            Kind::Scaled(resource) => self.scalable(resource, &Asked { kind, namespace, name }).await,
+            _ => Ok(kind.resource()),
+        }
+    }
+
+    /// A kind with a scale subresource, by its resource with its group.
+    async fn scalable(&self, resource: &str, asked: &Asked<'_>) -> Result<ApiResource, ObjectError> {
+        let (plural, group) = resource.split_once('.').unwrap_or((resource, ""));
+        let no_kind = || ObjectError::NoKind { resource: resource.to_owned() };
+        let found = match discovery::group(&self.client, group).await {
+            Ok(found) => found,
+            Err(kube::Error::Discovery(_)) => return Err(no_kind()),
+            Err(error) if is_absent(&error) => return Err(no_kind()),
+            Err(error) => return Err(asked.unreadable(&error)),
+        };
+        let has_scale = |capabilities: &discovery::ApiCapabilities| {
+            capabilities.subresources.iter().any(|(sub, _)| sub.plural == "scale")
+        };
+        let resources = found.resources_by_stability();
+        let known = resources.iter().find(|(it, capabilities)| it.plural == plural && has_scale(capabilities));
+        known.map(|(resource, _)| resource.clone()).ok_or_else(no_kind)
+    }
+
+    /// Whatever has a scale subresource says by it which pods it counts.
+    async fn scaled(&self, resource: &str, asked: &Asked<'_>) -> Answer {
+        let resource = self.scalable(resource, asked).await?;
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), asked.namespace, &resource);
+        let scale = match api.get_scale(asked.name).await {
+            Ok(scale) => scale,
+            Err(error) if is_absent(&error) => return Err(asked.not_found()),
+            Err(error) => return Err(asked.unreadable(&error)),
+        };
+        let selector = scale.status.and_then(|it| it.selector).unwrap_or_default();
+        let mut selector = Selector::parse(&selector).map_err(|_| asked.no_selector())?;
+        if selector.0.is_empty() {
+            return Err(asked.no_selector());
+        }
+        selector.0.extend(owner::is_of(&resource.kind, asked.name));
+        Ok([Part { selector, paths: None }].into())
+    }
+
+    /// The pods behind these Services.
+    async fn behind(&self, services: Services, asked: &Asked<'_>) -> Answer {
+        let mut parts = Vec::new();
+        for (name, reaches) in services {
+            let service = match self.get(&Kind::Service, asked.namespace, &name).await {
+                Ok(service) => service,
+                // A rule may name a Service that is not there (yet).
+                Err(ObjectError::NotFound { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            if let Some(why) = reaches.unknowable() {
+                return Err(asked.unknowable(format!("{why}, before Service {name}")));
             }
+            let selector = selector_of(&Kind::Service, &service.data);
+            parts.extend(selector.map(|selector| Part { selector, paths: paths_of(reaches) }));
+        }
+        if parts.is_empty() { Err(asked.no_selector()) } else { Ok(parts.into()) }
+    }
+
+    async fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Result<DynamicObject, ObjectError> {
+        let asked = Asked { kind, namespace, name };
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &kind.resource());
+        match api.get(name).await {
+            Ok(object) => Ok(object),
+            Err(error) if is_absent(&error) => Err(asked.not_found()),
+            Err(error) => Err(asked.unreadable(&error)),
+        }
+    }
+
+    /// Of a kind that the cluster does not have, none.
+    async fn list(
+        &self,
+        kind: &Kind,
+        namespace: Option<&str>,
+        asked: &Asked<'_>,
+    ) -> Result<Vec<DynamicObject>, ObjectError> {
+        let resource = kind.resource();
+        let api: Api<DynamicObject> = match namespace {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
+            None => Api::all_with(self.client.clone(), &resource),
+        };
+        match api.list(&ListParams::default()).await {
+            Ok(list) => Ok(list.items),
+            Err(error) if is_absent(&error) => Ok(Vec::new()),
+            Err(error) => Err(asked.unreadable(&error)),
         }
     }
 }
 
-fn selector_of(kind: Kind, object: &Value) -> Option<Selector> {
+/// 404 with whatever body: a kind that is not there is answered in plain text.
+fn is_absent(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
+/// What is asked about.
+struct Asked<'a> {
+    kind: &'a Kind,
+    namespace: &'a str,
+    name: &'a str,
+}
+
+impl Asked<'_> {
+    fn names(&self) -> (String, String, String) {
+        (self.kind.names().3.to_owned(), self.namespace.to_owned(), self.name.to_owned())
+    }
+
+    /// Pods of a selector, as far as they are not known to be others'.
+    fn own(&self, mut selector: Selector) -> Part {
+        selector.0.extend(owner::is_of(self.kind.names().3, self.name));
+        Part { selector, paths: None }
+    }
+
+    fn not_found(&self) -> ObjectError {
+        let (kind, namespace, name) = self.names();
+        ObjectError::NotFound { kind, namespace, name }
+    }
+
+    fn no_selector(&self) -> ObjectError {
+        let (kind, namespace, name) = self.names();
+        ObjectError::NoSelector { kind, namespace, name }
+    }
+
+    fn unknowable(&self, why: String) -> ObjectError {
+        let (kind, namespace, name) = self.names();
+        ObjectError::Unknowable { kind, namespace, name, why }
+    }
+
+    fn unreadable(&self, error: &kube::Error) -> ObjectError {
+        let (kind, namespace, name) = self.names();
+        ObjectError::Unreadable { kind, namespace, name, error: super::follow::line(error) }
+    }
+}
+
+/// Through which paths; none where everything comes.
+fn paths_of(reaches: Reaches) -> Option<Arc<[Path]>> {
+    (!reaches.paths.iter().any(Path::is_all)).then(|| reaches.paths.into())
+}
+
+fn services_of(kind: &Kind, object: &DynamicObject, asked: &Asked<'_>) -> Result<Services, ObjectError> {
+    let annotations = object.metadata.annotations.clone().unwrap_or_default();
+    match kind {
+        Kind::Ingress => Ok(routing::of_ingress(&object.data, &annotations)),
+        _ => routing::of_route(&object.data, asked.namespace).map_err(|why| asked.unknowable(why)),
+    }
+}
+
+fn selector_of(kind: &Kind, object: &Value) -> Option<Selector> {
     let selector = object.pointer("/spec/selector")?;
     let labels = |value: &Value| serde_json::from_value::<BTreeMap<String, String>>(value.clone()).ok();
-    let selector = if kind == Kind::Service {
+    let selector = if *kind == Kind::Service {
         Selector::of_parts(Some(&labels(selector)?), &[])
     } else {
         #[derive(serde::Deserialize)]
@@ -203,24 +419,6 @@ fn selector_of(kind: Kind, object: &Value) -> Option<Selector> {
     selector.ok().filter(|it| !it.0.is_empty())
 }
 
-/// Services that an Ingress sends requests to, with the paths that go there.
-fn services_of(ingress: &Value) -> BTreeMap<String, Vec<Path>> {
-    let mut services: BTreeMap<String, Vec<Path>> = BTreeMap::new();
-    let name = |backend: &Value| Some(backend.pointer("/service/name")?.as_str()?.to_owned());
-    let spec = ingress.get("spec").unwrap_or(&Value::Null);
-    if let Some(service) = spec.get("defaultBackend").and_then(name) {
-        services.entry(service).or_default().push(Path { path: "/".into(), exact: false });
-    }
-    let rules = spec.get("rules").and_then(Value::as_array).into_iter().flatten();
-    for path in rules.filter_map(|rule| rule.pointer("/http/paths")?.as_array()).flatten() {
-        let Some(service) = path.get("backend").and_then(name) else { continue };
-        let exact = path.get("pathType").and_then(Value::as_str) == Some("Exact");
-        let path = path.get("path").and_then(Value::as_str).unwrap_or("/").to_owned();
-        services.entry(service).or_default().push(Path { path, exact });
-    }
-    services
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -229,39 +427,36 @@ mod tests {
 
     #[test]
     fn resources_are_known_with_and_without_their_group() {
-        assert_eq!(Kind::of_resource("deployments.apps"), Some(Kind::Deployment));
-        assert_eq!(Kind::of_resource("services"), Some(Kind::Service));
-        assert_eq!(Kind::of_resource("ingresses"), Some(Kind::Ingress));
-        assert_eq!(Kind::of_resource("nodes"), None);
+        assert_eq!(Kind::of_resource("deployments.apps"), Kind::Deployment);
+        assert_eq!(Kind::of_resource("services"), Kind::Service);
+        assert_eq!(Kind::of_resource("ingresses"), Kind::Ingress);
+        assert_eq!(Kind::of_resource("httproutes"), Kind::HttpRoute);
+        let rollouts = Kind::of_resource("rollouts.argoproj.io");
+        assert_eq!(rollouts, Kind::Scaled("rollouts.argoproj.io".into()));
+        assert_eq!((rollouts.names().1, rollouts.api_version().as_str()), ("argoproj.io", "argoproj.io"));
+        assert_eq!(Kind::of_key("rollout"), Some(rollouts));
+        assert_eq!(Kind::of_key("app"), None);
+    }
+
+    #[test]
+    fn a_kind_that_there_is_not_is_told_with_those_there_are() {
+        let told = ObjectError::NoKind { resource: "queues.example.com".into() }.to_string();
+        for kind in
+            ["queues.example.com has no scale", "deployments.apps, ", "httproutes.gateway", "rollouts.argoproj.io"]
+        {
+            assert!(told.contains(kind), "{told}");
+        }
     }
 
     #[test]
     fn selectors_of_workloads_and_services() {
         let deployment = json!({"spec": {"selector": {"matchLabels": {"app": "shop"},
             "matchExpressions": [{"key": "canary", "operator": "DoesNotExist"}]}}});
-        let selector = selector_of(Kind::Deployment, &deployment).unwrap();
+        let selector = selector_of(&Kind::Deployment, &deployment).unwrap();
         assert_eq!(selector, Selector::parse("app=shop,!canary").unwrap());
         let service = json!({"spec": {"selector": {"app": "shop"}}});
-        assert_eq!(selector_of(Kind::Service, &service).unwrap(), Selector::parse("app=shop").unwrap());
-        assert_eq!(selector_of(Kind::Service, &json!({"spec": {}})), None);
-        assert_eq!(selector_of(Kind::Service, &json!({"spec": {"selector": {}}})), None);
-    }
-
-    #[test]
-    fn an_ingress_sends_by_path() {
-        let backend = |name: &str| json!({"service": {"name": name, "port": {"number": 80}}});
-        let ingress = json!({"spec": {
-            "defaultBackend": backend("web"),
-            "rules": [{"http": {"paths": [
-                {"path": "/api", "pathType": "Prefix", "backend": backend("api")},
-                {"path": "/login", "pathType": "Exact", "backend": backend("web")},
-            ]}}],
-        }});
-        let services = services_of(&ingress);
-        assert_eq!(services.len(), 2);
-        let takes = |service: &str, route: &str| services[service].iter().any(|path| path.takes(route));
-        assert!(takes("api", "/api") && takes("api", "/api/items/{id}") && !takes("api", "/apis") && !takes("api", ""));
-        assert!(takes("web", "/anything") && takes("web", ""));
-        assert!(!Path { path: "/login".into(), exact: true }.takes("/login/x"));
+        assert_eq!(selector_of(&Kind::Service, &service).unwrap(), Selector::parse("app=shop").unwrap());
+        assert_eq!(selector_of(&Kind::Service, &json!({"spec": {}})), None);
+        assert_eq!(selector_of(&Kind::Service, &json!({"spec": {"selector": {}}})), None);
     }
 }

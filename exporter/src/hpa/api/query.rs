@@ -1,33 +1,30 @@
 //! From a question to values: which pods, which of their figures, and whether enough is known. HTTP and gRPC ask here alike.
 
 use std::{
+    collections::BTreeSet,
+    slice::from_ref,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use thiserror::Error;
 
 use super::{
     answer::{Described, Of},
-    directory::Directory,
-    evaluate::{Value, evaluate},
+    bound::{Asked, Bounds},
+    directory::{DEPARTED, Directory},
+    evaluate::{Value, evaluate, evaluate_lifted, lift},
     objects::{Kind, ObjectError, Objects, Part},
     selector::{Requirement, Selector, SelectorError, Test},
-    store::{PodView, Store},
-    table::{Metric, Table},
+    store::{Account, LabelSet, Store},
+    table::{MAX_LISTED, Metric, Table},
+    through::unknowable,
+    total::{Incomplete, NoPods, Total, whole},
 };
+use crate::hpa::families;
 
-/// Labels of figures; other names in an external metric's selector are labels of pods, or name an object.
-const FIGURE_LABELS: [&str; 8] = [
-    "container",
-    "http_request_method",
-    "http_response_status_code",
-    "http_route",
-    "reason",
-    "rpc_method",
-    "rpc_response_status_code",
-    "rpc_system_name",
-];
+/// Pods of a Service that went within this time are about to be replaced, as far as is known.
+const LATELY: Duration = Duration::from_mins(2);
 
 /// Why there is no value.
 #[derive(Debug, Error)]
@@ -43,13 +40,10 @@ pub(crate) enum NoValue {
     Object(#[from] ObjectError),
     /// 404.
     #[error("{what} is not known: {why}")]
-    Unknown { what: String, why: &'static str },
+    Unknown { what: String, why: String },
     /// 503.
-    #[error(
-        "{silent} of {all} pods of {what} are at agents that have been silent for 15 s: their share is not known, and a total \
-         without it would be too small"
-    )]
-    Incomplete { what: String, silent: usize, all: usize },
+    #[error("{0}")]
+    Incomplete(Box<Incomplete>),
 }
 
 /// All that an answer is made from.
@@ -58,12 +52,54 @@ pub(crate) struct Sources {
     pub(crate) store: Arc<Mutex<Store>>,
     pub(crate) directory: Directory,
     pub(crate) objects: Objects,
+    pub(crate) bounds: Bounds,
+}
+
+/// Names of metrics.
+#[derive(Debug, Default)]
+pub(crate) struct Listed {
+    /// Those to be shown.
+    pub(crate) names: Vec<String>,
+    /// Templates that have more than are shown, with how many.
+    pub(crate) cut: Vec<(String, usize)>,
+}
+
+/// What chooses a metric's figures: its name, and who asks.
+fn of_figures(metric: &Metric, mut chosen: Vec<Requirement>, asked: Selector) -> Result<Selector, SelectorError> {
+    let asked = asked.of_figures()?;
+    if let Some(why) = metric.refuses(&asked) {
+        return Err(SelectorError(format!("metric {}: {why}", metric.name)));
+    }
+    chosen.extend(asked.0);
+    Ok(Selector(chosen))
 }
 
 impl Sources {
-    /// A metric by its name.
-    pub(crate) fn metric(&self, name: &str) -> Result<&Metric, NoValue> {
-        self.table.get(name).ok_or_else(|| NoValue::Metric(name.to_owned()))
+    /// A metric by its name, and what the name chooses of its figures.
+    pub(crate) fn metric(&self, name: &str) -> Result<(&Metric, Vec<Requirement>), NoValue> {
+        self.table.find(name).ok_or_else(|| NoValue::Metric(name.to_owned()))
+    }
+
+    /// Which metrics there are: of a name that stands for one of each route, those of the routes that are known.
+    pub(crate) fn listed(&self) -> Listed {
+        let store = self.store();
+        let mut listed = Listed::default();
+        for metric in self.table.iter() {
+            if !metric.names.is_template() {
+                listed.names.push(metric.name.clone());
+                continue;
+            }
+            let name = |labels: &LabelSet| {
+                let value = |name: &str| labels.0.iter().find(|(label, _)| **label == *name);
+                metric.names.spelled(|name| value(name).map(|(_, value)| value.to_string()))
+            };
+            let names: BTreeSet<String> = store.label_sets().filter_map(name).collect();
+            if names.len() > MAX_LISTED {
+                listed.cut.push((metric.name.clone(), names.len()));
+            }
+            listed.names.extend(names.into_iter().take(MAX_LISTED));
+        }
+        listed
     }
 
     /// Values of objects. A wildcard gives those that have one, by name.
@@ -75,10 +111,12 @@ impl Sources {
         pods: &str,
         figures: &str,
     ) -> Result<Vec<(Described, Value)>, NoValue> {
-        let metric = self.metric(metric)?;
-        let (pods, figures) = (Selector::parse(pods)?, Selector::parse(figures)?);
-        let described = |kind, api_version, name: &str| Described {
-            kind,
+        // As an HPA has it: by its own name, also where that stands for one of several, and as its selector is spelled.
+        let (asked_name, asked_figures) = (metric, Selector::parse(figures)?);
+        let (metric, chosen) = self.metric(metric)?;
+        let (pods, figures) = (Selector::parse(pods)?, of_figures(metric, chosen, asked_figures.clone())?);
+        let described = |kind: &str, api_version, name: &str| Described {
+            kind: kind.to_owned(),
             api_version,
             namespace: namespace.to_owned(),
             name: name.to_owned(),
@@ -87,39 +125,78 @@ impl Sources {
             Of::Pods => {
                 let mut names = self.directory.select(namespace, &pods);
                 names.sort_unstable();
+                let gone = self.directory.departed(namespace, &pods, DEPARTED);
                 let store = self.store();
                 let now = Instant::now();
-                let value = |name: &str| {
-                    let view = store.pod(namespace, name, now).filter(|it| !it.silent)?;
-                    evaluate(metric, &[view], &figures)
-                };
-                let known = names.iter().filter_map(|name| Some((described("Pod", "v1".into(), name), value(name)?)));
-                Ok(known.collect())
+                let view = |name: &str| store.pod(namespace, name, now).filter(|it| !it.silent);
+                let (names, views): (Vec<_>, Vec<_>) = names.iter().filter_map(|it| Some((it, view(it)?))).unzip();
+                let past: Vec<_> = gone.iter().map(|name| store.past(namespace, name, now)).collect();
+                let lift = lift(metric, &views, &past, &figures);
+                let values = names.into_iter().zip(views).filter_map(|(name, view)| {
+                    if unknowable(metric, from_ref(&view), &figures).is_some() {
+                        return None;
+                    }
+                    let value = evaluate_lifted(metric, view, lift, &figures)?;
+                    Some((described("Pod", "v1".into(), name), value))
+                });
+                Ok(values.collect())
             }
             Of::Pod(name) => {
                 let store = self.store();
-                let unknown = |why| NoValue::Unknown { what: format!("pod {namespace}/{name}"), why };
-                let view = store.pod(namespace, name, Instant::now()).ok_or_else(|| unknown("no agent measures it"))?;
+                let unknown = |why: &str| unknown_because(&format!("pod {namespace}/{name}"), why.to_owned());
+                let now = Instant::now();
+                let Some(view) = store.pod(namespace, name, now) else {
+                    return Err(match store.account(namespace, name, now) {
+                        Account::Told(without) => unknown_because(
+                            &format!("pod {namespace}/{name}"),
+                            format!("its agent says: {}", without.reason),
+                        ),
+                        Account::Unheard | Account::Unknowable => unknown("no agent measures it"),
+                    });
+                };
                 if view.silent {
                     return Err(unknown("its agent has been silent for 15 s"));
+                }
+                if let Some(why) = unknowable(metric, from_ref(&view), &figures) {
+                    return Err(NoValue::Unknown { what: format!("pod {namespace}/{name}"), why });
                 }
                 let value = evaluate(metric, &[view], &figures)
                     .ok_or_else(|| unknown("what this metric is made from is not measured of it, or not yet"))?;
                 Ok(vec![(described("Pod", "v1".into(), name), value)])
             }
             Of::Object(kind, name) => {
-                let parts = self.objects.parts(*kind, namespace, name).await?;
+                let parts = self.objects.parts(kind, namespace, name).await?;
                 let what = format!("{} {namespace}/{name}", kind.names().3);
-                let value = self.whole(namespace, &parts, metric, &figures, &what)?;
+                let asked = Asked::Object {
+                    kind: kind.names().3.to_owned(),
+                    name: name.clone(),
+                    metric: asked_name.to_owned(),
+                    figures: asked_figures,
+                };
+                let none = self.without_pods(kind, namespace, name, &parts).await;
+                let value =
+                    self.whole(metric, &Total { namespace, parts: &parts, figures: &figures, what: &what, none });
+                let value = self.bounded(namespace, &asked, value).await?;
                 Ok(vec![(described(kind.names().3, kind.api_version(), name), value)])
             }
             Of::Objects(kind) => Err(NoValue::Unknown {
                 what: format!("{} with a wildcard", kind.names().0),
-                why: "objects are asked for by name; pods alone by selector",
+                why: "objects are asked for by name; pods alone by selector".to_owned(),
             }),
             Of::Namespace => {
                 let parts = [Part { selector: Selector::default(), paths: None }];
-                let value = self.whole(namespace, &parts, metric, &figures, &format!("namespace {namespace}"))?;
+                let asked = Asked::Object {
+                    kind: "Namespace".to_owned(),
+                    name: namespace.to_owned(),
+                    metric: asked_name.to_owned(),
+                    figures: asked_figures,
+                };
+                let what = format!("namespace {namespace}");
+                let value = self.whole(
+                    metric,
+                    &Total { namespace, parts: &parts, figures: &figures, what: &what, none: NoPods::Unknown },
+                );
+                let value = self.bounded(namespace, &asked, value).await?;
                 let mut object = described("Namespace", "v1".into(), namespace);
                 object.namespace.clear();
                 Ok(vec![(object, value)])
@@ -130,28 +207,79 @@ impl Sources {
     /// An external metric: the selector's names of figures' labels choose figures, `deployment=x` and the like an object, others
     /// pods by their labels.
     pub(crate) async fn external(&self, namespace: &str, metric: &str, selector: &str) -> Result<Value, NoValue> {
-        let metric = self.metric(metric)?;
+        let asked = Asked::External { metric: metric.to_owned(), selector: Selector::parse(selector)? };
+        let value = self.selected(namespace, metric, selector).await;
+        self.bounded(namespace, &asked, value).await
+    }
+
+    /// The same for KEDA, which says which ScaledObject it asks for.
+    pub(crate) async fn scaled(
+        &self,
+        (namespace, object): (&str, &str),
+        metric: &str,
+        selector: &str,
+    ) -> Result<Value, NoValue> {
+        let asked = Asked::Keda { object: object.to_owned(), metric: metric.to_owned() };
+        let value = self.selected(namespace, metric, selector).await;
+        self.bounded(namespace, &asked, value).await
+    }
+
+    /// A value, or the part of it that is known where that is enough.
+    async fn bounded(&self, namespace: &str, asked: &Asked, value: Result<Value, NoValue>) -> Result<Value, NoValue> {
+        match value {
+            Err(NoValue::Incomplete(incomplete)) => match incomplete.at_least {
+                Some(part) if self.bounds.suffices(namespace, asked, part.value).await => Ok(part),
+                _ => Err(NoValue::Incomplete(incomplete)),
+            },
+            value => value,
+        }
+    }
+
+    /// What an object's total is if no pods belong to it. That a workload has none is as it should be where it is scaled to 0, and
+    /// otherwise for the moment: one that replaces all its pods at once is as busy as before. Of what sends requests to pods it
+    /// is known that there were none for a while.
+    async fn without_pods(&self, kind: &Kind, namespace: &str, name: &str, parts: &[Part]) -> NoPods {
+        let has_pods = |part: &Part| !self.directory.select(namespace, &part.selector).is_empty();
+        if parts.iter().any(has_pods) {
+            return NoPods::Unknown;
+        }
+        let had_pods = |part: &Part| !self.directory.departed(namespace, &part.selector, LATELY).is_empty();
+        let idle = match kind {
+            Kind::Service | Kind::Ingress | Kind::HttpRoute | Kind::GrpcRoute | Kind::Gateway => {
+                !parts.iter().any(had_pods)
+            }
+            _ => {
+                let resource = async { self.objects.resource(kind, namespace, name).await.ok() };
+                self.bounds.is_at_zero((kind.names().3, namespace, name), resource).await
+            }
+        };
+        if idle { NoPods::Zero } else { NoPods::Unknown }
+    }
+
+    async fn selected(&self, namespace: &str, metric: &str, selector: &str) -> Result<Value, NoValue> {
+        let (metric, chosen) = self.metric(metric)?;
+        let labels = families::labels();
         let (mut figures, mut pods, mut object) = (Vec::new(), Vec::new(), None);
         for requirement in Selector::parse(selector)?.0 {
-            let kind = match requirement.key.as_str() {
-                "deployment" => Some(Kind::Deployment),
-                "statefulset" => Some(Kind::StatefulSet),
-                "daemonset" => Some(Kind::DaemonSet),
-                "service" => Some(Kind::Service),
-                "ingress" => Some(Kind::Ingress),
-                _ => None,
-            };
-            match (kind, &requirement) {
+            match (Kind::of_key(&requirement.key), &requirement) {
                 (Some(kind), Requirement { test: Test::In(names), .. }) if names.len() == 1 => {
                     object = Some((kind, names[0].clone()));
                 }
-                _ if FIGURE_LABELS.contains(&requirement.key.as_str()) => figures.push(requirement),
+                (Some(_), _) => {
+                    return Err(SelectorError(format!("{} names one object, as {0}=shop", requirement.key)).into());
+                }
+                _ if labels.contains(requirement.key.as_str()) => figures.push(requirement),
                 _ => pods.push(requirement),
             }
         }
-        let (figures, pods) = (Selector(figures), Selector(pods));
+        let (figures, pods) = (of_figures(metric, chosen, Selector(figures))?, Selector(pods));
+        let mut none = NoPods::Unknown;
         let parts = match object {
-            Some((kind, name)) => self.objects.parts(kind, namespace, &name).await?,
+            Some((kind, name)) => {
+                let parts = self.objects.parts(&kind, namespace, &name).await?;
+                none = self.without_pods(&kind, namespace, &name, &parts).await;
+                parts
+            }
             None => [Part { selector: pods.clone(), paths: None }].into(),
         };
         let parts: Vec<Part> = parts
@@ -161,44 +289,19 @@ impl Sources {
                 Part { selector: Selector(requirements), paths: part.paths.clone() }
             })
             .collect();
-        self.whole(namespace, &parts, metric, &figures, &format!("{selector:?} in namespace {namespace}"))
+        let what = format!("{selector:?} in namespace {namespace}");
+        self.whole(metric, &Total { namespace, parts: &parts, figures: &figures, what: &what, none })
     }
 
-    /// One value of all pods of these parts, from their merged figures.
-    pub(crate) fn whole(
-        &self,
-        namespace: &str,
-        parts: &[Part],
-        metric: &Metric,
-        figures: &Selector,
-        what: &str,
-    ) -> Result<Value, NoValue> {
-        let now = Instant::now();
-        let store = self.store();
-        let mut views: Vec<PodView<'_>> = Vec::new();
-        let mut silent = 0;
-        for part in parts {
-            for name in self.directory.select(namespace, &part.selector) {
-                match store.pod(namespace, &name, now) {
-                    Some(view) if view.silent => silent += 1,
-                    Some(view) => views.push(PodView { paths: part.paths.clone(), ..view }),
-                    None => {}
-                }
-            }
-        }
-        // What is missing of a total makes it too small, and the workload would be scaled down for it.
-        if silent > 0 && metric.is_additive() {
-            return Err(NoValue::Incomplete { what: what.to_owned(), silent, all: silent + views.len() });
-        }
-        let why = match (views.len(), silent) {
-            (0, 0) => "none of its pods is measured",
-            (0, _) => "the agents of its pods have been silent for 15 s",
-            _ => "what this metric is made from is not measured of its pods, or not yet",
-        };
-        evaluate(metric, &views, figures).ok_or_else(|| NoValue::Unknown { what: what.to_owned(), why })
+    fn whole(&self, metric: &Metric, asked: &Total<'_>) -> Result<Value, NoValue> {
+        whole(&self.store(), &self.directory, metric, asked, Instant::now())
     }
 
     fn store(&self) -> MutexGuard<'_, Store> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+pub(super) fn unknown_because(what: &str, why: String) -> NoValue {
+    NoValue::Unknown { what: what.to_owned(), why }
 }

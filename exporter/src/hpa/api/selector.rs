@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
+use super::spelling::{self, SpellingError};
+
 /// The longest selector that is read, bytes.
 const MAX_LENGTH: usize = 16 * 1024;
 
@@ -36,8 +38,14 @@ pub(crate) enum Test {
 
 /// No selector.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("not a label selector: {0}")]
-pub(crate) struct SelectorError(String);
+#[error("selector: {0}")]
+pub(crate) struct SelectorError(pub(super) String);
+
+impl From<SpellingError> for SelectorError {
+    fn from(error: SpellingError) -> Self {
+        Self(error.to_string())
+    }
+}
 
 impl Selector {
     /// Reads one.
@@ -81,13 +89,27 @@ impl Selector {
         Ok(Self(requirements))
     }
 
+    /// The selector of figures that this one spells: routes and reasons are no values of Kubernetes labels ([`spelling`]).
+    pub(crate) fn of_figures(self) -> Result<Self, SelectorError> {
+        let decoded = |values: Vec<String>| values.iter().map(|it| spelling::decode(it)).collect::<Result<Vec<_>, _>>();
+        let requirement = |Requirement { key, test }| {
+            let test = match test {
+                Test::In(values) => Test::In(decoded(values)?),
+                Test::NotIn(values) => Test::NotIn(decoded(values)?),
+                other => other,
+            };
+            Ok(Requirement { key, test })
+        };
+        self.0.into_iter().map(requirement).collect::<Result<_, SelectorError>>().map(Self)
+    }
+
     /// Whether labels, asked for by name, fulfil it.
     pub(crate) fn matches<'l>(&self, label: impl Fn(&str) -> Option<&'l str>) -> bool {
         self.0.iter().all(|it| {
             let value = label(&it.key);
             match &it.test {
-                Test::In(values) => value.is_some_and(|value| values.iter().any(|it| it == value)),
-                Test::NotIn(values) => value.is_none_or(|value| values.iter().all(|it| it != value)),
+                Test::In(values) => value.is_some_and(|value| values.iter().any(|it| spelling::means(it, value))),
+                Test::NotIn(values) => value.is_none_or(|value| values.iter().all(|it| !spelling::means(it, value))),
                 Test::Exists => value.is_some(),
                 Test::Absent => value.is_none(),
             }
@@ -190,6 +212,22 @@ mod tests {
         ] {
             assert!(!selects(no), "{no}");
         }
+    }
+
+    #[test]
+    fn figures_are_chosen_by_values_that_no_label_can_have() {
+        let route = "/orders/{id}";
+        let selects = |text: &str| {
+            let selector = Selector::parse(text).unwrap().of_figures()?;
+            Ok::<bool, SelectorError>(selector.matches(|name| (name == "http_route").then_some(route)))
+        };
+        for yes in ["http_route=x..orders._7bid_7d", "http_route in (/, x..orders._7bid_7d)", "http_route=/orders/{id}"]
+        {
+            assert_eq!(selects(yes), Ok(true), "{yes}");
+        }
+        assert_eq!(selects("http_route!=x..orders._7bid_7d"), Ok(false));
+        assert_eq!(selects("http_route=x..orders"), Ok(false));
+        assert!(selects("http_route=x..orders_7").unwrap_err().to_string().contains("--encode"));
     }
 
     #[test]

@@ -25,7 +25,9 @@ use super::{
     authn::{AnyClient, Authenticator, Unknown},
     authz::{Access, Authorizer, Wish},
     objects::ObjectError,
+    openapi,
     query::{NoValue, Sources},
+    registration::Status,
 };
 use crate::serve::{Answer, Carries, Place, Places, Watched, listen};
 
@@ -39,6 +41,8 @@ pub(crate) struct Service {
     pub(crate) sources: Arc<Sources>,
     /// None: whoever connects may read everything. Only where nobody else can connect.
     pub(crate) access: Option<(Authenticator, Authorizer)>,
+    /// Whose the APIs' groups are.
+    pub(crate) status: Status,
     /// Why it is not ready; none if it is.
     pub(crate) not_ready: Box<dyn Fn() -> Option<String> + Send + Sync>,
 }
@@ -95,9 +99,12 @@ impl Service {
         match path {
             "/livez" | "/healthz" => return plain(StatusCode::OK, "ok\n".into()),
             "/readyz" => {
+                // As of the API server: more on request.
+                let verbose = request.uri().query().is_some_and(|it| it.split('&').any(|it| it.starts_with("verbose")));
+                let more = if verbose { self.status.text() } else { String::new() };
                 return match (self.not_ready)() {
-                    None => plain(StatusCode::OK, "ok\n".into()),
-                    Some(reason) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+                    None => plain(StatusCode::OK, format!("ok\n{more}")),
+                    Some(reason) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n{more}")),
                 };
             }
             _ => {}
@@ -109,6 +116,9 @@ impl Service {
         if request.method() != Method::GET {
             return failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "only GET is served here");
         }
+        if let Some(document) = openapi::document(path, &self.status.served()) {
+            return json(StatusCode::OK, &document);
+        }
         // The aggregation layer asks for aggregated discovery first, and takes the plain one after any refusal.
         let aggregated =
             request.headers().get_all(ACCEPT).iter().any(|it| it.as_bytes().windows(9).any(|it| it == b"Discovery"));
@@ -119,7 +129,7 @@ impl Service {
             Question::Groups => json(StatusCode::OK, &answer::groups()),
             Question::Group(group) => json(StatusCode::OK, &answer::group(group)),
             Question::Resources { group, version } => {
-                json(StatusCode::OK, &answer::resources(group, version, &self.sources.table))
+                json(StatusCode::OK, &answer::resources(group, version, &self.sources.listed().names))
             }
             Question::Objects { version, namespace, of, metric } => {
                 let parameters = answer::parameters(request.uri().query().unwrap_or(""));
@@ -168,7 +178,7 @@ impl Service {
             }
         })?;
         let path = request.uri().path();
-        // There is none, for anybody: a refusal would be asked again for ever (the aggregation layer passes over 404).
+        // Says no more than that the APIs are here. The aggregation layer asks as a user whom few clusters give rights to.
         if path == "/openapi" || path.starts_with("/openapi/") {
             return Ok(());
         }
@@ -229,7 +239,7 @@ fn wish(question: &Question, path: &str) -> Wish {
 fn refused(error: &NoValue) -> Response<Full<Bytes>> {
     let (status, reason) = match error {
         NoValue::Selector(_) => (StatusCode::BAD_REQUEST, "BadRequest"),
-        NoValue::Incomplete { .. } => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
+        NoValue::Incomplete(_) => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
         NoValue::Object(ObjectError::Unreadable { .. }) => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
         NoValue::Metric(_) | NoValue::Object(_) | NoValue::Unknown { .. } => (StatusCode::NOT_FOUND, "NotFound"),
     };

@@ -1,19 +1,29 @@
-//! `gopulse hpa doctor`: walks from the HPA to the metric as a person would, and names the first broken link and what to do.
-//! Reads only, with the caller's own rights.
+//! `gopulse hpa doctor`: walks from the HPA to the metric as a person would, and names the broken link and what to do. Reads
+//! only, with the caller's own rights. [`walk`] asks the cluster; what the answers mean is judged by pure functions.
 
 mod cluster;
-mod links;
+mod conditions;
+mod keda;
+mod long_road;
+mod opt_in;
 mod prometheus;
+mod report;
+mod resources;
+mod served;
+mod values;
+mod walk;
+mod wanted;
+mod workload;
 
 use clap::Args;
 
-use self::cluster::Cluster;
+use self::{cluster::Cluster, report::Look};
 
 /// Options of `gopulse hpa doctor`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "It speaks to the cluster of your kubeconfig, with your rights, and changes nothing. The end status is 1 \
-                        where a link is broken."
+    after_help = "It speaks to the cluster of your kubeconfig, with your rights, and changes nothing.\n\nEnd status: 0 if \
+                        nothing is broken, 1 if a link is, 2 if it cannot tell (no access, or a link that may not be read)."
 )]
 pub(crate) struct DoctorArgs {
     /// The HPA.
@@ -27,33 +37,17 @@ pub(crate) struct DoctorArgs {
     /// Prometheus' address, for the road through prometheus-adapter, as http://127.0.0.1:9090 (kubectl port-forward)
     #[arg(long, value_name = "URL")]
     prometheus: Option<String>,
+    /// Print one JSON object: hpa, verdict (content, broken, unknown) and links, each with link, state and text.
+    #[arg(long)]
+    json: bool,
 }
 
-/// What looking at a link came to.
-#[derive(Debug)]
-pub(crate) enum Look {
-    /// It holds, and what was seen.
-    Whole(String),
-    /// It was not looked at, and why.
-    Passed(String),
-    /// It is broken: what is wrong, and what to do.
-    Broken(String),
-}
-
-/// The report, and whether all is well.
-pub(crate) async fn run(args: DoctorArgs) -> Result<(String, bool), String> {
-    let cluster = Cluster::new().await?;
-    let mut report = String::new();
-    for (link, look) in links::walk(&cluster, &args).await {
-        let (mark, text) = match &look {
-            Look::Whole(text) => ("ok    ", text),
-            Look::Passed(text) => ("-     ", text),
-            Look::Broken(text) => ("BROKEN", text),
-        };
-        report += &[mark, "  ", link, ": ", text, "\n"].concat();
-        if matches!(look, Look::Broken(_)) {
-            return Ok((report, false));
-        }
-    }
-    Ok((report, true))
+/// The report, and the end status.
+pub(crate) async fn run(args: DoctorArgs) -> (String, u8) {
+    let findings = match Cluster::new().await {
+        Ok(cluster) => walk::walk(&cluster, &args).await,
+        Err(error) => vec![("cluster", Look::Unknown(format!("it cannot be spoken to: {error}")))],
+    };
+    let text = if args.json { report::json(&args.namespace, &args.name, &findings) } else { report::text(&findings) };
+    (text, report::status(&findings))
 }

@@ -9,6 +9,8 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::{net::TcpStream, time::timeout};
 
+use super::cluster::escaped;
+
 /// The result's label sets.
 pub(super) async fn query(base: &str, expression: &str) -> Result<Vec<Value>, String> {
     timeout(Duration::from_secs(10), ask(base, expression)).await.map_err(|_| "no answer within 10 s".to_owned())?
@@ -37,12 +39,4 @@ async fn ask(base: &str, expression: &str) -> Result<Vec<Value>, String> {
     }
     let results = answer["data"]["result"].as_array().cloned().unwrap_or_default();
     Ok(results.into_iter().map(|it| it["metric"].clone()).collect())
-}
-
-/// Everything but letters and digits as `%XX`.
-fn escaped(text: &str) -> String {
-    let byte = |byte: u8| {
-        if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") }
-    };
-    text.bytes().map(byte).collect()
 }

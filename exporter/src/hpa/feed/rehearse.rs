@@ -2,7 +2,7 @@
 //! agents' own.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     convert::Infallible,
     fmt::Write as _,
     fs,
@@ -20,7 +20,7 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 
-use super::{Amount, Feed, Figures, Stream};
+use super::{Amount, Counted, Feed, Figures, Stream};
 use crate::hpa::wire;
 
 /// Upper bounds of the durations told of: those of the agent.
@@ -39,7 +39,8 @@ pub(crate) struct RehearseArgs {
     #[arg(long, default_value = "1")]
     agents: usize,
     /// What to tell (YAML, read again every second): `pods`, a list of `namespace`, `pod`, `container`, `requests_per_second`,
-    /// `active`, `latency_seconds`, `route`, `agent` (by number).
+    /// `active`, `latency_seconds`, `route`, `waiting` (goroutines by reason), `agent` (by number); and `unmeasured`, a list of `namespace`, `pod`, `expected`,
+    /// `reason`, `agent`: pods without figures.
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
     /// Without a script: so many pods at each agent, `NAMESPACE/pod-AGENT-NUMBER`.
@@ -60,6 +61,22 @@ pub(crate) struct RehearseArgs {
 #[serde(deny_unknown_fields)]
 struct Script {
     pods: Vec<Scripted>,
+    #[serde(default)]
+    unmeasured: Vec<Without>,
+}
+
+/// A pod that has no figures.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Without {
+    namespace: String,
+    pod: String,
+    #[serde(default)]
+    expected: bool,
+    #[serde(default)]
+    reason: String,
+    #[serde(default)]
+    agent: usize,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -75,6 +92,9 @@ struct Scripted {
     active: f64,
     #[serde(default)]
     latency_seconds: f64,
+    /// Goroutines by what they wait for; a reason that is not there is told of no more.
+    #[serde(default)]
+    waiting: BTreeMap<String, f64>,
     #[serde(default = "root")]
     route: String,
     #[serde(default)]
@@ -93,8 +113,19 @@ fn root() -> String {
 struct Rehearsal {
     number: usize,
     source: Source,
-    counted: HashMap<(String, String, String), (f64, Vec<f64>)>,
+    counted: HashMap<(String, String, String), Tally>,
     at: Instant,
+    looked: bool,
+}
+
+/// What has been counted of a container.
+struct Tally {
+    /// Of a request.
+    fraction: f64,
+    buckets: Vec<f64>,
+    /// Of their durations, seconds.
+    sum: f64,
+    counted: Counted,
 }
 
 enum Source {
@@ -110,25 +141,41 @@ impl Rehearsal {
             Source::File(path) => read(path),
         };
         let elapsed = self.at.elapsed().as_secs_f64();
-        self.at = Instant::now();
+        // Pods of the first look were there before this agent, as those that an agent finds when it starts.
+        let counted = Counted { since: self.at, from_start: self.looked };
+        (self.at, self.looked) = (Instant::now(), true);
         let mut figures = Figures { unix_ms: super::unix_ms(), ..Figures::default() };
         let bounds: Arc<[f64]> = BOUNDS.into();
         for pod in script.pods.iter().filter(|it| it.agent == self.number) {
             let name = (pod.namespace.clone(), pod.pod.clone(), pod.container.clone());
-            let (fraction, buckets) =
-                self.counted.entry(name.clone()).or_insert_with(|| (0.0, vec![0.0; BOUNDS.len() + 1]));
+            let Tally { fraction, buckets, sum, counted } = self.counted.entry(name.clone()).or_insert_with(|| Tally {
+                fraction: 0.0,
+                buckets: vec![0.0; BOUNDS.len() + 1],
+                sum: 0.0,
+                counted,
+            });
             let requests = pod.requests_per_second * elapsed + *fraction;
             *fraction = requests.fract();
             let bucket = BOUNDS.partition_point(|it| *it < pod.latency_seconds);
             buckets[bucket] += requests.trunc();
+            *sum += requests.trunc() * pod.latency_seconds;
             let measured = figures.containers.entry(name).or_default();
+            measured.counted = Some(*counted);
             measured.families.extend(["http_server_active_requests", "http_server_request_duration_seconds"]);
+            measured.families.insert("http_server_request_duration_seconds_sum");
             measured.add("http_server_active_requests", Vec::new(), Amount::Gauge(pod.active));
+            for (reason, count) in &pod.waiting {
+                measured.families.insert("go_goroutines_waiting");
+                let labels = vec!["reason".to_owned(), reason.clone()];
+                measured.add("go_goroutines_waiting", labels, Amount::Gauge(*count));
+            }
             if buckets.iter().any(|it| *it > 0.0) {
                 let counts = buckets.iter().map(|it| *it as u64).collect();
                 let labels =
                     [("http_request_method", "GET"), ("http_response_status_code", "200"), ("http_route", &*pod.route)];
-                let labels = labels.into_iter().flat_map(|(name, value)| [name.to_owned(), value.to_owned()]).collect();
+                let labels: Vec<String> =
+                    labels.into_iter().flat_map(|(name, value)| [name.to_owned(), value.to_owned()]).collect();
+                measured.add("http_server_request_duration_seconds_sum", labels.clone(), Amount::Counter(*sum));
                 measured.add(
                     "http_server_request_duration_seconds",
                     labels,
@@ -136,7 +183,8 @@ impl Rehearsal {
                 );
             }
         }
-        figures
+        let without = script.unmeasured.iter().filter(|it| it.agent == self.number);
+        figures.wanted(without.map(|it| (it.namespace.clone(), it.pod.clone(), it.expected, it.reason.clone())))
     }
 }
 
@@ -160,7 +208,7 @@ pub(crate) async fn run(args: RehearseArgs) -> Result<(), String> {
             Some(path) => Source::File(path.clone()),
             None => Source::Made(made(&args, number)),
         };
-        let rehearsal = Rehearsal { number, source, counted: HashMap::new(), at: Instant::now() };
+        let rehearsal = Rehearsal { number, source, counted: HashMap::new(), at: Instant::now(), looked: false };
         tokio::spawn(serve(listener, Arc::new(Mutex::new(rehearsal)), args.token.clone()));
     }
     print!("{shown}");
@@ -175,11 +223,12 @@ fn made(args: &RehearseArgs, agent: usize) -> Script {
         container: app(),
         requests_per_second: args.rate,
         active: number as f64,
+        waiting: BTreeMap::new(),
         latency_seconds: 0.001 * (number + 1) as f64,
         route: root(),
         agent,
     };
-    Script { pods: (0..args.pods).map(pod).collect() }
+    Script { pods: (0..args.pods).map(pod).collect(), unmeasured: Vec::new() }
 }
 
 async fn serve(listener: TcpListener, rehearsal: Arc<Mutex<Rehearsal>>, token: Option<String>) {

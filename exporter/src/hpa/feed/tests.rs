@@ -36,6 +36,89 @@ fn a_frame_has_only_what_is_new() {
     assert_ne!(back.containers[0].id, first.containers[1].id);
 }
 
+fn waiting(unix_ms: u64, reasons: &[(&'static str, f64)]) -> Figures {
+    let mut figures = Figures { unix_ms, ..Figures::default() };
+    let measured = figures.containers.entry(("shop".into(), "a".into(), "app".into())).or_default();
+    measured.families.insert("go_goroutines_waiting");
+    for (reason, count) in reasons {
+        let labels = vec!["reason".into(), (*reason).into()];
+        measured.add("go_goroutines_waiting", labels, Amount::Gauge(*count));
+    }
+    figures
+}
+
+#[test]
+fn a_series_that_is_not_there_any_more_is_told() {
+    use crate::hpa::api::testing;
+
+    let (mut told, mut store, begun) = (Told::default(), testing::Known::new(), Instant::now());
+    let first = told.frame(&waiting(0, &[("select", 3.0), ("semacquire", 500.0)]));
+    store.apply(&first, begun);
+    let gone = told.frame(&waiting(1000, &[("select", 3.0)]));
+    let id = first.series.iter().find(|it| it.labels[1] == "semacquire").unwrap().id;
+    // The 0 is for a metrics-api that does not know of the other.
+    assert_eq!(
+        (&gone.gone_series[..], &gone.samples[..]),
+        (&[id][..], &[Sample { series: id, ..Sample::default() }][..])
+    );
+    store.apply(&gone, begun + Duration::from_secs(1));
+    let ask = |store: &testing::Known, second| {
+        store.ask("last(go_goroutines_waiting)", "a", begun + Duration::from_secs(second))
+    };
+    assert_eq!(ask(&store, 1), Some(3.0));
+    assert_eq!(told.frame(&waiting(2000, &[("select", 3.0)])), Frame { unix_ms: 2000, ..Frame::default() });
+    let back = told.frame(&waiting(3000, &[("select", 3.0), ("semacquire", 7.0)]));
+    assert!(back.series.len() == 1 && back.series[0].id > id);
+    store.apply(&back, begun + Duration::from_secs(3));
+    assert_eq!(ask(&store, 3), Some(10.0));
+    // Past a new stream, which does not have it.
+    store.apply(&Told::default().frame(&waiting(4000, &[("select", 2.0)])), begun + Duration::from_secs(4));
+    assert_eq!(ask(&store, 4), Some(2.0));
+    // An old metrics-api, which does not read the field, reads the 0.
+    let mut store = testing::Known::new();
+    let mut told = Told::default();
+    store.apply(&told.frame(&waiting(0, &[("select", 3.0), ("semacquire", 500.0)])), begun);
+    let gone = told.frame(&waiting(1000, &[("select", 3.0)]));
+    store.apply(&Frame { gone_series: Vec::new(), ..gone }, begun + Duration::from_secs(1));
+    assert_eq!(ask(&store, 1), Some(3.0));
+}
+
+#[test]
+fn what_is_known_of_containers_and_of_pods_without_figures_is_told_when_it_changes() {
+    let mut told = Told::default();
+    let begun = Instant::now();
+    let with = |unix_ms, from_start, reasons: &[(&str, &str)]| {
+        let reasons: Vec<_> = reasons.iter().map(|(pod, why)| (*pod, *why)).collect();
+        figures(unix_ms, &[("a", 1.0, [0, 5, 0])])
+            .counted(|_, _, _| Some(Counted { since: begun, from_start }))
+            .wanted(reasons.into_iter().map(|(pod, why)| ("shop".to_owned(), pod.to_owned(), true, why.to_owned())))
+    };
+    let first = told.frame(&with(1, true, &[("b", "no Go"), ("a", "it has figures")]));
+    assert!(first.run != 0 && first.containers[0].counted_since_ms != 0 && first.containers[0].from_start);
+    let pods = first.unmeasured.unwrap().pods;
+    assert_eq!((pods.len(), &*pods[0].pod, &*pods[0].reason), (1, "b", "no Go"));
+    assert_eq!(told.frame(&with(2, true, &[("b", "no Go")])), Frame { unix_ms: 2, ..Frame::default() });
+    let other = told.frame(&with(3, false, &[]));
+    assert_eq!((other.containers.len(), other.unmeasured), (1, Some(Unmeasured::default())));
+    // An agent that does not know yet says nothing, and takes nothing back.
+    assert_eq!(told.frame(&figures(4, &[("a", 1.0, [0, 5, 0])])).unmeasured, None);
+}
+
+#[test]
+fn many_series_of_a_container_are_told_apart_and_added_up() {
+    let mut measured = Measured::default();
+    let labels = |route: usize| vec!["http_route".to_owned(), format!("/{route}")];
+    for route in (0..20_000).chain(0..20_000) {
+        measured.add("http_server_active_requests", labels(route), Amount::Gauge(1.0));
+    }
+    assert_eq!(measured.series.len(), 20_000);
+    assert!(measured.series.iter().all(|(_, _, amount)| *amount == Amount::Gauge(2.0)));
+    // Two that have one hash.
+    measured.places.values_mut().for_each(|place| *place = 0);
+    measured.add("http_server_active_requests", labels(7), Amount::Gauge(1.0));
+    assert_eq!((measured.series.len(), &measured.series[7].2), (20_000, &Amount::Gauge(3.0)));
+}
+
 #[test]
 fn several_processes_of_a_container_are_one() {
     let mut measured = Measured::default();

@@ -17,6 +17,8 @@ pub(crate) struct Flags {
     pub(crate) initial_readiness: i64,
     /// Feature gate HPAConfigurableTolerance: on since Kubernetes 1.35.
     pub(crate) own_tolerances: bool,
+    /// Whether what somebody else has scaled to 0 is left there (condition `ScaledToZero`): since Kubernetes 1.37.
+    pub(crate) to_zero_condition: bool,
 }
 
 impl Default for Flags {
@@ -27,6 +29,7 @@ impl Default for Flags {
             cpu_initialization: 300_000,
             initial_readiness: 30_000,
             own_tolerances: true,
+            to_zero_condition: true,
         }
     }
 }
@@ -49,6 +52,10 @@ pub(crate) struct Controller {
     recommendations: Vec<(i32, Time)>,
     ups: Vec<Event>,
     downs: Vec<Event>,
+    /// The condition `ScaledToZero`.
+    to_zero: bool,
+    /// What stabilisation made of the last proposal.
+    stabilized: Option<i32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,14 +84,26 @@ impl Controller {
         Self { flags, ..Self::default() }
     }
 
+    /// The same, at a workload that it has scaled to 0 before.
+    pub(crate) fn having_scaled_to_zero(self) -> Self {
+        Self { to_zero: true, ..self }
+    }
+
+    /// What stabilisation made of the proposal of the last sync, before policies and limits; none if there was none.
+    pub(crate) fn stabilized(&self) -> Option<i32> {
+        self.stabilized
+    }
+
     /// One sync: `replicas` are the scale's, `readings` those of the HPA's metrics in their order.
     pub(crate) fn sync(&mut self, hpa: &Hpa, now: Time, replicas: i32, pods: &[Pod], readings: &[Reading]) -> Decision {
         let spec = &hpa.spec;
+        self.stabilized = None;
         if self.recommendations.is_empty() {
             self.recommendations.push((replicas, now));
         }
         let fixed = |desired, reason| Decision { desired, proposed: None, reason, failed: None };
-        let decision = if replicas == 0 && spec.min_replicas != 0 {
+        let paused = self.flags.to_zero_condition && !self.to_zero;
+        let decision = if replicas == 0 && (spec.min_replicas != 0 || paused) {
             return fixed(0, "ScalingDisabled");
         } else if replicas > spec.max_replicas {
             fixed(spec.max_replicas, "TooManyReplicas")
@@ -100,6 +119,9 @@ impl Controller {
                 }
             }
         };
+        if decision.desired != replicas {
+            self.to_zero = decision.desired == 0;
+        }
         if decision.desired != replicas && spec.behavior.is_some() {
             self.store_event(hpa, now, replicas, decision.desired);
         }
@@ -192,6 +214,7 @@ impl Controller {
                 (stabilized, self.convert_with((up, down), now, current, stabilized, (least, most)))
             }
         };
+        self.stabilized = Some(stabilized);
         let (replicas, reason) = limited;
         let held = replicas == stabilized && stabilized != desired;
         match (held, desired >= current && hpa.spec.behavior.is_some()) {

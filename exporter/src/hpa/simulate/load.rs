@@ -1,7 +1,14 @@
-//! What the workload is put under: a recorded series (CSV) or a shape. A value holds until the next.
+//! What the workload is put under: a recorded series (CSV, or Prometheus' answer to a range query) or a shape. A value holds
+//! until the next.
 
-use std::{collections::BTreeMap, io};
+mod range;
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
+
+use k8s_openapi::jiff::Timestamp;
 use thiserror::Error;
 
 use super::calculator::Time;
@@ -10,7 +17,20 @@ use super::calculator::Time;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Load {
     series: BTreeMap<String, Series>,
+    /// Those of them that were made, not recorded.
+    made: BTreeSet<String>,
     end: Time,
+}
+
+/// What an HPA's metric is called in a load: by any of these, of which none is another metric's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Names {
+    /// The metric's own name.
+    pub(crate) metric: String,
+    /// What it may be called, the shortest first.
+    pub(crate) all: Vec<String>,
+    /// Labels that its figures have, as its selector says.
+    pub(crate) labels: Vec<(String, Vec<String>)>,
 }
 
 #[derive(Clone, Debug)]
@@ -32,6 +52,8 @@ pub(crate) enum LoadError {
     Csv(#[from] csv::Error),
     #[error("the first column must be `seconds`, and each other column a metric of the HPA; found {0:?}")]
     Header(String),
+    #[error("not Prometheus' answer to a range query (/api/v1/query_range): {0}")]
+    Range(String),
     #[error("row {row}: {value:?} under {column} is no number")]
     Number { row: usize, column: String, value: String },
     #[error("row {row}: {seconds} s is not after the row before")]
@@ -45,12 +67,26 @@ pub(crate) enum LoadError {
 }
 
 impl Load {
-    /// Reads a recorded series: `seconds` and a column for each metric. An empty cell says that the metric was not to be had.
-    /// Times count from the first row.
-    pub(crate) fn record(&mut self, input: impl io::Read) -> Result<(), LoadError> {
+    /// Reads a recorded series. `of` are the HPA's metrics; `metric` is what the only series is of, where that is said.
+    pub(crate) fn record(
+        &mut self,
+        mut input: impl io::Read,
+        of: &[Names],
+        metric: Option<&str>,
+    ) -> Result<(), LoadError> {
+        let mut text = String::new();
+        input.read_to_string(&mut text).map_err(|error| LoadError::Csv(error.into()))?;
+        if text.trim_start().starts_with('{') { self.range(&text, of, metric) } else { self.csv(&text, metric) }
+    }
+
+    /// CSV: `seconds` and a column for each metric. An empty cell says that the metric was not to be had. Times, seconds or as
+    /// RFC 3339 has them, count from the first row.
+    fn csv(&mut self, text: &str, metric: Option<&str>) -> Result<(), LoadError> {
+        let input = text.as_bytes();
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).comment(Some(b'#')).from_reader(input);
         let header = reader.headers()?.clone();
-        if !matches!(header.get(0), Some("seconds" | "time")) || header.len() < 2 {
+        let named = metric.is_none() || header.len() == 2;
+        if !matches!(header.get(0), Some("seconds" | "time" | "timestamp")) || header.len() < 2 || !named {
             return Err(LoadError::Header(header.iter().collect::<Vec<_>>().join(",")));
         }
         let mut columns: Vec<Vec<(Time, Option<f64>)>> = vec![Vec::new(); header.len() - 1];
@@ -70,7 +106,11 @@ impl Load {
                 }
                 value.parse::<f64>().ok().filter(|it| it.is_finite()).map(Some).ok_or_else(wrong)
             };
-            let seconds = number(0)?.unwrap_or(f64::NAN);
+            let time = record.get(0).and_then(|it| it.parse::<Timestamp>().ok());
+            let seconds = match time {
+                Some(time) => time.as_millisecond() as f64 / 1e3,
+                None => number(0)?.unwrap_or(f64::NAN),
+            };
             let at = ((seconds - *first.get_or_insert(seconds)) * 1e3).round() as Time;
             if seconds.is_nan() || last.is_some_and(|last| at <= last) {
                 return Err(LoadError::Order { row, seconds });
@@ -82,7 +122,7 @@ impl Load {
         }
         self.end = self.end.max(last.ok_or(LoadError::Empty)?);
         for (name, values) in header.iter().skip(1).zip(columns) {
-            self.series.insert(name.to_owned(), Series::Recorded(values));
+            self.series.insert(metric.unwrap_or(name).to_owned(), Series::Recorded(values));
         }
         Ok(())
     }
@@ -90,7 +130,9 @@ impl Load {
     /// Adds a shape: `METRIC=KIND:...`.
     pub(crate) fn shape(&mut self, text: &str) -> Result<(), LoadError> {
         let wrong = || LoadError::Shape(text.to_owned());
-        let (metric, shape) = text.split_once('=').ok_or_else(wrong)?;
+        // A metric's name may have a selector, and that an equals sign.
+        let at = ["=steps:", "=ramp:", "=sine:"].iter().find_map(|it| text.rfind(it)).ok_or_else(wrong)?;
+        let (metric, shape) = (&text[..at], &text[at + 1..]);
         let (kind, rest) = shape.split_once(':').ok_or_else(wrong)?;
         let number = |text: &str| text.trim().parse::<f64>().ok().filter(|it| it.is_finite()).ok_or_else(wrong);
         let points = || {
@@ -114,6 +156,7 @@ impl Load {
             self.end = self.end.max(points.last().map_or(0, |it| it.0));
         }
         self.series.insert(metric.trim().to_owned(), series);
+        self.made.insert(metric.trim().to_owned());
         Ok(())
     }
 
@@ -127,9 +170,25 @@ impl Load {
         self.series.keys().map(String::as_str)
     }
 
-    /// Whether there is such a metric.
-    pub(crate) fn has(&self, metric: &str) -> bool {
-        self.series.contains_key(metric)
+    /// What a metric is called here, if it is there.
+    pub(crate) fn called(&self, names: &Names) -> Option<&str> {
+        let found = names.all.iter().find_map(|it| self.series.get_key_value(it.as_str()));
+        found.map(|(name, _)| name.as_str())
+    }
+
+    /// Whether a series was made, and shows the load itself and not what a metrics API had measured of it.
+    pub(crate) fn is_made(&self, name: &str) -> bool {
+        self.made.contains(name)
+    }
+
+    /// A metric's mean over the window that ends now; none if it is not to be had now.
+    pub(crate) fn mean(&self, metric: &str, now: Time, window: Time) -> Option<f64> {
+        let value = self.at(metric, now)?;
+        if window == 0 {
+            return Some(value);
+        }
+        let all: Vec<f64> = moments(now, window).filter_map(|at| self.at(metric, at)).collect();
+        Some(if all.is_empty() { value } else { all.iter().sum::<f64>() / all.len() as f64 })
     }
 
     /// A metric's value at a time; none where it was not to be had.
@@ -159,14 +218,41 @@ impl Load {
     }
 }
 
+/// Into how many parts a window is divided.
+const PARTS: i64 = 60;
+
+/// The middles of a window's parts.
+pub(super) fn moments(now: Time, window: Time) -> impl Iterator<Item = Time> {
+    (0..PARTS).map(move |part| now - window + window * (2 * part + 1) / (2 * PARTS))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn times_may_be_dates_and_a_file_of_one_metric_be_named() {
+        let mut load = Load::default();
+        let text = "time,value\n2026-01-01T00:00:00Z,10\n2026-01-01T01:00:30+01:00,20\n";
+        load.record(text.as_bytes(), &[], Some("rps")).unwrap();
+        assert_eq!([0, 29_999, 30_000].map(|at| load.at("rps", at)), [Some(10.0), Some(10.0), Some(20.0)]);
+        assert!(load.record("seconds,a,b\n0,1,2\n".as_bytes(), &[], Some("rps")).is_err());
+    }
+
+    #[test]
+    fn a_window_shows_a_step_little_by_little() {
+        let mut load = Load::default();
+        load.shape("rps{code=500}=steps:0=100,60=400").unwrap();
+        let mean = |seconds: i64| load.mean("rps{code=500}", seconds * 1000, 15_000).unwrap();
+        assert_eq!((mean(60), mean(65), mean(75)), (100.0, 200.0, 400.0));
+        assert_eq!(load.mean("rps{code=500}", 60_000, 0), Some(400.0));
+        assert!(load.is_made("rps{code=500}"));
+    }
+
+    #[test]
     fn a_recorded_value_holds_until_the_next_and_an_empty_cell_is_none() {
         let mut load = Load::default();
-        load.record("seconds,rps\n1000,10\n1010,\n1020,30\n".as_bytes()).unwrap();
+        load.record("seconds,rps\n1000,10\n1010,\n1020,30\n".as_bytes(), &[], None).unwrap();
         assert_eq!(
             [0, 9_999, 10_000, 19_999, 20_000, 90_000].map(|at| load.at("rps", at)),
             [Some(10.0), Some(10.0), None, None, Some(30.0), Some(30.0)]
@@ -176,7 +262,7 @@ mod tests {
 
     #[test]
     fn errors_name_the_row_and_the_column() {
-        let error = |text: &str| Load::default().record(text.as_bytes()).unwrap_err().to_string();
+        let error = |text: &str| Load::default().record(text.as_bytes(), &[], None).unwrap_err().to_string();
         assert!(error("seconds,rps\n0,10\n1,x\n").contains("row 3") && error("seconds,rps\n0,x\n").contains("rps"));
         assert!(error("seconds,rps\n1,1\n1,2\n").contains("row 3"));
         assert!(error("when,rps\n").contains("seconds"));

@@ -4,22 +4,27 @@ mod calculator;
 mod controller;
 mod load;
 mod plot;
+mod show;
 mod trace;
 mod world;
 
-use std::{fmt::Write as _, fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 
 use self::{
     calculator::Time,
-    controller::{Controller, Decision, Flags},
-    load::Load,
-    world::{Pace, World},
+    controller::{Controller, Decision, Flags, Reading},
+    load::{Load, Names},
+    world::{Pace, Track, World},
 };
 use super::{
+    known::Known,
     quantity::Milli,
-    spec::{Hpa, Metric},
+    spec::{Goal, Hpa, Metric},
 };
 
 /// Options of `gopulse hpa simulate`.
@@ -27,20 +32,26 @@ use super::{
 #[command(after_help = "Example:\n  gopulse hpa simulate --hpa hpa.yaml --shape \
                         http_server_requests_per_second=steps:0=100,60=800,600=100\n\nValues of a load are those of the whole \
                         workload; of Pods and Resource metrics each ready pod gets its share.")]
+#[expect(clippy::struct_excessive_bools, reason = "flags")]
 pub(crate) struct SimulateArgs {
     /// The HPA (autoscaling/v2, YAML); `-` reads standard input.
     #[arg(long, value_name = "FILE")]
     hpa: PathBuf,
-    /// A recorded load: CSV with a column `seconds` and one for each metric, named as in the HPA.
-    #[arg(long, value_name = "FILE", required_unless_present = "shapes")]
-    load: Option<PathBuf>,
+    /// A recorded load: CSV with a column `seconds` (or `time`, as RFC 3339 has it) and one for each metric, named as in the HPA;
+    /// or Prometheus' answer to a range query (JSON). METRIC= before it says which metric its only series is.
+    #[arg(long = "load", value_name = "[METRIC=]FILE", required_unless_present = "shapes")]
+    loads: Vec<String>,
     /// A made load: METRIC=steps:SECONDS=VALUE,..., METRIC=ramp:SECONDS=VALUE,... or METRIC=sine:LOW,HIGH,PERIOD_SECONDS
     #[arg(long = "shape", value_name = "METRIC=SHAPE")]
     shapes: Vec<String>,
     /// A metric whose value is a pod's own however many there are, as a latency.
     #[arg(long, value_name = "METRIC")]
     per_pod: Vec<String>,
-    /// Replicas at the start [default: minReplicas]
+    /// Over how long the metrics API measures a metric, by which it lags behind the load [default: of a shape what gopulse
+    /// metrics-api takes, of a recorded load 0, since it shows what was measured]
+    #[arg(long = "window", value_name = "METRIC=SECONDS")]
+    windows: Vec<String>,
+    /// Replicas at the start [default: minReplicas]. 0 is taken for somebody's having scaled it there by hand.
     #[arg(long, value_name = "N")]
     replicas: Option<i32>,
     /// How long to simulate, seconds [default: to the load's end and 10 minutes more]
@@ -73,6 +84,9 @@ pub(crate) struct SimulateArgs {
     /// Leave tolerances in the HPA's behavior unread, as Kubernetes does by default before 1.35.
     #[arg(long)]
     ignore_own_tolerances: bool,
+    /// Wake also what somebody else has scaled to 0, as Kubernetes does before 1.37, which has no condition ScaledToZero.
+    #[arg(long)]
+    ignore_scaled_to_zero: bool,
     /// Print what the controller was shown and what it did, a JSON object for each sync.
     #[arg(long, hide = true)]
     trace: bool,
@@ -84,8 +98,25 @@ struct Step {
     now: Time,
     replicas: i32,
     ready: usize,
+    /// The load, by metric; none where it was not to be had.
     loads: Vec<Option<f64>>,
+    /// What of it is held against the target: a ready pod's share, or the figure.
+    shares: Vec<Option<f64>>,
+    /// Seconds until the next sync in which that was above the target, by metric.
+    above: Vec<u32>,
     decision: Decision,
+    /// What stabilisation made of what the metrics ask for.
+    stabilized: Option<i32>,
+}
+
+/// A metric of the HPA, with its load.
+struct Held<'a> {
+    metric: Metric<'a>,
+    track: Track,
+    /// What a ready pod's share, or the figure, is to be at most.
+    target: f64,
+    /// What a pod requests of a resource whose target is a percentage of it.
+    request: Option<f64>,
 }
 
 /// Runs it; what is to be printed, or what is wrong.
@@ -98,143 +129,178 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<String, String> {
     };
     let text = text.map_err(|error| format!("cannot read {name}: {error}"))?;
     let hpa = Hpa::parse(&text).map_err(|error| format!("{name}: {error}"))?;
-    let load = read_load(args)?;
-    for metric in hpa.metrics() {
-        if !load.has(metric.name) {
-            let names: Vec<_> = load.names().collect();
-            return Err(format!("the HPA scales on {}, but the load has only: {}", metric.name, names.join(", ")));
-        }
-    }
+    let names = names(&hpa.metrics());
+    let load = read_load(args, &names)?;
     let request =
         args.request.as_deref().map(Milli::parse).transpose().map_err(|error| format!("--request: {error}"))?;
     if !(0.0..1.0).contains(&args.tolerance) {
         return Err(format!("--tolerance is {}: it must be from 0 to less than 1", args.tolerance));
     }
-    let ms = |seconds: u32| i64::from(seconds) * 1000;
+    let held = held(args, &hpa, &names, &load, request)?;
     let pace = Pace {
         start: ms(args.start_after.min(args.ready_after)),
         ready: ms(args.ready_after),
         metrics: ms(args.metrics_after),
         window: 15_000,
         request: request.map(|it| it.0),
-        per_pod: args.per_pod.clone(),
     };
     let flags = Flags {
         tolerance: args.tolerance,
         downscale_stabilization: ms(args.downscale_stabilization),
         own_tolerances: !args.ignore_own_tolerances,
+        to_zero_condition: !args.ignore_scaled_to_zero,
         ..Flags::default()
     };
     let end = args.duration.map_or(load.end() + 600_000, ms);
     let mut world = World::new(pace, args.replicas.unwrap_or(hpa.spec.min_replicas));
     let mut controller = Controller::new(flags);
+    if args.replicas.is_none() && hpa.spec.min_replicas == 0 {
+        controller = controller.having_scaled_to_zero();
+    }
     let mut out = String::new();
     let mut steps = Vec::new();
     let mut now = 0;
     while now <= end {
         let pods = world.pods(now);
-        let metrics = hpa.metrics();
-        let readings: Vec<_> = metrics.iter().map(|metric| world.reading(metric, &load, now)).collect();
+        let readings: Vec<_> = held.iter().map(|it| world.reading(&it.metric, &it.track, &load, now)).collect();
         let replicas = world.replicas();
         let decision = controller.sync(&hpa, now, replicas, &pods, &readings);
         if args.trace {
             out += &trace::line(now, replicas, &pods, &readings, &decision);
         }
-        let loads = metrics.iter().map(|metric| load.at(metric.name, now)).collect();
+        let failed = |index: usize| matches!(readings[index], Reading::Failed);
+        let loads = held.iter().enumerate().map(|(index, it)| load.at(&it.track.name, now).filter(|_| !failed(index)));
+        let loads: Vec<_> = loads.collect();
+        let shares = held.iter().map(|it| it.share(&load, &world, now)).collect();
         world.scale(decision.desired, now);
-        steps.push(Step { now, replicas, ready: world.ready(now), loads, decision });
+        let until = (now + ms(args.sync_period)).min(end);
+        let above = held.iter().map(|it| it.seconds_above(&load, &world, now, until)).collect();
+        let (ready, stabilized) = (world.ready(now), controller.stabilized());
+        steps.push(Step { now, replicas, ready, loads, shares, above, decision, stabilized });
         now += ms(args.sync_period);
     }
     if args.trace {
         return Ok(out);
     }
-    Ok(if args.csv { csv(&hpa, &steps)? } else { plot(&hpa, &steps) })
+    if args.csv { show::csv(&held, &steps) } else { Ok(show::picture(&hpa, &held, &steps, args.sync_period)) }
 }
 
-fn read_load(args: &SimulateArgs) -> Result<Load, String> {
+/// Milliseconds.
+fn ms(seconds: u32) -> i64 {
+    i64::from(seconds) * 1000
+}
+
+impl Held<'_> {
+    /// What is held against the target at a time, if the metric is to be had.
+    fn share(&self, load: &Load, world: &World, at: Time) -> Option<f64> {
+        let value = load.at(&self.track.name, at)?;
+        let each = if self.track.own { value } else { value / world.ready(at).max(1) as f64 };
+        match self.metric.goal {
+            Goal::Value(_) => Some(value),
+            Goal::AverageValue(_) => Some(each),
+            Goal::Utilization(_) => Some(each / self.request? * 100.0),
+        }
+    }
+
+    /// Of how many seconds that begin in a time it was above the target. What it was while it was not to be had is not known.
+    fn seconds_above(&self, load: &Load, world: &World, from: Time, to: Time) -> u32 {
+        let above = |at: &Time| self.share(load, world, *at).is_some_and(|it| it > self.target * (1.0 + 1e-9));
+        (from..to).step_by(1000).filter(above).count() as u32
+    }
+}
+
+/// What the HPA's metrics may be called in a load: by their names alone where those are different, else with what differs.
+fn names(metrics: &[Metric<'_>]) -> Vec<Names> {
+    let forms = |metric: &Metric<'_>| {
+        let name = metric.name.to_owned();
+        let selector = metric.selector.filter(|it| !it.is_empty());
+        let chosen = selector.map_or_else(|| name.clone(), |it| format!("{name}{{{it}}}"));
+        let of = metric.object.map_or_else(|| chosen.clone(), |it| format!("{chosen} of {} {}", it.kind, it.name));
+        let typed = format!("{of} ({:?})", metric.source);
+        let matchers = selector.and_then(super::spec::LabelSelector::as_matchers);
+        let as_query = matchers.map_or_else(|| chosen.clone(), |it| format!("{name}{it}"));
+        vec![name, chosen, of, typed, as_query]
+    };
+    let all: Vec<Vec<String>> = metrics.iter().map(forms).collect();
+    let own = |index: usize| {
+        let others = || all.iter().enumerate().filter(move |(other, _)| *other != index).flat_map(|(_, it)| it);
+        let mut own: Vec<String> = all[index].iter().filter(|form| !others().any(|it| it == *form)).cloned().collect();
+        own.dedup();
+        // Metrics that are the same in all share their load.
+        if own.is_empty() { vec![all[index][3].clone(), all[index][0].clone()] } else { own }
+    };
+    let labels = |metric: &Metric<'_>| {
+        let equal = metric.selector.map(super::spec::LabelSelector::equal).unwrap_or_default();
+        equal
+            .into_iter()
+            .map(|(key, values)| (key.to_owned(), values.into_iter().map(str::to_owned).collect()))
+            .collect()
+    };
+    metrics
+        .iter()
+        .enumerate()
+        .map(|(index, metric)| Names { metric: metric.name.to_owned(), all: own(index), labels: labels(metric) })
+        .collect()
+}
+
+/// The HPA's metrics with their loads.
+fn held<'a>(
+    args: &SimulateArgs,
+    hpa: &'a Hpa,
+    names: &[Names],
+    load: &Load,
+    request: Option<Milli>,
+) -> Result<Vec<Held<'a>>, String> {
+    let mut windows = Vec::new();
+    for text in &args.windows {
+        let given = text.rsplit_once('=').and_then(|(metric, seconds)| Some((metric, seconds.parse::<u32>().ok()?)));
+        windows.push(given.ok_or_else(|| format!("--window {text}: give METRIC=SECONDS"))?);
+    }
+    let known: Vec<&String> = names.iter().flat_map(|it| &it.all).collect();
+    let given = windows.iter().map(|it| it.0).chain(args.per_pod.iter().map(String::as_str));
+    if let Some(other) = given.into_iter().find(|it| !known.iter().any(|name| name == it)) {
+        return Err(format!("{other} is no metric of the HPA, which has: {}", shown(names)));
+    }
+    let table = Known::of(None);
+    let of = |(metric, names): (Metric<'a>, &Names)| {
+        let Some(name) = load.called(names) else {
+            let there: Vec<_> = load.names().collect();
+            return Err(format!("the HPA scales on {}, but the load has only: {}", names.all[0], there.join(", ")));
+        };
+        let given = windows.iter().find(|(it, _)| names.all.iter().any(|name| name == it)).map(|it| ms(it.1));
+        let of_table = || table.window(metric.name).map_or(0, |it| it.as_millis() as i64);
+        let default = if load.is_made(name) { of_table() } else { 0 };
+        let own = args.per_pod.iter().any(|it| names.all.contains(it));
+        let track = Track { name: name.to_owned(), window: given.unwrap_or(default), own };
+        let target = match metric.goal {
+            Goal::Value(it) | Goal::AverageValue(it) => it.0 as f64 / 1e3,
+            Goal::Utilization(percent) => f64::from(percent),
+        };
+        Ok(Held { metric, track, target, request: request.map(|it| it.0 as f64 / 1e3) })
+    };
+    hpa.metrics().into_iter().zip(names).map(of).collect()
+}
+
+fn shown(names: &[Names]) -> String {
+    names.iter().map(|it| it.all[0].as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn read_load(args: &SimulateArgs, names: &[Names]) -> Result<Load, String> {
     let mut load = Load::default();
-    if let Some(path) = &args.load {
-        let name = path.display();
-        let file = fs::File::open(path).map_err(|error| format!("cannot read {name}: {error}"))?;
-        load.record(file).map_err(|error| format!("{name}: {error}"))?;
+    for given in &args.loads {
+        // A file's name may have an equals sign as well.
+        let split = given.rsplit_once('=').filter(|_| !Path::new(given).exists());
+        let (metric, path) = split.map_or((None, given.as_str()), |(metric, path)| (Some(metric), path));
+        if let Some(metric) = metric.filter(|it| !names.iter().any(|names| names.all.iter().any(|name| name == it))) {
+            return Err(format!("--load {given}: {metric} is no metric of the HPA, which has: {}", shown(names)));
+        }
+        let file = fs::File::open(path).map_err(|error| format!("cannot read {path}: {error}"))?;
+        load.record(file, names, metric).map_err(|error| format!("{path}: {error}"))?;
     }
     for shape in &args.shapes {
         load.shape(shape).map_err(|error| format!("--shape: {error}"))?;
     }
     Ok(load)
-}
-
-fn csv(hpa: &Hpa, steps: &[Step]) -> Result<String, String> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    let mut header = vec!["seconds".to_owned()];
-    header.extend(hpa.metrics().iter().map(|metric| metric.name.to_owned()));
-    header.extend(["replicas", "ready", "proposed", "desired", "reason"].map(str::to_owned));
-    let number = |value: Option<String>| value.unwrap_or_default();
-    let rows = steps.iter().map(|step| {
-        let mut row = vec![(step.now / 1000).to_string()];
-        row.extend(step.loads.iter().map(|load| number(load.map(|it| it.to_string()))));
-        row.extend([
-            step.replicas.to_string(),
-            step.ready.to_string(),
-            number(step.decision.proposed.map(|it| it.to_string())),
-            step.decision.desired.to_string(),
-            step.decision.reason.to_owned(),
-        ]);
-        row
-    });
-    for row in std::iter::once(header).chain(rows) {
-        writer.write_record(row).map_err(|error| error.to_string())?;
-    }
-    let bytes = writer.into_inner().map_err(|error| error.to_string())?;
-    String::from_utf8(bytes).map_err(|error| error.to_string())
-}
-
-fn plot(hpa: &Hpa, steps: &[Step]) -> String {
-    let width = std::env::var("COLUMNS").ok().and_then(|it| it.parse().ok()).unwrap_or(80_usize).clamp(40, 240) - 16;
-    let mut out = String::new();
-    for (index, metric) in hpa.metrics().iter().enumerate() {
-        let values: Vec<_> = steps.iter().map(|step| step.loads[index]).collect();
-        out += &plot::chart(&title(metric), &values, width, 4);
-    }
-    let desired: Vec<_> = steps.iter().map(|step| Some(f64::from(step.decision.desired))).collect();
-    let most = desired.iter().flatten().fold(0.0, |most: f64, it| most.max(*it));
-    let target = &hpa.spec.scale_target_ref;
-    let (least, most_allowed) = (hpa.spec.min_replicas, hpa.spec.max_replicas);
-    let limits = format!(
-        "replicas of {} {} by {} (from {least} to {most_allowed})",
-        target.kind, target.name, hpa.metadata.name
-    );
-    out += &plot::chart(&limits, &desired, width, 8);
-    out += &plot::axis(most, steps.last().map_or(0.0, |step| step.now as f64 / 1e3), width);
-    let mut before = None;
-    for step in steps {
-        let decision = &step.decision;
-        let shown = (decision.desired != step.replicas) || before.is_some_and(|it| it != decision.reason);
-        if shown {
-            let asked = decision.proposed.map_or_else(|| "nothing".to_owned(), |it| it.to_string());
-            let _ = write!(
-                out,
-                "{:>6} s  {:>4} -> {:<4} metrics ask for {asked}, {}",
-                step.now / 1000,
-                step.replicas,
-                decision.desired,
-                decision.reason
-            );
-            if let Some(error) = &decision.failed {
-                let _ = write!(out, " ({error})");
-            }
-            out.push('\n');
-        }
-        before = Some(decision.reason);
-    }
-    out
-}
-
-fn title(metric: &Metric<'_>) -> String {
-    match metric.object {
-        Some(object) => format!("{} of {} {}", metric.name, object.kind, object.name),
-        None => metric.name.to_owned(),
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::hpa::quantity::Milli;
 
 fn with(spec: &str) -> Result<Hpa, SpecError> {
     Hpa::parse(&format!(
@@ -34,6 +35,53 @@ fn what_the_api_server_refuses_is_refused_with_the_field() {
     assert!(error(&PODS.replace("50", "-1")).contains("positive"));
     assert!(error("  metrics:\n  - type: Object\n").contains("no such section"));
     assert!(error(&format!("{PODS}  minReplica: 2\n")).contains("minReplica"));
+}
+
+#[test]
+fn what_the_controller_could_not_use_is_refused_too() {
+    let error = |spec: &str| with(spec).map_or_else(|error| error.to_string(), |_| String::new());
+    let target = "target: {type: AverageValue, averageValue: 50}";
+    let external = format!("  metrics:\n  - type: External\n    external: {{metric: {{name: q}}, {target}}}\n");
+    assert!(error(&format!("{PODS}  minReplicas: 0\n")).contains("must have an Object or External metric"));
+    assert_eq!(error(&format!("{external}  minReplicas: 0\n")), "");
+    let selector = "{name: rps, selector: {matchLabels: {http_route: '/items/{id}'}}}";
+    let by_route = PODS.replace("{name: rps}", selector);
+    assert!(
+        error(&by_route).contains("spec.metrics[0]") && error(&by_route).contains("is no label value"),
+        "{}",
+        error(&by_route)
+    );
+    assert!(error(&PODS.replace("rps", "a/b")).contains("metric.name"));
+    let object = "  metrics:\n  - type: Object\n    object: {describedObject: {kind: Service, name: ''}, metric: {name: rps}, target: {type: \
+                  Value, value: 5}}\n";
+    assert!(error(object).contains("describedObject"));
+    let nameless = "apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nspec:\n  scaleTargetRef: {kind: Deployment, name: ''}\n  \
+                    maxReplicas: 3\n";
+    assert!(Hpa::parse(&format!("{nameless}{PODS}")).unwrap_err().to_string().contains("spec.scaleTargetRef"));
+    let resource = "  metrics:\n  - type: Resource\n    resource: {name: cpu, container: app, target: {type: Utilization, averageUtilization: 60}}\n";
+    assert!(error(resource).contains("container"), "{}", error(resource));
+    assert_eq!(error(&resource.replace("container: app, ", "")), "");
+    let both = format!("{PODS}    external: {{metric: {{name: q}}, {target}}}\n");
+    assert!(error(&both).contains("there is a section external"));
+    assert!(error(&PODS.replace("type: AverageValue", "type: Average")).contains("target.type"));
+    for quantity in ["'1e3m'", "' 50'", "'1k '"] {
+        assert!(
+            error(&PODS.replace("averageValue: 50", &format!("averageValue: {quantity}"))).contains("quantity"),
+            "{quantity}"
+        );
+    }
+}
+
+#[test]
+fn advice_fits_the_kind() {
+    let error = |kind: &str| {
+        Hpa::parse(&format!("apiVersion: v1\nkind: {kind}\nmetadata: {{name: shop}}\nitems: []\n"))
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(error("List").contains("give one object"));
+    assert!(error("ScaledObject").contains("keda-hpa-shop"));
+    assert!(error("Deployment").ends_with("of autoscaling/v2"));
 }
 
 #[test]

@@ -37,7 +37,8 @@ fn series() -> String {
             );
         };
         add("http_server_active_requests", "", 0.0, 7.0);
-        for (route, requests) in [("/a", 5.0), ("/b", 15.0)] {
+        // Probes are no requests that a workload is to grow for.
+        for (route, requests) in [("/a", 5.0), ("/b", 15.0), ("/healthz", 30.0)] {
             let route = format!(",http_route=\"{route}\"");
             let growth = requests * 15.0;
             for (le, cumulative) in [("0.01", 0.0), ("0.025", 0.9), ("0.05", 0.9), ("0.075", 1.0), ("+Inf", 1.0)] {

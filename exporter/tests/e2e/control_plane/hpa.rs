@@ -44,9 +44,11 @@ fn the_apis_are_served_and_the_hpa_scales_by_them() {
     front_proxies_alone_are_believed(&stage);
     kedas_own_client_is_answered(&stage);
     handshakes_that_do_not_end_lock_nobody_out(&stage);
+    containers_that_come_back_bring_no_history(&stage);
     load_scales_the_deployment(&stage);
     restarts_are_no_reason_to_scale(&mut stage);
     a_dead_agents_pods_become_absent(&mut stage);
+    a_part_of_a_total_scales_up_and_never_down(&mut stage);
     an_apiservice_of_others_is_left_alone(&stage);
 }
 
@@ -121,17 +123,20 @@ fn front_proxies_alone_are_believed(stage: &Stage) {
     assert_eq!(proxy(&forged, &url), "200", "system:masters, said by the front proxy");
     let denied = stage.plane.kubectl(&["get", "--raw", &pods_path("v1beta2", "pods/*"), "--as", "jane"]).unwrap_err();
     assert!(format!("{denied:#}").contains("Forbidden"), "{denied:#}");
-    assert_eq!(proxy(&jane, &direct(stage, "/openapi/v2")), "404");
+    assert_eq!(proxy(&jane, &direct(stage, "/openapi/v2")), "200", "which paths there are is no secret");
+    assert_eq!(status_of(&[&direct(stage, "/openapi/v2")]), "401");
 }
 
 fn kedas_own_client_is_answered(stage: &Stage) {
     let keda = Service { name: "keda".to_owned(), go: "1.26".to_owned(), variant: Variant::Static };
     let keda = go::build(&keda).unwrap_or_else(|error| panic!("the client does not build: {error:#}"));
-    let mut command = Command::new(keda);
-    command.args(["-address", &format!("127.0.0.1:{}", stage.keda), "-namespace", "shop"]);
-    command.args(["-metadata", &format!("metric={RPS};selector=deployment=shop;target=50")]);
-    let told: Value =
-        serde_json::from_str(&util::output(&mut command).unwrap_or_else(|error| panic!("{error:#}"))).unwrap();
+    let ask = |selector: &str| -> Value {
+        let mut command = Command::new(&keda);
+        command.args(["-address", &format!("127.0.0.1:{}", stage.keda), "-namespace", "shop"]);
+        command.args(["-metadata", &format!("metric={RPS};selector={selector};target=50")]);
+        serde_json::from_str(&util::output(&mut command).unwrap_or_else(|error| panic!("{error:#}"))).unwrap()
+    };
+    let told = ask("deployment=shop");
     assert_eq!(
         (&told["active"], &told["stream_active"], &told["spec_name"]),
         (&json!(true), &json!(true), &json!(RPS))
@@ -142,6 +147,35 @@ fn kedas_own_client_is_answered(stage: &Stage) {
     );
     assert!((70.0..90.0).contains(&told["value"].as_f64().unwrap()), "{told}");
     assert!(told["stream_spec"].as_str().unwrap().contains("Unimplemented"), "{told}");
+    // Scaled to 0: nothing to do, and nothing wrong.
+    stage.plane.kubectl(&["create", "deployment", "idle", "--image=none", "--replicas=0", "-n", "shop"]).unwrap();
+    let told = ask("deployment=idle");
+    assert_eq!(
+        (&told["active"], &told["stream_active"], told["value"].as_f64()),
+        (&json!(false), &json!(false), Some(0.0))
+    );
+}
+
+/// Containers crash and come back after a pause, with counts that go on where they were: no more requests than before.
+fn containers_that_come_back_bring_no_history(stage: &Stage) {
+    stage.plane.apply(&hpa(&by_pods())).unwrap();
+    stage.settle(2);
+    let values = || stage.values(&pods_path("v1beta2", "pods/*"));
+    stage.load.lock().unwrap().away = true;
+    stage.until("no pod has a value", || values().is_empty().then_some(()));
+    // Once they have run for so long that figures are due.
+    stage.until("the total is refused", || {
+        let total = stage.raw(&pods_path("v1beta2", "deployments.apps/shop")).unwrap_err();
+        total.contains("2 of 2 pods of Deployment shop/shop have no figures").then_some(())
+    });
+    stage.load.lock().unwrap().away = false;
+    stage.until("both pods have values", || {
+        let values = values();
+        assert!(values.values().all(|it| *it < 60.0), "40 a second each, and no more: {values:?}");
+        (values.len() == 2).then_some(())
+    });
+    stage.looked(2, Look::Decided, "nothing is done that was not before", |desired| desired == 2);
+    assert!(values().values().all(|it| *it < 60.0));
 }
 
 /// From 80 requests a second to 300, where 50 a pod are wanted.
@@ -183,12 +217,17 @@ fn restarts_are_no_reason_to_scale(stage: &mut Stage) {
     let renewed = "a certificate is served that was not before";
     let certificates = stage.said(renewed);
     stage.plane.kubectl(&["delete", "secret", "gopulse-metrics-api-tls", "-n", "gopulse"]).unwrap();
-    stage.until("a new caBundle", || (bundle() != old).then_some(()));
-    stage.says(renewed, 1, certificates);
-    served(stage, "served by the new certificate");
-    // The API server may leave the API out of its discovery for half a minute now: the controller then has no metrics, and is not
-    // waited for.
-    assert!(not_less(stage.desired()), "a new certificate is no reason to scale down");
+    // Whom the API server trusts and what is served change one after the other, and at no moment is it asked in vain.
+    let mut looks_left = 10;
+    stage.until("a new certificate is served", || {
+        let asked = stage.raw(&pods_path("v1beta2", "pods/*"));
+        assert!(asked.is_ok(), "while the certificate changes: {asked:?}");
+        looks_left -= u32::from(stage.said(renewed) > certificates);
+        (looks_left == 0).then_some(())
+    });
+    let new = bundle();
+    assert!(new != old && new.len() > old.len(), "the authority before is trusted beside the new one for a while");
+    stage.looked(2, Look::Decided, "a new certificate is no reason to scale down", not_less);
 
     let lost = "cannot be watched: what is known stands";
     let losses = stage.said(lost);
@@ -224,6 +263,29 @@ fn a_dead_agents_pods_become_absent(stage: &mut Stage) {
     stage.looked(3, Look::Decided, "missing pods are no reason to scale down", |desired| desired >= before);
 }
 
+/// With an agent dead, and the metrics-api started anew beside it: what is known of half the pods is no reason to scale down, and is
+/// one to scale up where it is enough.
+fn a_part_of_a_total_scales_up_and_never_down(stage: &mut Stage) {
+    let described = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "shop"});
+    let target = json!({"type": "AverageValue", "averageValue": "50"});
+    // A name that stands for one of several metrics: what an HPA asks for is found by it as well.
+    let name = format!("{RPS}:x..items._7bid_7d");
+    let metric = json!({"describedObject": described, "metric": {"name": name}, "target": target});
+    stage.plane.apply(&hpa(&json!({"type": "Object", "object": metric}))).unwrap();
+    let before = stage.desired();
+    stage.api = None;
+    stage.start_api();
+    stage.until("values of the living agent's pods", || {
+        (!stage.values(&pods_path("v1beta2", "pods/*")).is_empty()).then_some(())
+    });
+    stage.looked(2, Look::Failed, "a part is no reason to scale down", |desired| desired == before);
+    let total = stage.raw(&pods_path("v1beta2", "deployments.apps/shop")).unwrap_err();
+    assert!(total.contains("have no figures") && total.contains("at least"), "{total}");
+    stage.set_load(2000.0);
+    stage.until("scaled up by a part", || (stage.desired() > before).then_some(()));
+    stage.looked(2, Look::Decided, "and not down again", |desired| desired > before);
+}
+
 /// By how many seconds the oldest value of a list is older than the newest: by the time that each says itself, so that it does
 /// not matter how long the answer took.
 fn lag(list: &Value) -> u64 {
@@ -247,9 +309,17 @@ fn an_apiservice_of_others_is_left_alone(stage: &Stage) {
     taken["metadata"] = json!({"name": "v1beta1.external.metrics.k8s.io"});
     stage.plane.apply(&taken.to_string()).unwrap();
     stage.says("belongs to Service keda/keda-operator-metrics-apiserver", 1, 0);
-    // It says so at every look.
-    let looks = "belongs to another";
-    stage.says(looks, 2, stage.said(looks));
+    let looks = "the APIServices were looked at";
+    for touched in 0..2 {
+        let before = stage.said(looks);
+        let change = format!("touched={touched}");
+        stage
+            .plane
+            .kubectl(&["annotate", "--overwrite", "apiservice", "v1beta1.external.metrics.k8s.io", &change])
+            .unwrap();
+        stage.says(looks, 1, before);
+    }
+    assert_eq!(stage.said("belongs to"), 1, "once, and not at every look");
     let left = stage.plane.get(&["apiservice", "v1beta1.external.metrics.k8s.io"]).unwrap();
     assert_eq!(
         (&left["spec"]["caBundle"], &left["spec"]["service"]["namespace"]),

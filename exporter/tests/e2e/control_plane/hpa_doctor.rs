@@ -123,9 +123,15 @@ fn what_is_asked_for(stage: &Stage) {
     // A metric that nobody serves.
     apply(stage, &hpa(&pods_metric("http_requests_per_second", &Value::Null)));
     names(stage, &SHOP, "discovery", "has no metric http_requests_per_second");
-    // A selector over labels that no figures have.
+    // A selector that the controller refuses, and one that chooses nothing, which may be meant so.
     apply(stage, &hpa(&pods_metric(RPS, &json!({"matchLabels": {"http_route": "/nowhere"}}))));
-    names(stage, &SHOP, "values", "is 0 at every pod with the selector http_route=/nowhere");
+    names(stage, &SHOP, "HPA's metrics", "http_route: \"/nowhere\" is no label value");
+    apply(stage, &hpa(&pods_metric(RPS, &json!({"matchLabels": {"http_request_method": "DELETE"}}))));
+    told(stage, &SHOP, "the doctor warns of a selector that chooses nothing", |report, content| {
+        content
+            && report.contains("warn    values: ")
+            && report.contains("with the selector http_request_method=DELETE")
+    });
     apply(stage, &hpa(&by_pods()));
     content(stage);
 }

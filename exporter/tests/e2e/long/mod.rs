@@ -1,4 +1,5 @@
 mod hpa_roads;
+mod hpa_truth;
 mod image;
 mod kubernetes_churn;
 mod kubernetes_outage;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::support::{
-    cluster::{Lab, NAMESPACE, Pod, overlay},
+    cluster::{AGENT_NAMESPACE, Lab, NAMESPACE, Pod, overlay},
     stage::quantity,
 };
 use serde_json::Value;
@@ -145,4 +145,12 @@ fn requests_a_second_scale_a_deployment_up_and_down_without_prometheus() {
     until(&lab, "scaled down", || desired(&lab) == 2);
     println!("2 -> 4 -> 2 replicas; down {:.1} s after the load's end", ended.elapsed().as_secs_f64());
     assert!(fast < slow, "{RPS} is there to show a step before {SLOW} does");
+    its_namespace_can_be_deleted(&lab);
+}
+
+/// With nothing else of the manifests: what its pods registered would keep every namespace from going, its own too.
+fn its_namespace_can_be_deleted(lab: &Lab) {
+    lab.kubectl(&["delete", "namespace", AGENT_NAMESPACE, "--timeout=120s"]);
+    let left = lab.kubectl(&["get", "apiservices"]);
+    assert!(!left.contains("metrics.k8s.io"), "{left}");
 }

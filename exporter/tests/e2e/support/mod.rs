@@ -2,6 +2,7 @@
 //! real: the kernel, the services, the probes. Each test takes only what it needs of this.
 
 pub(crate) mod agent;
+pub(crate) mod aggregated;
 pub(crate) mod cluster;
 pub(crate) mod failing;
 pub(crate) mod http;

@@ -28,6 +28,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(4);
 /// The controller's sync period.
 pub(crate) const SYNC: Duration = Duration::from_secs(1);
 
+/// On by default since Kubernetes 1.37.
+const SCALE_TO_ZERO: &str = "--feature-gates=HPAScaleToZero=true";
+
 /// A process that ends with this value.
 pub(crate) struct Running(pub(crate) Child);
 
@@ -43,6 +46,16 @@ impl Drop for Running {
 pub(crate) struct Load {
     pub(crate) requests_per_second: f64,
     pub(crate) latency_seconds: f64,
+    /// Of every request.
+    pub(crate) route: &'static str,
+    /// Requests in flight at each pod.
+    pub(crate) active: u32,
+    /// Goroutines of each pod by what they wait for.
+    pub(crate) waiting: BTreeMap<&'static str, u32>,
+    /// Whether every pod is measured, and not those of app=shop alone.
+    pub(crate) everywhere: bool,
+    /// Whether no container of the pods runs, as between a crash and the kubelet's next try.
+    pub(crate) away: bool,
 }
 
 /// What came of a look of the HPA controller, as its own metric `reconciliations_total` names it.
@@ -103,13 +116,26 @@ pub(crate) fn by_pods() -> Value {
 impl Stage {
     /// A control plane, two rehearsed agents, the metrics-api, and a Deployment of two pods under 80 requests a second.
     pub(crate) fn set() -> Self {
+        let mut stage = Self::without_api();
+        stage.start_api();
+        stage
+    }
+
+    /// The same before the metrics-api starts.
+    pub(crate) fn without_api() -> Self {
         let controllers = free_port().unwrap();
         let controller_manager = vec![
             "--bind-address=127.0.0.1".to_owned(),
             format!("--secure-port={controllers}"),
             "--authorization-always-allow-paths=/metrics".to_owned(),
+            SCALE_TO_ZERO.to_owned(),
         ];
-        let options = Options { autoscaler_period: SYNC, controller_manager, ..Options::default() };
+        let api_server = vec![
+            // As OpenShift has it: whoever sets an owner must be allowed to delete what is owned.
+            "--enable-admission-plugins=OwnerReferencesPermissionEnforcement".to_owned(),
+            SCALE_TO_ZERO.to_owned(),
+        ];
+        let options = Options { autoscaler_period: SYNC, controller_manager, api_server, ..Options::default() };
         let plane = ControlPlane::start(&options).unwrap_or_else(|error| panic!("no control plane: {error:#}"));
         let directory = plane.directory().join("hpa");
         fs::create_dir_all(&directory).unwrap();
@@ -126,7 +152,15 @@ impl Stage {
             .unwrap();
         plane.apply(&deployment(2)).unwrap();
         let (port, keda) = (free_port().unwrap(), free_port().unwrap());
-        let load = Arc::new(Mutex::new(Load { requests_per_second: 80.0, latency_seconds: 0.02 }));
+        let load = Arc::new(Mutex::new(Load {
+            requests_per_second: 80.0,
+            latency_seconds: 0.02,
+            route: "/items/{id}",
+            active: 3,
+            waiting: BTreeMap::new(),
+            everywhere: false,
+            away: false,
+        }));
         let mut stage = Self {
             plane,
             directory,
@@ -144,7 +178,6 @@ impl Stage {
         for number in 0..2 {
             stage.start_agent(number);
         }
-        stage.start_api();
         stage
     }
 
@@ -156,7 +189,7 @@ impl Stage {
         fs::OpenOptions::new().create(true).append(true).open(self.directory.join(name)).unwrap().into()
     }
 
-    /// Agent by number: odd pods are at one, even pods at the other.
+    /// Agent by number: each pod is at that which has fewer when it comes.
     pub(crate) fn start_agent(&mut self, number: usize) {
         // Each process is one agent of the script: those at smaller numbers listen where nobody asks.
         let port = free_port().unwrap();
@@ -180,7 +213,7 @@ impl Stage {
     pub(crate) fn start_api_with(&mut self, register: bool) {
         let kubeconfig = self.plane.kubeconfig_of_account("gopulse", "gopulse-metrics-api").unwrap();
         let config = json!({
-            "address": format!("127.0.0.1:{}", self.port), "namespace": "gopulse", "service_port": self.port,
+            "address": format!("[::]:{}", self.port), "namespace": "gopulse", "service_port": self.port,
             "agents": {"addresses": self.addresses, "tls": false}, "keda_address": format!("127.0.0.1:{}", self.keda),
             "register": {"custom": register, "external": register}, "log_level": "info,gopulse=debug",
         });
@@ -200,11 +233,14 @@ impl Stage {
         };
         let scripts: Vec<PathBuf> = (0..2).map(|number| self.script(number)).collect();
         self.keeper = Some(thread::spawn(move || {
+            // A pod stays at its node.
+            let mut nodes: BTreeMap<String, usize> = BTreeMap::new();
             while !stop.load(Ordering::Relaxed) {
                 thread::sleep(Duration::from_millis(300));
                 // The API server is away at times.
                 let Ok(pods) = kubectl(&["get", "pods", "-o", "json"]) else { continue };
                 let Ok(pods) = serde_json::from_str::<Value>(&pods) else { continue };
+                let load = load.lock().unwrap().clone();
                 let mut names = Vec::new();
                 for pod in pods["items"].as_array().into_iter().flatten() {
                     let name = pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
@@ -215,19 +251,25 @@ impl Stage {
                             let _ =
                                 kubectl(&["patch", "pod", &name, "--subresource", "status", "-p", &status.to_string()]);
                         }
-                        names.push(name);
+                        if load.everywhere || pod["metadata"]["labels"]["app"] == "shop" {
+                            names.push(name);
+                        }
                     }
                 }
-                names.sort();
-                let load = load.lock().unwrap().clone();
+                nodes.retain(|name, _| names.contains(name));
+                for name in &names {
+                    let at = |node: usize| nodes.values().filter(|it| **it == node).count();
+                    let node = (0..scripts.len()).min_by_key(|node| at(*node)).unwrap_or(0);
+                    nodes.entry(name.clone()).or_insert(node);
+                }
                 for (agent, script) in scripts.iter().enumerate() {
-                    let own = names.iter().enumerate().filter(|(index, _)| index % scripts.len() == agent);
+                    let own = names.iter().filter(|name| !load.away && nodes.get(*name) == Some(&agent));
                     let told: Vec<Value> = own
-                        .map(|(_, name)| {
+                        .map(|name| {
                             json!({
-                                "namespace": "shop", "pod": name, "active": 3,
+                                "namespace": "shop", "pod": name, "active": load.active,
                                 "requests_per_second": load.requests_per_second / names.len() as f64,
-                                "latency_seconds": load.latency_seconds, "route": "/items/{id}",
+                                "latency_seconds": load.latency_seconds, "route": load.route, "waiting": load.waiting,
                             })
                         })
                         .collect();
@@ -264,7 +306,7 @@ impl Stage {
     }
 
     /// How often the HPA controller has looked so far, with this outcome. None where it does not say.
-    fn looks(&self, outcome: Look) -> Option<u64> {
+    pub(crate) fn looks(&self, outcome: Look) -> Option<u64> {
         let url = format!("https://127.0.0.1:{}/metrics", self.controllers);
         let text = util::output(Command::new("curl").args(["-skf", "--max-time", "10", &url])).ok()?;
         let name = "horizontal_pod_autoscaler_controller_reconciliations_total";

@@ -1,4 +1,4 @@
-use super::quantile;
+use super::{below, quantile};
 
 #[test]
 fn quantiles_are_as_prometheus_has_them() {
@@ -11,4 +11,14 @@ fn quantiles_are_as_prometheus_has_them() {
     assert_eq!(quantile(0.99, &[], &[]).to_bits(), 0.0_f64.to_bits());
     assert!((quantile(1.0, &bounds, &[0.0, 4.0, 0.0, 0.0]) - 0.2).abs() < 1e-12);
     assert!((quantile(0.0, &bounds, &[0.0, 4.0, 0.0, 0.0]) - 0.1).abs() < 1e-12);
+}
+
+#[test]
+fn the_share_below_a_bound_is_known_at_bounds_alone() {
+    let bounds = [0.1, 0.25, 0.5];
+    let buckets = [10.0, 20.0, 10.0, 10.0];
+    assert_eq!(below(0.25, &bounds, &buckets), Some(0.6));
+    assert_eq!(below(0.3, &bounds, &buckets), None);
+    assert_eq!(below(0.3, &bounds, &[0.0; 4]), Some(1.0), "nothing is slow where there is nothing");
+    assert_eq!(below(0.3, &[], &[]), Some(1.0));
 }

@@ -35,6 +35,19 @@ pub(crate) struct Series {
     pub(crate) labels: LabelSet,
     now: Current,
     changes: VecDeque<Change>,
+    /// The next sample has all that there is, and not only what has changed.
+    whole: bool,
+    /// Whether the stream has it now. What it counted is remembered, to be gone on with.
+    told: bool,
+}
+
+/// What the first value of a series, or one that is smaller than before, says of growth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Grown {
+    /// A first value has grown from 0: its family was measured before, and had no such series.
+    pub(super) from_nothing: bool,
+    /// A smaller value has grown from 0: the agent was started anew.
+    pub(super) anew: bool,
 }
 
 /// The last value.
@@ -96,12 +109,37 @@ impl Hash for FamilyInfo {
 
 impl Series {
     pub(super) fn new(family: Arc<FamilyInfo>, labels: LabelSet) -> Self {
-        Self { family, labels, now: Current::None, changes: VecDeque::new() }
+        Self { family, labels, now: Current::None, changes: VecDeque::new(), whole: true, told: true }
     }
 
-    /// Takes a value. The first of a series is growth where `from_nothing`: where its container is known to have begun after a
-    /// frame that did not have it. A count that is smaller than before began anew, and is growth as a whole.
-    pub(super) fn apply(&mut self, sample: &Sample, at: u64, from_nothing: bool) {
+    /// The stream names it, once more or for the first time: its next sample is whole.
+    pub(super) fn name(&mut self, family: Arc<FamilyInfo>) {
+        (self.family, self.whole, self.told) = (family, true, true);
+    }
+
+    /// A new stream begins, which may not name it.
+    pub(super) fn await_name(&mut self) {
+        self.told = false;
+    }
+
+    /// Whether the stream has it.
+    pub(super) fn is_told(&self) -> bool {
+        self.told
+    }
+
+    /// It is not there any more: a gauge of it is 0. Counts are remembered, for it may come back with them.
+    pub(super) fn end(&mut self, at: u64) {
+        self.told = false;
+        let zero = matches!(self.now, Current::None) || matches!(self.now, Current::Number(value) if value == 0.0);
+        if self.family.kind == Kind::Gauge && self.family.kept_ms > 0 && !zero {
+            self.now = Current::Number(0.0);
+            self.changes.push_back(Change { at, what: What::Number(0.0) });
+        }
+    }
+
+    /// Takes a value. What is smaller than before is no growth, unless the agent was started anew: it may be a process that
+    /// began anew, or one of several that ended.
+    pub(super) fn apply(&mut self, sample: &Sample, at: u64, grown: Grown) {
         if self.family.kept_ms == 0 {
             return;
         }
@@ -113,36 +151,52 @@ impl Series {
             Kind::Counter => {
                 let before = match self.now {
                     Current::Number(before) if before <= sample.value => Some(before),
-                    Current::None if !from_nothing => None,
-                    _ => Some(0.0),
+                    Current::Number(_) => grown.anew.then_some(0.0),
+                    _ => grown.from_nothing.then_some(0.0),
                 };
                 self.now = Current::Number(sample.value);
                 if let Some(before) = before {
                     self.changes.push_back(Change { at, what: What::Number(sample.value - before) });
                 }
             }
-            Kind::Histogram => self.apply_buckets(sample, at, from_nothing),
+            Kind::Histogram => self.apply_buckets(sample, at, grown),
         }
     }
 
-    fn apply_buckets(&mut self, sample: &Sample, at: u64, from_nothing: bool) {
-        let known = !matches!(self.now, Current::None);
-        if !known {
-            self.now = Current::Buckets(vec![0; self.family.bounds.len() + 1].into());
-        }
-        let Current::Buckets(counts) = &mut self.now else { return };
-        let mut growth = Vec::with_capacity(sample.buckets.len());
+    fn apply_buckets(&mut self, sample: &Sample, at: u64, grown: Grown) {
+        let buckets = self.family.bounds.len() + 1;
+        let whole = std::mem::take(&mut self.whole);
+        // Bounds that were not known before, or are others now: what was counted by those before cannot be compared.
+        let first = matches!(self.now, Current::None);
+        let before = match &mut self.now {
+            Current::Buckets(counts) if counts.len() == buckets => Some(std::mem::take(counts)),
+            _ => None,
+        };
+        let mut now: Box<[u64]> = match &before {
+            Some(before) if !whole => before.clone(),
+            _ => vec![0; buckets].into(),
+        };
         for (bucket, count) in sample.buckets.iter().zip(&sample.counts) {
-            let Some(slot) = counts.get_mut(*bucket as usize) else { continue };
-            let grown = count.checked_sub(*slot).unwrap_or(*count);
-            *slot = *count;
-            if grown > 0 {
-                growth.push((*bucket as u16, u32::try_from(grown).unwrap_or(u32::MAX)));
+            if let Some(slot) = now.get_mut(*bucket as usize) {
+                *slot = *count;
             }
         }
-        if (known || from_nothing) && !growth.is_empty() {
-            self.changes.push_back(Change { at, what: What::Buckets(growth.into()) });
+        let shrunk = before.as_ref().is_some_and(|before| now.iter().zip(before).any(|(now, before)| now < before));
+        let base = match (&before, shrunk) {
+            (Some(before), false) => Some(before.clone()),
+            (Some(_), true) => grown.anew.then(|| vec![0; buckets].into()),
+            (None, _) => (first && grown.from_nothing).then(|| vec![0; buckets].into()),
+        };
+        if let Some(base) = base {
+            let growth = now.iter().zip(&base).enumerate().filter(|(_, (now, base))| now > base);
+            let growth: Box<[(u16, u32)]> = growth
+                .map(|(bucket, (now, base))| (bucket as u16, u32::try_from(now - base).unwrap_or(u32::MAX)))
+                .collect();
+            if !growth.is_empty() {
+                self.changes.push_back(Change { at, what: What::Buckets(growth) });
+            }
         }
+        self.now = Current::Buckets(now);
     }
 
     /// Drops changes that are older, but of a gauge the newest of them, which is its value then.

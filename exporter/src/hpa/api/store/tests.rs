@@ -1,7 +1,11 @@
 use super::*;
 use crate::hpa::{
-    api::{evaluate::evaluate, selector::Selector, table},
-    wire::{Family, Sample, Series as WireSeries},
+    api::{
+        evaluate::{evaluate, evaluate_lifted, evaluate_whole, lift},
+        selector::Selector,
+        table,
+    },
+    wire::{Container as WireContainer, Family, Sample, Series as WireSeries, Unmeasured, UnmeasuredPod},
 };
 
 const START: u64 = 1_000_000_000;
@@ -15,6 +19,8 @@ struct Fixture {
     seconds: u64,
     /// What the agent's clock says at `begun`, milliseconds.
     clock: u64,
+    /// Which run of the agent tells; 0 as agents that do not say.
+    run: u64,
 }
 
 fn histogram(id: u32) -> Family {
@@ -31,7 +37,14 @@ fn gauge(id: u32) -> Family {
 }
 
 fn container(id: u32, pod: &str) -> WireContainer {
-    WireContainer { id, namespace: "shop".into(), pod: pod.into(), container: "app".into(), families: vec![1, 2] }
+    WireContainer {
+        id,
+        namespace: "shop".into(),
+        pod: pod.into(),
+        container: "app".into(),
+        families: vec![1, 2],
+        ..WireContainer::default()
+    }
 }
 
 fn series(id: u32, container: u32, family: u32, labels: &[&str]) -> WireSeries {
@@ -56,6 +69,7 @@ impl Fixture {
             begun,
             seconds: 0,
             clock: START,
+            run: 1,
         };
         fixture.begin(&[("a", 1000), ("b", 500)]);
         fixture
@@ -69,6 +83,7 @@ impl Fixture {
     fn begin(&mut self, pods: &[(&str, u64)]) {
         let frame = Frame {
             first: true,
+            run: self.run,
             families: vec![histogram(1), gauge(2)],
             containers: pods.iter().enumerate().map(|(id, (pod, _))| container(id as u32, pod)).collect(),
             series: pods
@@ -87,6 +102,24 @@ impl Fixture {
             ..Frame::default()
         };
         self.frame(frame);
+    }
+
+    /// Of a container, what the agent says of it: since when it is counted, and whether it began then.
+    fn told(&self, id: u32, pod: &str, counted_since: u64, from_start: bool) -> WireContainer {
+        WireContainer { counted_since_ms: self.clock + counted_since * 1000, from_start, ..container(id, pod) }
+    }
+
+    /// A second later, this container with these counts.
+    fn comes(&mut self, told: WireContainer, samples: Vec<Sample>) {
+        self.seconds += 1;
+        let series = vec![series(told.id + 10, told.id, 1, &["http_route", "/"])];
+        self.frame(Frame { containers: vec![told], series, samples, ..Frame::default() });
+    }
+
+    /// A second later, this container is gone.
+    fn goes(&mut self, id: u32) {
+        self.seconds += 1;
+        self.frame(Frame { gone: vec![id], ..Frame::default() });
     }
 
     fn frame(&mut self, frame: Frame) {
@@ -144,15 +177,165 @@ fn a_rate_is_the_growth_over_the_true_time() {
 fn a_new_pods_first_counts_are_growth_and_an_old_ones_are_not() {
     let mut it = Fixture::new();
     it.tick(vec![]);
+    let new = it.told(7, "c", 2, true);
+    it.comes(new, vec![counts(17, &[(0, 40)])]);
+    assert_eq!(it.rate("c"), Some(20.0), "40 of the two seconds that anything is known of");
+    assert_eq!(it.rate("a"), Some(0.0));
+    // A pod that opts in, of which the agent may know a history, and one of an agent that does not say since when it counts.
+    let old = it.told(8, "d", 2, false);
+    for (told, pod) in [(old, "d"), (container(9, "e"), "e")] {
+        let id = told.id;
+        it.comes(told, vec![counts(id + 10, &[(0, 10_000)])]);
+        assert_eq!(it.rate(pod), None, "its history is no growth");
+        it.tick(vec![counts(id + 10, &[(0, 10_007)])]);
+        assert_eq!(it.rate(pod), Some(7.0));
+    }
+}
+
+#[test]
+fn a_container_that_comes_back_does_not_bring_its_history() {
+    let mut it = Fixture::new();
+    let long_ago = it.told(7, "c", 0, true);
+    it.comes(long_ago.clone(), vec![counts(17, &[(0, 100)])]);
+    for second in 1..=20 {
+        it.tick(vec![counts(17, &[(0, 100 + 10 * second)])]);
+    }
+    assert_eq!(it.rate("c"), Some(10.0));
+    // The kubelet's back-off: it does not run, and then goes on counting where it was.
+    it.goes(7);
+    assert!(it.store.pod("shop", "c", it.now()).is_none());
+    for _ in 0..9 {
+        it.tick(vec![]);
+    }
+    let back = WireContainer { id: 8, ..long_ago };
+    it.comes(back, vec![counts(18, &[(0, 308)])]);
+    let p50 = it.ask("quantile(0.5, http_server_request_duration_seconds)", 15.0, &["c"], "");
+    assert_eq!(it.rate("c"), Some(48.0 / 15.0), "40 before, none in between, 8 since");
+    assert_eq!(p50, Some(0.005));
+    // Nor to a metrics-api that was started in between.
+    let mut it = Fixture::new();
+    it.tick(vec![]);
+    let back = it.told(8, "c", 0, true);
+    it.clock += HOUR;
+    it.seconds += 5;
+    it.comes(back, vec![counts(18, &[(0, 3008)])]);
+    assert_eq!(it.rate("c"), None);
+    it.tick(vec![counts(18, &[(0, 3010)])]);
+    assert_eq!(it.rate("c"), Some(2.0));
+}
+
+#[test]
+fn an_opt_out_and_an_opt_in_are_no_time_without_requests() {
+    let mut it = Fixture::new();
+    let old = it.told(7, "c", 0, true);
+    it.comes(old, vec![counts(17, &[(0, 10)])]);
+    it.tick(vec![counts(17, &[(0, 20)])]);
+    it.goes(7);
+    it.tick(vec![]);
+    // It ran on, and was not counted.
+    let again = it.told(8, "c", 5, false);
+    it.comes(again, vec![counts(18, &[(0, 21)])]);
+    assert_eq!(it.rate("c"), None);
+    it.tick(vec![counts(18, &[(0, 31)])]);
+    assert_eq!(it.rate("c"), Some(10.0));
+}
+
+#[test]
+fn the_next_pod_of_a_stateful_set_counts_anew() {
+    let mut it = Fixture::new();
+    let first = it.told(7, "c-0", 1, true);
+    it.comes(first, vec![counts(17, &[(0, 10)])]);
+    it.goes(7);
+    it.tick(vec![]);
+    let next = it.told(8, "c-0", 4, true);
+    it.comes(next, vec![counts(18, &[(0, 30)])]);
+    assert_eq!(it.rate("c-0"), Some(30.0 / 4.0), "more than the one before counted, and all of it its own");
+    it.tick(vec![]);
+    assert_eq!(it.rate("c-0"), Some(30.0 / 5.0));
+}
+
+#[test]
+fn a_family_that_is_measured_from_now_on_brings_no_history() {
+    let mut it = Fixture::new();
+    let without = WireContainer { families: vec![2], ..it.told(7, "c", 0, true) };
+    it.comes(without.clone(), vec![]);
+    for _ in 0..5 {
+        it.tick(vec![]);
+    }
+    assert_eq!(it.rate("c"), None);
+    // The pod asks for requests once more, of which its agent has a total.
+    let with = WireContainer { families: vec![1, 2], ..without };
+    it.comes(with, vec![counts(17, &[(0, 9000)])]);
+    assert_eq!(it.rate("c"), None);
+    it.tick(vec![counts(17, &[(0, 9004)])]);
+    assert_eq!(it.rate("c"), Some(4.0));
+    // A route that is seen for the first time.
     it.seconds += 1;
     it.frame(Frame {
-        containers: vec![container(7, "c")],
-        series: vec![series(17, 7, 1, &[])],
-        samples: vec![counts(17, &[(0, 40)])],
+        series: vec![series(31, 7, 1, &["http_route", "/new"])],
+        samples: vec![counts(31, &[(2, 6)])],
         ..Frame::default()
     });
-    assert_eq!(it.rate("c"), Some(40.0));
-    assert_eq!(it.rate("a"), Some(0.0));
+    assert_eq!(it.rate("c"), Some(5.0));
+}
+
+#[test]
+fn a_series_that_comes_back_goes_on_and_a_gauge_that_is_gone_is_zero() {
+    let mut it = Fixture::new();
+    it.tick(vec![counts(10, &[(1, 1030)]), value(20, 500.0)]);
+    let gone = |it: &mut Fixture| {
+        it.seconds += 1;
+        it.frame(Frame { gone_series: vec![10, 20], ..Frame::default() });
+    };
+    gone(&mut it);
+    let active = |it: &Fixture| it.ask("last(http_server_active_requests)", 5.0, &["a"], "");
+    assert_eq!((it.rate("a"), active(&it)), (Some(15.0), Some(0.0)));
+    it.seconds += 1;
+    it.frame(Frame {
+        series: vec![series(40, 0, 1, &["http_route", "/"])],
+        samples: vec![counts(40, &[(1, 1090)])],
+        ..Frame::default()
+    });
+    assert_eq!(it.rate("a"), Some(30.0));
+    // Not named by a new stream: an agent before this one, which could not tell.
+    it.tick(vec![]);
+    let stream = Frame {
+        first: true,
+        run: it.run,
+        families: vec![histogram(1), gauge(2)],
+        containers: vec![container(0, "a"), container(1, "b")],
+        ..Frame::default()
+    };
+    let mut it = Fixture::new();
+    it.tick(vec![value(20, 500.0)]);
+    it.seconds += 1;
+    it.frame(stream);
+    assert_eq!(active(&it), Some(0.0));
+}
+
+#[test]
+fn what_shrinks_is_no_growth() {
+    let mut it = Fixture::new();
+    it.tick(vec![]);
+    let cpu =
+        Family { id: 3, name: "process_cpu_seconds_total".into(), kind: Kind::Counter.into(), bounds: Vec::new() };
+    it.seconds += 1;
+    it.frame(Frame {
+        families: vec![cpu],
+        containers: vec![WireContainer { families: vec![1, 2, 3], ..container(0, "a") }],
+        series: vec![series(50, 0, 3, &[])],
+        samples: vec![value(50, 3600.0)],
+        ..Frame::default()
+    });
+    let cores = |it: &Fixture| it.ask("rate(process_cpu_seconds_total)", 15.0, &["a"], "");
+    assert_eq!(cores(&it), None, "what it used before it was measured");
+    it.tick(vec![value(50, 3601.0)]);
+    assert_eq!(cores(&it), Some(1.0));
+    // A second process of the container ends, or the container is restarted.
+    it.tick(vec![value(50, 3000.0), counts(10, &[(1, 900)])]);
+    assert_eq!((cores(&it), it.rate("a")), (Some(0.5), Some(0.0)));
+    it.tick(vec![value(50, 3002.0), counts(10, &[(1, 910)])]);
+    assert_eq!((cores(&it), it.rate("a")), (Some(1.0), Some(2.0)));
 }
 
 #[test]
@@ -162,12 +345,130 @@ fn a_reconnected_stream_goes_on_where_it_was() {
     it.seconds += 4;
     it.begin(&[("a", 1100), ("d", 5)]);
     assert_eq!(it.rate("a"), Some(100.0 / 5.0), "30 before, 70 while away");
-    assert_eq!(it.rate("d"), Some(1.25), "began while away");
     assert!(it.store.pod("shop", "b", it.now()).is_none(), "gone while away");
-    // The agent was restarted: its counts begin anew.
+    // The agent was started anew: its counts are those of a second, or of more, and nobody counted in between.
+    for (run, count) in [(2, 12), (3, 5000), (0, 3)] {
+        it.run = run;
+        it.seconds += 5;
+        it.begin(&[("a", count), ("d", 0)]);
+        assert_eq!(it.rate("a"), None, "run {run}");
+        it.tick(vec![counts(10, &[(1, count + 20)])]);
+        assert_eq!(it.rate("a"), Some(20.0), "run {run}");
+    }
+    // An agent that does not tell its run, and whose counts are smaller.
     it.seconds += 1;
-    it.begin(&[("a", 12), ("d", 0)]);
-    assert_eq!(it.rate("a"), Some(112.0 / 6.0));
+    it.begin(&[("a", 4), ("d", 0)]);
+    assert_eq!(it.rate("a"), Some(12.0));
+}
+
+/// Two pods under 80 requests a second; it becomes 300, and 7 s later two more pods serve, each a quarter.
+#[test]
+fn rates_of_new_pods_do_not_make_a_sum_too_large() {
+    let mut it = Fixture::new();
+    let (mut old, mut new) = (1000, 0);
+    let mut load = |each: u64, of_new: Option<u64>| {
+        old += each;
+        let mut samples = vec![counts(10, &[(1, old)]), counts(11, &[(1, old)])];
+        if let Some(each) = of_new {
+            new += each;
+            samples.extend([counts(17, &[(1, new)]), counts(18, &[(1, new)])]);
+        }
+        samples
+    };
+    it.begin(&[("a", 1000), ("b", 1000)]);
+    for _ in 0..20 {
+        let samples = load(40, None);
+        it.tick(samples);
+    }
+    for _ in 0..7 {
+        let samples = load(150, None);
+        it.tick(samples);
+    }
+    let since = it.seconds;
+    let containers = vec![it.told(7, "c", since, true), it.told(8, "d", since, true)];
+    let samples = load(75, Some(75));
+    it.seconds += 1;
+    let series = vec![series(17, 7, 1, &[]), series(18, 8, 1, &[])];
+    it.frame(Frame { containers, series, samples, ..Frame::default() });
+    for _ in 0..7 {
+        let samples = load(75, Some(75));
+        it.tick(samples);
+    }
+    let sum = it.ask("rate(http_server_request_duration_seconds)", 15.0, &["a", "b", "c", "d"], "");
+    assert_eq!(sum, Some(300.0));
+    assert_eq!((it.rate("a"), it.rate("c")), (Some(110.0), Some(40.0)));
+}
+
+/// All pods of a workload are replaced by others, which take their load: neither the sum nor what the new ones show may fall.
+#[test]
+fn a_rollout_changes_no_sum_and_no_mean() {
+    let mut it = Fixture::new();
+    it.begin(&[("a", 0), ("b", 0)]);
+    for second in 1..=20 {
+        it.tick(vec![counts(10, &[(1, 30 * second)]), counts(11, &[(1, 30 * second)])]);
+    }
+    let since = it.seconds;
+    let containers = vec![it.told(7, "c", since, true), it.told(8, "d", since, true)];
+    it.seconds += 1;
+    it.frame(Frame {
+        containers,
+        series: vec![series(17, 7, 1, &[]), series(18, 8, 1, &[])],
+        samples: vec![counts(17, &[(1, 30)]), counts(18, &[(1, 30)])],
+        gone: vec![0, 1],
+        ..Frame::default()
+    });
+    let entry = table::Entry {
+        expression: "rate(http_server_request_duration_seconds)".into(),
+        window_seconds: 15.0,
+        smoothing: table::Smoothing::None,
+        help: String::new(),
+    };
+    let table = table::Table::new(&[("m".to_owned(), entry)].into()).unwrap();
+    let (metric, all) = (table.get("m").unwrap(), Selector::default());
+    for second in 2..30 {
+        let view = |pod: &str| it.store.pod("shop", pod, it.now()).unwrap();
+        let past = [it.store.past("shop", "a", it.now()), it.store.past("shop", "b", it.now())];
+        let whole = evaluate_whole(metric, &[view("c"), view("d")], &past, &all).unwrap().value;
+        assert!((whole - 60.0).abs() < 1e-9, "{whole} after {second} s");
+        let lift = lift(metric, &[view("c"), view("d")], &past, &all);
+        let each = evaluate_lifted(metric, view("c"), lift, &all).unwrap().value;
+        assert!((each - 30.0).abs() < 1e-9, "{each} after {second} s");
+        it.tick(vec![counts(17, &[(1, 30 * second)]), counts(18, &[(1, 30 * second)])]);
+    }
+    // The dead are forgotten once they are in no window, if nobody knows of them.
+    for _ in 0..40 {
+        it.tick(vec![]);
+    }
+    let now = it.now();
+    it.store.clean(now, |_, pod| pod == "a");
+    let known = |pod: &str| it.store.past("shop", pod, now).containers.len();
+    assert_eq!((known("a"), known("b")), (1, 0));
+}
+
+#[test]
+fn agents_say_why_a_pod_has_no_figures() {
+    let mut it = Fixture::new();
+    assert_eq!(it.store.account("shop", "x", it.now()), Account::Unheard);
+    let pod = |pod: &str, expected| UnmeasuredPod {
+        namespace: "shop".into(),
+        pod: pod.into(),
+        expected,
+        reason: "so".into(),
+    };
+    it.seconds += 1;
+    it.frame(Frame { unmeasured: Some(Unmeasured { pods: vec![pod("x", true)] }), ..Frame::default() });
+    let told =
+        |it: &Fixture, pod: &str| matches!(it.store.account("shop", pod, it.now()), Account::Told(it) if it.expected);
+    assert!(told(&it, "x") && !told(&it, "y"));
+    it.seconds += 1;
+    it.frame(Frame { unmeasured: Some(Unmeasured { pods: vec![pod("y", true)] }), ..Frame::default() });
+    assert!(!told(&it, "x") && told(&it, "y"));
+    it.seconds += 16;
+    assert_eq!(it.store.account("shop", "y", it.now()), Account::Unheard, "it is silent");
+    // An agent that cannot tell.
+    (it.run, it.agent) = (0, "node-2".into());
+    it.begin(&[("z", 1)]);
+    assert_eq!(it.store.account("shop", "y", it.now()), Account::Unknowable);
 }
 
 #[test]
@@ -186,12 +487,23 @@ fn a_clock_that_is_set_back_or_forth_changes_no_rate() {
     it.clock -= HOUR;
     minute(&mut it, count);
     // Agents that are started again behind it, and so begin a stream by another clock, with counts of their own.
-    for clock in [START + HOUR, START - HOUR, u64::MAX - HOUR, 0] {
+    for (run, clock) in [START + HOUR, START - HOUR, u64::MAX - HOUR, 0].into_iter().enumerate() {
+        (it.clock, it.run) = (clock, 2 + run as u64);
+        it.seconds += 1;
+        it.begin(&[("a", 30)]);
+        assert_eq!(it.rate("a"), None, "nobody counted in between");
+        minute(&mut it, 30);
+    }
+    // And those that do not tell their run: smaller counts tell it.
+    it.run = 0;
+    it.seconds += 1;
+    it.begin(&[("a", 30)]);
+    for clock in [START + HOUR, START - HOUR] {
+        minute(&mut it, 30);
         it.clock = clock;
         it.seconds += 1;
         it.begin(&[("a", 30)]);
         assert_eq!(it.rate("a"), Some(30.0));
-        minute(&mut it, 30);
     }
 }
 
@@ -253,7 +565,7 @@ fn a_silent_agent_is_said_to_be_silent_and_forgotten_later() {
     assert!(it.store.pod("shop", "a", it.now()).unwrap().silent);
     it.seconds += 300;
     let now = it.now();
-    it.store.clean(now);
+    it.store.clean(now, |_, _| true);
     assert!(it.store.pod("shop", "a", now).is_none());
     assert_eq!(it.store.size(), (0, 0));
 }
@@ -268,7 +580,29 @@ fn a_pod_that_moves_is_where_it_was_last_heard_of() {
     assert_eq!(it.rate("a"), Some(7.0));
     let gone = Frame { gone: vec![0], ..Frame::default() };
     it.frame(gone);
-    assert_eq!(it.rate("a"), Some(30.0));
+    assert_eq!(it.rate("a"), Some(30.0 + 7.0 / 2.0), "and what it did where it was");
+}
+
+#[test]
+fn many_series_of_a_container_are_found_again_by_a_new_stream() {
+    let mut it = Fixture::new();
+    it.tick(vec![]);
+    let routes: Vec<String> = (0..5000).map(|route| format!("/{route}")).collect();
+    let stream = |first: bool, count: u64| Frame {
+        first,
+        run: 1,
+        families: if first { vec![histogram(1), gauge(2)] } else { Vec::new() },
+        containers: if first { vec![container(0, "a")] } else { Vec::new() },
+        series: routes.iter().zip(100..).map(|(route, id)| series(id, 0, 1, &["http_route", route])).collect(),
+        samples: (100..).take(routes.len()).map(|id| counts(id, &[(0, count)])).collect(),
+        ..Frame::default()
+    };
+    it.seconds += 1;
+    it.frame(stream(false, 1));
+    it.seconds += 1;
+    it.frame(stream(true, 3));
+    assert_eq!(it.rate("a"), Some(3.0 * 5000.0 / 3.0));
+    assert_eq!(it.ask("rate(http_server_request_duration_seconds)", 15.0, &["a"], "http_route=/4711"), Some(1.0));
 }
 
 #[test]

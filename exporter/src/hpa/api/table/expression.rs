@@ -1,9 +1,13 @@
-//! The expressions of the metric table: `rate(f)`, `quantile(0.99, f) * 1000`, `avg(f{reason="select"}) / rate(g)`. Parsed
-//! once; what is wrong is said with its column. Knows nothing of where figures come from.
+//! The expressions of the metric table: `rate(f)`, `quantile(0.99, f) * 1000`, `avg(f{reason="select"}) / pods()`. Parsed
+//! once; what is wrong is said with its column. Knows nothing of where figures come from, nor of which families there are.
 
-use std::{collections::BTreeSet, fmt};
+mod matcher;
+
+use std::fmt;
 
 use thiserror::Error;
+
+pub(crate) use self::matcher::{Matcher, Pattern, Test};
 
 /// An expression.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,8 +16,23 @@ pub(crate) enum Expression {
     Number(f64),
     /// A figure over the window.
     Call(Call),
+    /// How many pods are asked about that have figures.
+    Pods,
+    /// One value of those that each pod has by itself.
+    OverPods(OverPods, Box<Expression>),
     /// Two, joined.
     Join(Box<Expression>, Operator, Box<Expression>),
+}
+
+/// What is made of the pods' own values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OverPods {
+    /// The hottest pod's.
+    Max,
+    /// Their mean.
+    Mean,
+    /// The least.
+    Min,
 }
 
 /// How two are joined. A division by 0 is 0: nothing done is no share of nothing.
@@ -43,32 +62,16 @@ pub(crate) enum Function {
     Rate,
     /// A quantile of the merged buckets' growth.
     Quantile(f64),
+    /// The share, from 0 to 1, of what was counted that was at most a bound of the buckets; 1 of nothing.
+    Below(f64),
+    /// The share that was more; 0 of nothing.
+    Above(f64),
     /// A gauge's last value, summed.
     Last,
     /// A gauge's mean over the window, summed.
     Avg,
     /// A gauge's greatest value in the window, summed.
     Max,
-}
-
-/// A condition on a label. A label that is not there is empty.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Matcher {
-    /// The label.
-    pub(crate) label: String,
-    /// The test.
-    pub(crate) test: Test,
-}
-
-/// A test of a label's value.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Test {
-    /// Is this.
-    Equal(String),
-    /// Is not this.
-    NotEqual(String),
-    /// Starts with this: `=~"5.."` and `=~"/api/.*"` are all that is needed of patterns.
-    Prefix(String),
 }
 
 /// What is wrong, and where.
@@ -79,22 +82,10 @@ pub(crate) struct ExpressionError {
     message: String,
 }
 
-impl Matcher {
-    /// Whether a series with these labels matches.
-    pub(crate) fn matches(&self, labels: &[(Box<str>, Box<str>)]) -> bool {
-        let value = labels.iter().find(|(name, _)| **name == *self.label).map_or("", |(_, value)| value);
-        match &self.test {
-            Test::Equal(wanted) => value == wanted,
-            Test::NotEqual(unwanted) => value != unwanted,
-            Test::Prefix(prefix) => value.starts_with(prefix.as_str()),
-        }
-    }
-}
-
 impl Expression {
     /// Reads one.
     pub(crate) fn parse(text: &str) -> Result<Self, ExpressionError> {
-        let mut parser = Parser { text, at: 0 };
+        let mut parser = Parser { text, at: 0, of_each: false };
         let expression = parser.sum()?;
         parser.space();
         if parser.at < text.len() {
@@ -107,19 +98,64 @@ impl Expression {
     /// Every call in it.
     pub(crate) fn calls(&self) -> Vec<&Call> {
         match self {
-            Self::Number(_) => Vec::new(),
+            Self::Number(_) | Self::Pods => Vec::new(),
             Self::Call(call) => vec![call],
+            Self::OverPods(_, each) => each.calls(),
             Self::Join(left, _, right) => left.calls().into_iter().chain(right.calls()).collect(),
         }
     }
 
-    /// Its value, where `value` gives those of its calls; none if one of them has none.
-    pub(crate) fn evaluate(&self, value: &mut impl FnMut(&Call) -> Option<f64>) -> Option<f64> {
+    /// Its calls, to be changed.
+    pub(crate) fn calls_mut(&mut self) -> Vec<&mut Call> {
+        match self {
+            Self::Number(_) | Self::Pods => Vec::new(),
+            Self::Call(call) => vec![call],
+            Self::OverPods(_, each) => each.calls_mut(),
+            Self::Join(left, _, right) => left.calls_mut().into_iter().chain(right.calls_mut()).collect(),
+        }
+    }
+
+    /// Whether it says something of pods: a number alone does not.
+    pub(crate) fn is_measured(&self) -> bool {
+        match self {
+            Self::Number(_) => false,
+            Self::Call(_) | Self::Pods | Self::OverPods(..) => true,
+            Self::Join(left, _, right) => left.is_measured() || right.is_measured(),
+        }
+    }
+
+    /// Its value, of so many pods, where `value` gives those of its calls, of all pods or of one by its number; none if one of
+    /// them has none. Of the pods' own values those that there are count.
+    pub(crate) fn evaluate(
+        &self,
+        pods: usize,
+        value: &mut impl FnMut(&Call, Option<usize>) -> Option<f64>,
+    ) -> Option<f64> {
+        self.evaluate_of(None, pods, value)
+    }
+
+    fn evaluate_of<V: FnMut(&Call, Option<usize>) -> Option<f64>>(
+        &self,
+        pod: Option<usize>,
+        pods: usize,
+        value: &mut V,
+    ) -> Option<f64> {
         match self {
             Self::Number(number) => Some(*number),
-            Self::Call(call) => value(call),
+            Self::Call(call) => value(call, pod),
+            Self::Pods => Some(if pod.is_some() { 1.0 } else { pods as f64 }),
+            Self::OverPods(over, each) => {
+                let each: Vec<f64> = (0..pods).filter_map(|pod| each.evaluate_of(Some(pod), pods, value)).collect();
+                let count = each.len() as f64;
+                let values = each.into_iter();
+                match over {
+                    OverPods::Max => values.reduce(f64::max),
+                    OverPods::Min => values.reduce(f64::min),
+                    OverPods::Mean => values.reduce(|sum, it| sum + it).map(|sum| sum / count),
+                }
+            }
             Self::Join(left, operator, right) => {
-                let (left, right) = (left.evaluate(value)?, right.evaluate(value)?);
+                let (left, right) = (left.evaluate_of(pod, pods, value)?, right.evaluate_of(pod, pods, value)?);
                 Some(match operator {
                     Operator::Add => left + right,
                     Operator::Subtract => left - right,
@@ -134,8 +170,11 @@ impl Expression {
     /// Whether the values of parts add up to that of the whole: counts and rates do, quantiles and shares do not.
     pub(crate) fn is_additive(&self) -> bool {
         match self {
-            Self::Number(_) => false,
-            Self::Call(call) => !matches!(call.function, Function::Quantile(_)),
+            Self::Number(_) | Self::OverPods(..) => false,
+            Self::Pods => true,
+            Self::Call(call) => {
+                !matches!(call.function, Function::Quantile(_) | Function::Below(_) | Function::Above(_))
+            }
             Self::Join(left, Operator::Add | Operator::Subtract, right) => left.is_additive() && right.is_additive(),
             Self::Join(left, Operator::Multiply, right) => left.is_additive() != right.is_additive(),
             Self::Join(left, Operator::Divide, right) => left.is_additive() && matches!(**right, Self::Number(_)),
@@ -148,6 +187,8 @@ impl fmt::Display for Call {
         let name = match self.function {
             Function::Rate => "rate",
             Function::Quantile(_) => "quantile",
+            Function::Below(_) => "below",
+            Function::Above(_) => "above",
             Function::Last => "last",
             Function::Avg => "avg",
             Function::Max => "max",
@@ -156,9 +197,15 @@ impl fmt::Display for Call {
     }
 }
 
+/// For whoever writes another.
+const FUNCTIONS: &str = "rate(FAMILY), quantile(0.99, FAMILY), below(0.25, FAMILY), above(0.25, FAMILY), of gauges last, avg or \
+                         max, pods(), or pods_max, pods_mean or pods_min of an expression";
+
 struct Parser<'t> {
     text: &'t str,
     at: usize,
+    /// Whether it is within a value of each pod.
+    of_each: bool,
 }
 
 impl Parser<'_> {
@@ -195,9 +242,34 @@ impl Parser<'_> {
             return Ok(inner);
         }
         let name = self.word().to_owned();
+        let over = match name.as_str() {
+            "pods_max" => Some(OverPods::Max),
+            "pods_mean" => Some(OverPods::Mean),
+            "pods_min" => Some(OverPods::Min),
+            _ => None,
+        };
+        if let Some(over) = over {
+            if self.of_each {
+                self.at = start;
+                return Err(self.error("of a value of each pod there are no values of each pod"));
+            }
+            self.expect('(')?;
+            self.of_each = true;
+            let each = self.sum()?;
+            self.of_each = false;
+            self.expect(')')?;
+            return Ok(Expression::OverPods(over, Box::new(each)));
+        }
+        if name == "pods" {
+            self.expect('(')?;
+            self.expect(')')?;
+            return Ok(Expression::Pods);
+        }
         let known = match name.as_str() {
             "rate" => Some(Function::Rate),
             "quantile" => Some(Function::Quantile(0.0)),
+            "below" => Some(Function::Below(0.0)),
+            "above" => Some(Function::Above(0.0)),
             "last" => Some(Function::Last),
             "avg" => Some(Function::Avg),
             "max" => Some(Function::Max),
@@ -205,19 +277,18 @@ impl Parser<'_> {
         };
         let Some(mut function) = known else {
             self.at = start;
-            return Err(
-                self.error(&format!("{name:?} is no function: use rate, quantile, last, avg or max, as rate(FAMILY)"))
-            );
+            return Err(self.error(&format!("{name:?} is no function: use {FUNCTIONS}")));
         };
         self.expect('(')?;
-        if let Function::Quantile(quantile) = &mut function {
-            self.space();
-            let number = self.number()?;
-            if !(0.0..=1.0).contains(&number) {
-                return Err(self.error("a quantile is from 0 to 1"));
+        match &mut function {
+            Function::Quantile(quantile) => {
+                *quantile = self.argument()?;
+                if !(0.0..=1.0).contains(quantile) {
+                    return Err(self.error("a quantile is from 0 to 1"));
+                }
             }
-            *quantile = number;
-            self.expect(',')?;
+            Function::Below(bound) | Function::Above(bound) => *bound = self.argument()?,
+            Function::Rate | Function::Last | Function::Avg | Function::Max => {}
         }
         self.space();
         let family = self.word().to_owned();
@@ -230,7 +301,7 @@ impl Parser<'_> {
     }
 
     fn matchers(&mut self) -> Result<Vec<Matcher>, ExpressionError> {
-        let mut matchers = BTreeSet::new();
+        let mut matchers = Vec::new();
         while !self.take('}') {
             self.space();
             let label = self.word().to_owned();
@@ -238,32 +309,31 @@ impl Parser<'_> {
                 return Err(self.error("a label's name was expected"));
             }
             self.space();
-            let sign = ["=~", "!=", "="].into_iter().find(|sign| self.rest().starts_with(sign));
-            let Some(sign) = sign else { return Err(self.error("=, != or =~ was expected")) };
+            let sign = ["=~", "!~", "!=", "="].into_iter().find(|sign| self.rest().starts_with(sign));
+            let Some(sign) = sign else { return Err(self.error("=, !=, =~ or !~ was expected")) };
             self.at += sign.len();
             let value = self.quoted()?;
+            let pattern = |text: &str| Pattern::new(text).map_err(|error| self.error(&error));
             let test = match sign {
                 "=" => Test::Equal(value),
                 "!=" => Test::NotEqual(value),
-                _ => Test::Prefix(self.prefix(&value)?),
+                "=~" => Test::Matches(pattern(&value)?),
+                _ => Test::MatchesNot(pattern(&value)?),
             };
-            matchers.insert(Matcher { label, test });
+            matchers.push(Matcher { label, test });
             if !self.take(',') && !self.rest().trim_start().starts_with('}') {
                 return Err(self.error(", or } was expected"));
             }
         }
-        Ok(matchers.into_iter().collect())
+        Ok(matchers)
     }
 
-    /// Of patterns, those that are a text and then anything.
-    fn prefix(&self, pattern: &str) -> Result<String, ExpressionError> {
-        let prefix = pattern.strip_suffix(".*").unwrap_or_else(|| pattern.trim_end_matches('.'));
-        let open = prefix.len() < pattern.len();
-        if open && !prefix.contains(['.', '*', '+', '?', '[', '(', '|', '\\']) {
-            Ok(prefix.to_owned())
-        } else {
-            Err(self.error("of patterns only a text with .. or .* after it is known, as \"5..\" or \"/api/.*\""))
-        }
+    /// A function's number, and the comma after it.
+    fn argument(&mut self) -> Result<f64, ExpressionError> {
+        self.space();
+        let number = self.number()?;
+        self.expect(',')?;
+        Ok(number)
     }
 
     fn quoted(&mut self) -> Result<String, ExpressionError> {
@@ -318,7 +388,7 @@ mod tests {
     use super::*;
 
     fn value(text: &str) -> Option<f64> {
-        Expression::parse(text).unwrap().evaluate(&mut |call| match call.family.as_str() {
+        Expression::parse(text).unwrap().evaluate(1, &mut |call, _| match call.family.as_str() {
             "two" => Some(2.0),
             "zero" => Some(0.0),
             _ => None,
@@ -342,9 +412,27 @@ mod tests {
         let labels = |route: &str, code: &str, x: &str| {
             [("http_route", route), ("code", code), ("x", x)].map(|(name, value)| (name.into(), value.into()))
         };
-        let all = |labels: [(Box<str>, Box<str>); 3]| call.matchers.iter().all(|it| it.matches(&labels));
+        let all = |labels: [(Box<str>, Box<str>); 3]| call.matchers.iter().all(|it| it.matches(&labels, |_| false));
         assert!(all(labels("/a b", "503", "1")));
         assert!(!all(labels("/a b", "403", "1")) && !all(labels("/a", "503", "1")) && !all(labels("/a b", "503", "")));
+    }
+
+    #[test]
+    fn pods_are_counted_and_looked_at_one_by_one() {
+        let of_pods = |text: &str, each: &[Option<f64>]| {
+            let value = &mut |_: &Call, pod: Option<usize>| match pod {
+                Some(pod) => each[pod],
+                None => Some(each.iter().flatten().sum()),
+            };
+            Expression::parse(text).unwrap().evaluate(each.len(), value)
+        };
+        let each = [Some(10.0), Some(70.0), None, Some(40.0)];
+        assert_eq!(of_pods("pods()", &each), Some(4.0));
+        assert_eq!(of_pods("rate(f) / pods()", &each[..2]), Some(40.0));
+        assert_eq!(of_pods("pods_max(rate(f)) / 2", &each), Some(35.0));
+        assert_eq!(of_pods("pods_mean(rate(f) + pods())", &each), Some(41.0));
+        assert_eq!(of_pods("pods_min(rate(f))", &each), Some(10.0));
+        assert_eq!(of_pods("pods_max(rate(f))", &[None]), None);
     }
 
     #[test]
@@ -352,6 +440,8 @@ mod tests {
         let additive = |text| Expression::parse(text).unwrap().is_additive();
         assert!(additive("rate(f)") && additive("2 * rate(f) + avg(g) / 2"));
         assert!(!additive("quantile(0.5, f)") && !additive("rate(f) / rate(g)") && !additive("rate(f) + 1"));
+        assert!(additive("pods()") && !additive("pods_max(rate(f))") && !additive("below(0.1, f)"));
+        assert!(!additive("rate(f) / pods()"));
     }
 
     #[test]
@@ -362,7 +452,9 @@ mod tests {
         assert!(error("rate(f) rate(g)").starts_with("column 9:"));
         assert!(error("quantile(99, f)").contains("from 0 to 1"));
         assert!(error("rate()").contains("family"));
-        assert!(error("rate(f{a=~\"(x|y)\"})").contains("only a text"));
+        assert!(error("rate(f{a=~\"(x\"})").contains("no pattern"));
+        assert!(error("pods_max(pods_mean(rate(f)))").starts_with("column 10:"));
+        assert!(error("below(f)").contains("number"));
         assert!(error("rate(f{a=\"x)").contains("closing"));
         assert!(error("").contains("column 1"));
     }

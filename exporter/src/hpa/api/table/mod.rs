@@ -1,20 +1,37 @@
 //! The declared table: which metrics the HPA is served, and what each is computed from. The default table can be extended and
 //! overridden by configuration; nothing else decides what a metric means.
 
+mod defaults;
 pub(crate) mod expression;
+mod name;
 
-use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use self::expression::{Expression, ExpressionError, Function};
-use super::store::Kept;
+use self::expression::{Call, Expression, ExpressionError, Function, Matcher, Test};
+pub(crate) use self::{defaults::defaults, name::Name};
+use super::{
+    selector::{Requirement, Selector},
+    store::Kept,
+};
+use crate::hpa::{
+    families::{self, Family},
+    wire::Kind,
+};
 
 /// The window that is taken unless a metric says otherwise.
 pub(crate) const DEFAULT_WINDOW: f64 = 15.0;
 /// The longest window; history is kept for the longest that a table asks for.
 const MAX_WINDOW: f64 = 600.0;
+/// Most metrics that a name with a label in it has in a list; others are served all the same.
+pub(crate) const MAX_LISTED: usize = 100;
+/// The label by which requests of probes are known.
+pub(crate) const ROUTE: &str = "http_route";
+/// Routes left out unless configured otherwise: what the kubelet and Prometheus ask for, by Kubernetes' own names and the usual
+/// ones.
+pub(crate) const EXCLUDED_ROUTES: [&str; 6] = ["/healthz", "/livez", "/readyz", "/health", "/ready", "/metrics"];
 /// The longest expression, bytes.
 const MAX_EXPRESSION: usize = 1000;
 
@@ -102,6 +119,8 @@ impl Smoothing {
 pub(crate) struct Metric {
     /// Its name.
     pub(crate) name: String,
+    /// The same, read.
+    pub(crate) names: Name,
     /// What it is computed from.
     pub(crate) expression: Expression,
     /// The same as it was written.
@@ -116,98 +135,27 @@ pub(crate) struct Metric {
 
 /// All metrics, by name.
 #[derive(Clone, Debug)]
-pub(crate) struct Table(BTreeMap<String, Metric>);
+pub(crate) struct Table {
+    metrics: BTreeMap<String, Metric>,
+    excluded: Arc<[String]>,
+}
 
 /// What is wrong with the table.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub(crate) enum TableError {
-    #[error("metric {name:?}: a name has letters, digits, _, - and . alone, and at most 253 of them")]
+    #[error(
+        "metric {name:?}: a name has letters, digits, _, - and . alone, at most 253 of them; or such parts between colons, of which \
+             others than the first may be a label in braces, as rps:{{http_route}}"
+    )]
     Name { name: String },
     #[error("metric {name}: expression {expression:?}, {error}")]
     Expression { name: String, expression: String, error: ExpressionError },
+    #[error("metrics {one:?} and {other:?} have names in common")]
+    Meet { one: String, other: String },
     #[error("metric {name}: {message}")]
     Value { name: String, message: String },
     #[error("no metrics: leave `metrics` out for the default ones")]
     Empty,
-}
-
-/// The metrics served unless configured otherwise, the leading signals first.
-const DEFAULTS: &[(&str, f64, &str, &str)] = &[
-    (
-        "http_server_active_requests",
-        5.0,
-        "avg(http_server_active_requests)",
-        "Requests being served, the mean of 5 s. Rises first when a workload is short of capacity.",
-    ),
-    (
-        "http_server_requests_per_second",
-        15.0,
-        "rate(http_server_request_duration_seconds)",
-        "Requests answered a second.",
-    ),
-    (
-        "http_server_requests_per_second_fast",
-        3.0,
-        "rate(http_server_request_duration_seconds)",
-        "The same over 3 s: a step of load to twice the target shows after some 3 s.",
-    ),
-    (
-        "go_runqueue_latency_p99_milliseconds",
-        15.0,
-        "quantile(0.99, go_runqueue_latency_seconds) * 1000",
-        "How long threads wait for a CPU, 99th percentile: the node or the CPU limit is short.",
-    ),
-    (
-        "go_sched_latency_p99_milliseconds",
-        15.0,
-        "quantile(0.99, go_sched_latencies_seconds) * 1000",
-        "How long goroutines wait to run, 99th percentile: GOMAXPROCS is short.",
-    ),
-    ("go_goroutines_waiting", 5.0, "avg(go_goroutines_waiting)", "Goroutines that wait; choose by the label `reason`."),
-    (
-        "go_gc_cpu_percent",
-        120.0,
-        "100 * rate(go_cpu_classes_gc_total_cpu_seconds_total) / rate(process_cpu_seconds_total)",
-        "Share of the process's CPU time that the garbage collector takes; the runtime tells of it once a collection.",
-    ),
-    (
-        "http_server_request_duration_p50_milliseconds",
-        15.0,
-        "quantile(0.5, http_server_request_duration_seconds) * 1000",
-        "Latency, median.",
-    ),
-    (
-        "http_server_request_duration_p95_milliseconds",
-        15.0,
-        "quantile(0.95, http_server_request_duration_seconds) * 1000",
-        "Latency, 95th percentile.",
-    ),
-    (
-        "http_server_request_duration_p99_milliseconds",
-        15.0,
-        "quantile(0.99, http_server_request_duration_seconds) * 1000",
-        "Latency, 99th percentile.",
-    ),
-    (
-        "http_server_errors_per_second",
-        15.0,
-        "rate(http_server_request_duration_seconds{http_response_status_code=~\"5..\"})",
-        "Requests answered with 5xx a second.",
-    ),
-];
-
-/// The default table, as configuration.
-pub(crate) fn defaults() -> BTreeMap<String, Entry> {
-    let entry = |(name, window, expression, help): &(&str, f64, &str, &str)| {
-        let entry = Entry {
-            expression: (*expression).to_owned(),
-            window_seconds: *window,
-            smoothing: Smoothing::None,
-            help: (*help).to_owned(),
-        };
-        ((*name).to_owned(), entry)
-    };
-    DEFAULTS.iter().map(entry).collect()
 }
 
 impl Table {
@@ -217,17 +165,62 @@ impl Table {
         for (name, entry) in entries {
             metrics.insert(name.clone(), Metric::new(name, entry)?);
         }
-        if metrics.is_empty() { Err(TableError::Empty) } else { Ok(Self(metrics)) }
+        let templates = metrics.values().filter(|it: &&Metric| it.names.is_template());
+        for template in templates {
+            let other = metrics.values().find(|it| it.name != template.name && it.names.meets(&template.names));
+            if let Some(other) = other {
+                return Err(TableError::Meet { one: template.name.clone(), other: other.name.clone() });
+            }
+        }
+        if metrics.is_empty() { Err(TableError::Empty) } else { Ok(Self { metrics, excluded: Arc::default() }) }
     }
 
-    /// A metric by its name.
+    /// Itself, if there are the families and labels that it names, and they are what its functions want.
+    pub(crate) fn fitting(self) -> Result<Self, TableError> {
+        for metric in self.iter() {
+            for call in metric.expression.calls() {
+                let wrong = |message| TableError::Value { name: metric.name.clone(), message };
+                call_fits(call, &metric.names).map_err(wrong)?;
+            }
+        }
+        Ok(self)
+    }
+
+    /// Leaves requests of these routes out of every metric that does not name a route itself. Whoever chooses by routes is given
+    /// those that he chooses.
+    pub(crate) fn excluding(mut self, routes: &[String]) -> Self {
+        self.excluded = routes.into();
+        if routes.is_empty() {
+            return self;
+        }
+        for call in self.metrics.values_mut().flat_map(|it| it.expression.calls_mut()) {
+            let has_routes = Family::find(&call.family).is_ok_and(|it| it.labels.contains(&ROUTE));
+            if has_routes && call.matchers.iter().all(|it| it.label != ROUTE) {
+                let test = Test::LeftOut(self.excluded.clone());
+                call.matchers.push(Matcher { label: ROUTE.to_owned(), test });
+            }
+        }
+        self
+    }
+
+    /// A metric by its name as it is declared.
+    #[cfg(test)]
     pub(crate) fn get(&self, name: &str) -> Option<&Metric> {
-        self.0.get(name)
+        self.metrics.get(name)
+    }
+
+    /// What a name that is asked for stands for: a metric, and what is chosen of its figures.
+    pub(crate) fn find(&self, name: &str) -> Option<(&Metric, Vec<Requirement>)> {
+        if let Some(metric) = self.metrics.get(name).filter(|it| !it.names.is_template()) {
+            return Some((metric, Vec::new()));
+        }
+        let templates = self.metrics.values().filter(|it| it.names.is_template());
+        templates.into_iter().find_map(|metric| Some((metric, metric.names.chosen(name)?)))
     }
 
     /// All, by name.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Metric> {
-        self.0.values()
+        self.metrics.values()
     }
 
     /// As a page for people.
@@ -235,7 +228,23 @@ impl Table {
         let mut page = "| metric | window | expression | |\n|---|---|---|---|\n".to_owned();
         for metric in self.iter() {
             let (name, seconds) = (&metric.name, metric.window.as_secs_f64());
-            let _ = writeln!(page, "| `{name}` | {seconds} s | `{}` | {} |", metric.source, metric.help);
+            let source = metric.source.replace('|', "\\|");
+            let _ = writeln!(page, "| `{name}` | {seconds} s | `{source}` | {} |", metric.help);
+        }
+        if !self.excluded.is_empty() {
+            let routes: Vec<String> = self.excluded.iter().map(|it| format!("`{it}`")).collect();
+            let _ = writeln!(
+                page,
+                "\nRequests of the routes {} are left out (`exclude_routes`) of figures with the label `{ROUTE}`, unless the \
+                 expression, the name or the selector chooses by it.",
+                routes.join(", ")
+            );
+        }
+        page.push_str("\nFamilies that metrics can be made of, and their labels beside `container`:\n\n");
+        for family in Family::all() {
+            let labels: Vec<String> = family.labels.iter().map(|it| format!("`{it}`")).collect();
+            let labels = if labels.is_empty() { String::new() } else { format!(": {}", labels.join(", ")) };
+            let _ = writeln!(page, "- `{}` ({}){labels}", family.name, format!("{:?}", family.kind).to_lowercase());
         }
         page
     }
@@ -256,10 +265,7 @@ impl Table {
 
 impl Metric {
     fn new(name: &str, entry: &Entry) -> Result<Self, TableError> {
-        let fits = |it: char| it.is_ascii_alphanumeric() || matches!(it, '_' | '-' | '.');
-        if name.is_empty() || name.len() > 253 || !name.chars().all(fits) || matches!(name, "." | "..") {
-            return Err(TableError::Name { name: name.to_owned() });
-        }
+        let Some(names) = Name::parse(name) else { return Err(TableError::Name { name: name.to_owned() }) };
         let value = |message: &str| Err(TableError::Value { name: name.to_owned(), message: message.to_owned() });
         if entry.expression.len() > MAX_EXPRESSION {
             return value("the expression is longer than 1000 bytes");
@@ -269,8 +275,11 @@ impl Metric {
             expression: entry.expression.clone(),
             error,
         })?;
-        if expression.calls().is_empty() {
+        if !expression.is_measured() {
             return value("the expression names no family of figures, as rate(http_server_request_duration_seconds)");
+        }
+        if names.is_template() && expression.calls().is_empty() {
+            return value("a metric of each value of a label is made of a family that has the label");
         }
         if !(1.0..=MAX_WINDOW).contains(&entry.window_seconds) {
             return value("window_seconds must be from 1 to 600");
@@ -286,6 +295,7 @@ impl Metric {
         }
         Ok(Self {
             name: name.to_owned(),
+            names,
             expression,
             source: entry.expression.clone(),
             window: Duration::from_secs_f64(entry.window_seconds),
@@ -299,29 +309,70 @@ impl Metric {
         self.expression.is_additive()
     }
 
-    /// Whether it uses this function on a family of this kind sensibly.
-    pub(crate) fn misuse(&self, family: &str, kind: crate::hpa::wire::Kind) -> Option<String> {
-        use crate::hpa::wire::Kind;
-        let call = self.expression.calls().into_iter().find(|call| call.family == family)?;
-        let fits = match call.function {
-            Function::Rate => kind != Kind::Gauge,
-            Function::Quantile(_) => kind == Kind::Histogram,
-            Function::Last | Function::Avg | Function::Max => kind == Kind::Gauge,
+    /// What is wrong with choosing its figures so: by a label that they do not have, everything would be 0.
+    pub(crate) fn refuses(&self, figures: &Selector) -> Option<String> {
+        let asked = figures.0.iter().map(|it| it.key.as_str()).filter(|it| *it != families::CONTAINER);
+        let calls = self.expression.calls();
+        let lacks = |label: &str| {
+            let of_call = |name: &str| Family::find(name).ok().and_then(|it| it.lacks(label));
+            calls.iter().find_map(|call| of_call(&call.family))
         };
-        (!fits).then(|| format!("{call} does not fit a {kind:?}"))
+        asked.into_iter().find_map(lacks)
+    }
+
+    /// Whether it uses this function on a family of this kind sensibly.
+    pub(crate) fn misuse(&self, family: &str, kind: Kind) -> Option<String> {
+        self.expression.calls().into_iter().filter(|call| call.family == family).find_map(|call| misuse(call, kind))
+    }
+}
+
+fn misuse(call: &Call, kind: Kind) -> Option<String> {
+    let fits = match call.function {
+        Function::Rate => kind != Kind::Gauge,
+        Function::Quantile(_) | Function::Below(_) | Function::Above(_) => kind == Kind::Histogram,
+        Function::Last | Function::Avg | Function::Max => kind == Kind::Gauge,
+    };
+    (!fits).then(|| format!("{call} does not fit a {kind:?}"))
+}
+
+/// Whether there is what it names.
+fn call_fits(call: &Call, names: &Name) -> Result<(), String> {
+    let family = Family::find(&call.family)?;
+    if let Some(misuse) = misuse(call, family.kind) {
+        return Err(misuse);
+    }
+    let labels = call.matchers.iter().map(|it| it.label.as_str()).chain(names.labels());
+    if let Some(lacks) = labels.into_iter().find_map(|it| family.lacks(it)) {
+        return Err(lacks);
+    }
+    let (Function::Below(bound) | Function::Above(bound)) = call.function else { return Ok(()) };
+    match family.bounds {
+        Some(bounds) if bounds.contains(&bound) => Ok(()),
+        Some(bounds) => {
+            let bounds: Vec<String> = bounds.iter().map(f64::to_string).collect();
+            Err(format!(
+                "how much of {} is below {bound} is known at the bounds of its buckets alone: {}",
+                family.name,
+                bounds.join(", ")
+            ))
+        }
+        None => Err(format!("the buckets of {} are each program's own: use quantile", family.name)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hpa::api::Config;
+
+    const REQUESTS: &str = "http_server_request_duration_seconds";
 
     fn entry(yaml: &str) -> Entry {
         serde_norway::from_str(yaml).unwrap()
     }
 
     fn error(name: &str, yaml: &str) -> String {
-        Table::new(&[(name.to_owned(), entry(yaml))].into()).unwrap_err().to_string()
+        Table::new(&[(name.to_owned(), entry(yaml))].into()).and_then(Table::fitting).unwrap_err().to_string()
     }
 
     #[test]
@@ -336,18 +387,73 @@ mod tests {
     fn the_page_in_the_book_is_the_table() {
         let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/src/hpa/metrics.md");
         let page = std::fs::read_to_string(page).unwrap();
-        let now = Table::new(&defaults()).unwrap().markdown();
+        let now = Config::default().table().unwrap().markdown();
         assert_eq!(page, now, "write it anew: gopulse metrics-api --table > docs/src/hpa/metrics.md");
     }
 
     #[test]
     fn mistakes_are_named_with_their_metric() {
-        assert!(error("a b", "expression: rate(f)").contains("letters"));
+        let f = REQUESTS;
+        assert!(error("a b", &format!("expression: rate({f})")).contains("letters"));
         assert!(error("m", "expression: rate(f").contains("metric m: expression \"rate(f\", column 7"));
         assert!(error("m", "expression: '3'").contains("no family"));
-        assert!(error("m", "{expression: rate(f), window_seconds: 0}").contains("window_seconds"));
-        assert!(error("m", "{expression: rate(f), smoothing: {ewma: {alpha: 2}}}").contains("alpha"));
+        assert!(error("m", &format!("{{expression: rate({f}), window_seconds: 0}}")).contains("window_seconds"));
+        assert!(error("m", &format!("{{expression: rate({f}), smoothing: {{ewma: {{alpha: 2}}}}}}")).contains("alpha"));
         assert!(Table::new(&BTreeMap::new()).unwrap_err().to_string().contains("default"));
+    }
+
+    #[test]
+    fn what_no_figures_have_is_refused_with_what_was_meant() {
+        let f = REQUESTS;
+        let refused = |expression: &str| error("m", &format!("expression: '{expression}'"));
+        assert!(refused("rate(http_server_request_duration_second)").contains("did you mean"));
+        assert!(refused(&format!("rate({f}{{http_rute=\"/\"}})")).contains("did you mean \"http_route\"?"));
+        assert!(refused(&format!("rate({f}{{container=\"a\"}})")).contains("no label \"container\""));
+        assert!(refused("quantile(0.5, http_server_active_requests)").contains("does not fit a Gauge"));
+        assert!(refused(&format!("avg({f})")).contains("does not fit a Histogram"));
+        assert!(refused(&format!("below(0.3, {f})")).contains("0.25, 0.5"));
+        assert!(refused("above(0.001, go_sched_latencies_seconds)").contains("use quantile"));
+        assert!(error("m:{reason}", &format!("expression: rate({f})")).contains("no label \"reason\""));
+        assert!(error("m:{reason}", "expression: pods()").contains("family"));
+    }
+
+    #[test]
+    fn a_name_stands_for_each_route_and_for_nothing_else() {
+        let table = Table::new(&defaults()).unwrap();
+        let (metric, chosen) = table.find("http_server_requests_per_second:x..orders._7bid_7d").unwrap();
+        assert_eq!(metric.name, "http_server_requests_per_second:{http_route}");
+        assert_eq!(Selector(chosen), Selector::parse("http_route=/orders/{id}").unwrap());
+        assert!(table.find("http_server_requests_per_second").unwrap().1.is_empty());
+        assert!(table.find("http_server_requests_per_second:").is_none());
+        let rate = entry(&format!("expression: rate({REQUESTS})"));
+        let both = [("m:{http_route}".to_owned(), rate.clone()), ("m:{http_request_method}".to_owned(), rate)].into();
+        assert!(Table::new(&both).unwrap_err().to_string().contains("in common"));
+    }
+
+    #[test]
+    fn figures_are_not_chosen_by_labels_that_they_do_not_have() {
+        let table = Table::new(&defaults()).unwrap();
+        let refuses =
+            |metric: &str, selector: &str| table.get(metric).unwrap().refuses(&Selector::parse(selector).unwrap());
+        assert_eq!(refuses("http_server_requests_per_second", "http_route=/,container=app"), None);
+        assert!(refuses("http_server_active_requests", "http_route=/").unwrap().contains("no label"));
+        assert!(refuses("http_server_requests_per_second", "http_rout=/").unwrap().contains("did you mean"));
+    }
+
+    #[test]
+    fn requests_of_probes_are_left_out_where_nobody_names_a_route() {
+        let entries = [
+            ("all".to_owned(), entry(&format!("expression: rate({REQUESTS})"))),
+            ("one".to_owned(), entry(&format!("expression: 'rate({REQUESTS}{{http_route!=\"/x\"}})'"))),
+            ("active".to_owned(), entry("expression: avg(http_server_active_requests)")),
+        ];
+        let table = Table::new(&entries.into()).unwrap().excluding(&["/healthz".to_owned()]);
+        let matchers = |name: &str| table.get(name).unwrap().expression.calls()[0].matchers.len();
+        assert_eq!((matchers("all"), matchers("one"), matchers("active")), (1, 1, 0));
+        let labels = [(Box::from("http_route"), Box::from("/healthz"))];
+        let calls = table.get("all").unwrap().expression.calls();
+        assert!(!calls[0].matchers[0].matches(&labels, |_| false) && calls[0].matchers[0].matches(&labels, |_| true));
+        assert!(table.markdown().contains("`/healthz`"));
     }
 
     #[test]

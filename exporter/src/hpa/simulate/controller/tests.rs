@@ -262,3 +262,41 @@ fn one_failing_metric_blocks_scaling_down_but_not_up() {
     assert_eq!(sync(3, reading(&[30_000; 3])).desired, 6);
     assert_eq!(sync(3, reading(&[1000; 3])).desired, 3);
 }
+
+/// The condition `ScaledToZero` of Kubernetes 1.37.
+#[test]
+fn what_it_has_not_scaled_to_zero_itself_it_leaves_there() {
+    let hpa = hpa(
+        "  - type: External\n    external: {metric: {name: queue}, target: {type: AverageValue, averageValue: 100}}\n",
+    );
+    let mut hpa = hpa;
+    hpa.spec.min_replicas = 0;
+    let flags = |condition| Flags { to_zero_condition: condition, downscale_stabilization: 0, ..Flags::default() };
+    let sync = |controller: &mut Controller, now, replicas, queue| {
+        controller.sync(
+            &hpa,
+            now,
+            replicas,
+            &running(replicas as u32),
+            &[reading(&vec![0; replicas as usize]), Reading::Figure(queue)],
+        )
+    };
+    let mut by_hand = Controller::new(flags(true));
+    assert_eq!(
+        sync(&mut by_hand, 0, 0, 250_000),
+        Decision { desired: 0, proposed: None, reason: "ScalingDisabled", failed: None }
+    );
+    assert_eq!(sync(&mut Controller::new(flags(false)), 0, 0, 250_000).desired, 3);
+    assert_eq!(sync(&mut Controller::new(flags(true)).having_scaled_to_zero(), 0, 0, 250_000).desired, 3);
+    // It goes to 0 itself, stays there, and comes back.
+    let mut own = Controller::new(flags(true));
+    let mut at = 0;
+    let mut next = |replicas, queue| {
+        at += 15_000;
+        sync(&mut own, at, replicas, queue).desired
+    };
+    assert_eq!(
+        [(2, 0), (2, 0), (0, 0), (0, 250_000), (3, 250_000)].map(|(replicas, queue)| next(replicas, queue)),
+        [2, 0, 0, 3, 3]
+    );
+}

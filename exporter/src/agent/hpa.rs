@@ -1,0 +1,162 @@
+//! What the HPA is told beside figures: since when a container is counted without a gap, and which pods have no figures, and why.
+//! Knows nothing of the stream, nor of who listens.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::atomic::Ordering,
+    time::Instant,
+};
+
+use super::{
+    Agent, collect,
+    state::{Stage, State, Target},
+};
+use crate::{
+    hpa::feed::{Counted, Figures},
+    kubernetes::{Placement, Pods},
+    target::{Features, Labels, Measure},
+};
+
+/// How long a process may have run before it was found and still count as counted from its start: finding it takes as long as the
+/// kubelet takes to tell of its container.
+const PROMPT_SECONDS: f64 = 5.0;
+
+type Name = (String, String, String);
+
+/// Why a pod has no figures, and whether that is as it should be.
+type Reason = (bool, String);
+
+impl Agent {
+    /// The figures of now for the HPA. Blocks as [`Agent::snapshot`] does.
+    pub(crate) fn figures(&self) -> Figures {
+        let mut snapshot = collect::snapshot(self);
+        let (counted, unsettled, without_http, reasons) = {
+            let state = self.state();
+            // What ended waits for a scrape; the HPA asks for what there is.
+            let mut out = state.stale(Instant::now());
+            out.extend(state.unsettled());
+            (state.counted(), out, state.without_http(), state.reasons())
+        };
+        snapshot.leave_out(&unsettled);
+        for target in snapshot.targets.iter_mut().filter(|it| without_http.contains(&it.target)) {
+            target.active_requests = None;
+        }
+        snapshot.http.retain(|it| !without_http.contains(&it.target));
+        let figures = Figures::of(&snapshot).counted(|namespace, pod, container| {
+            counted.get(&(namespace.to_owned(), pod.to_owned(), container.to_owned())).copied()
+        });
+        // Before all processes were looked at, it is not known that a pod has none.
+        let scanned = self.inner.scanned.load(Ordering::Relaxed);
+        match self.inner.pods.as_ref().filter(|_| scanned).and_then(Pods::asked) {
+            None => figures,
+            Some(asked) => figures.wanted(asked.into_iter().map(|asked| {
+                let key = (asked.namespace.to_string(), asked.name.to_string());
+                let (expected, reason) = match asked.refused {
+                    Some(reason) => (true, reason.to_owned()),
+                    None => reasons.get(&key).cloned().unwrap_or((true, "no Go process runs in it".to_owned())),
+                };
+                (key.0, key.1, expected, reason)
+            })),
+        }
+    }
+}
+
+fn name(placement: &Placement) -> Name {
+    (placement.namespace.to_string(), placement.pod.to_string(), placement.container.to_string())
+}
+
+impl Target {
+    /// Whether it ran before it was found: what it did then was not counted.
+    pub(super) fn ran_before(age_seconds: Option<f64>) -> bool {
+        age_seconds.is_none_or(|age| age > PROMPT_SECONDS)
+    }
+
+    /// When it was found, and whether it ran before.
+    pub(super) fn found(&self) -> Counted {
+        Counted { since: self.found, from_start: !self.late }
+    }
+}
+
+/// Of two processes of a container, one after the other or beside each other.
+pub(super) fn joined(a: Counted, b: Counted) -> Counted {
+    match (a.from_start, b.from_start) {
+        (true, true) => Counted { since: a.since.min(b.since), from_start: true },
+        (false, false) => Counted { since: a.since.max(b.since), from_start: false },
+        (false, true) => a,
+        (true, false) => b,
+    }
+}
+
+impl State {
+    /// Since when containers are counted without a gap.
+    fn counted(&self) -> HashMap<Name, Counted> {
+        let mut of: HashMap<Name, (&str, Counted)> = HashMap::new();
+        let mut targets: Vec<&Target> = self.targets.values().collect();
+        targets.sort_by_key(|target| target.found);
+        for target in targets {
+            let Some(placement) = target.placement.as_deref() else { continue };
+            let retired = self.retired.get(&target.labels).filter(|it| it.uid == placement.uid);
+            let own = retired.and_then(|it| it.counted).map_or(target.found(), |before| joined(before, target.found()));
+            // The next pod of a StatefulSet has the name of the one before, and counts anew.
+            let known = of.get(&name(placement)).filter(|(uid, _)| **uid == *placement.uid);
+            let counted = known.map_or(own, |(_, known)| joined(*known, own));
+            of.insert(name(placement), (&placement.uid, counted));
+        }
+        of.into_iter().map(|(name, (_, counted))| (name, counted)).collect()
+    }
+
+    /// Labels of which no target is measured yet, or can be: nothing is known of them.
+    fn unsettled(&self) -> HashSet<Labels> {
+        let known = |target: &&Target| matches!(target.stage, Stage::Measured | Stage::Gone(_));
+        let known: HashSet<&Labels> = self.targets.values().filter(known).map(|it| &it.labels).collect();
+        let others = self.targets.values().map(|it| &it.labels).filter(|labels| !known.contains(labels));
+        others.cloned().collect()
+    }
+
+    /// Labels of which no target has its requests measured: they have none, not 0.
+    fn without_http(&self) -> HashSet<Labels> {
+        let http = Features::NONE.with(Measure::Http);
+        let measured = |target: &&Target| {
+            target.features.has(Measure::Http)
+                && target.inspection.as_ref().is_some_and(|inspection| inspection.measures_something(http))
+        };
+        let with: HashSet<&Labels> = self.targets.values().filter(measured).map(|it| &it.labels).collect();
+        let others = self.targets.values().map(|it| &it.labels).filter(|labels| !with.contains(labels));
+        others.cloned().collect()
+    }
+
+    /// Why pods have no figures, of those that have a Go process.
+    fn reasons(&self) -> HashMap<(String, String), Reason> {
+        let mut of = HashMap::new();
+        for target in self.targets.values() {
+            let Some(placement) = target.placement.as_deref() else { continue };
+            let reason = match &target.stage {
+                Stage::Preparing => "its process is being looked at".to_owned(),
+                Stage::Failed(reason) | Stage::Unsupported(reason) => reason.clone(),
+                Stage::Measured | Stage::Gone(_) => continue,
+            };
+            of.insert((placement.namespace.to_string(), placement.pod.to_string()), (false, reason));
+        }
+        of
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_process_that_ran_before_it_was_found_makes_a_gap() {
+        let begun = Instant::now();
+        let at = |seconds, from_start| Counted { since: begun + Duration::from_secs(seconds), from_start };
+        // A restart of a container that is counted from its start.
+        assert_eq!(joined(at(0, true), at(60, true)), at(0, true));
+        // An opt-out and an opt-in.
+        assert_eq!(joined(at(0, true), at(60, false)), at(60, false));
+        assert_eq!(joined(at(60, false), at(90, true)), at(60, false), "and a restart after it");
+        assert_eq!(joined(at(60, false), at(90, false)), at(90, false));
+        assert!(Target::ran_before(None) && Target::ran_before(Some(60.0)) && !Target::ran_before(Some(0.5)));
+    }
+}

@@ -1,0 +1,380 @@
+//! One agent's part of the store: its frames' times, its containers, and what of them it tells now. Knows nothing of other agents.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Instant,
+};
+
+use super::{
+    FrameError, Key, LATE_MS, MAX_CONTAINERS, MAX_SERIES, SILENCE,
+    series::{FamilyInfo, Grown, LabelSet, Series},
+};
+use crate::hpa::wire::{Container as WireContainer, Frame, Kind, Sample, Unmeasured};
+
+/// So many series are looked through: most containers have no more, and an index of each would take more memory than it saves
+/// time.
+const FEW: usize = 32;
+
+/// One agent.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    /// Times of its frames, milliseconds since 1970 by its clock as it was at first, the newest last.
+    pub(crate) frames: VecDeque<u64>,
+    /// By how many milliseconds its clock has been set back since.
+    set_back: i64,
+    /// When its last frame came.
+    pub(super) arrived: Instant,
+    /// How long before that anything came of any agent, milliseconds: what was before is not known.
+    pub(crate) known_ms: u64,
+    /// Which run of the agent tells; 0 where an agent does not say.
+    run: u64,
+    pub(super) containers: HashMap<Key, Container>,
+    /// Pods without figures, by namespace and name; none where it has not said.
+    unmeasured: Option<HashMap<Box<str>, Withouts>>,
+    /// Families, containers and series by the stream's own ids.
+    family_ids: HashMap<u32, Arc<FamilyInfo>>,
+    container_ids: HashMap<u32, Key>,
+    series_ids: HashMap<u32, (Key, usize)>,
+}
+
+/// Why a pod has no figures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Without {
+    /// There is nothing to measure; otherwise it may do what is not counted.
+    pub(crate) expected: bool,
+    /// For people.
+    pub(crate) reason: Arc<str>,
+}
+
+/// Of a namespace's pods.
+type Withouts = HashMap<Box<str>, Without>;
+
+/// A container that is measured, or was.
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(super) key: Key,
+    /// Since when its growth is known, by the agent's clock.
+    since: u64,
+    /// It began within the time that figures are kept for: before `since` there was nothing to count.
+    from_start: bool,
+    /// Since when it is counted without a gap, as the agent says it.
+    counted_since_ms: u64,
+    /// When it left the stream. Its counts are remembered: it may come back with them.
+    pub(super) gone: Option<u64>,
+    /// The run of the agent that counted it is over: the next counts anew.
+    over: bool,
+    /// What is measured of it, and since when.
+    families: Vec<(Arc<FamilyInfo>, u64)>,
+    series: Vec<Series>,
+    /// Where a series is in `series`, by the addresses of its family and labels, which are shared and so never the same for two.
+    /// Empty while there are [`FEW`].
+    places: HashMap<(usize, usize), usize>,
+}
+
+/// How a container is told of in a frame.
+pub(super) struct Naming {
+    /// The time of the frame before, if there is one.
+    pub(super) last: Option<u64>,
+    /// The frame's time, and what the agent's clock said.
+    pub(super) at: u64,
+    pub(super) unix_ms: u64,
+    /// Whether the stream begins with it.
+    pub(super) first: bool,
+    /// For how long figures are kept, milliseconds.
+    pub(super) longest: u64,
+}
+
+impl Container {
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.key.2
+    }
+
+    /// Since when a family is measured of it; none if it is not.
+    pub(crate) fn since(&self, family: &str) -> Option<u64> {
+        self.families.iter().find(|(info, _)| *info.name == *family).map(|(_, since)| (*since).max(self.since))
+    }
+
+    /// Whether a family is measured of it.
+    pub(crate) fn has(&self, family: &str) -> bool {
+        self.since(family).is_some()
+    }
+
+    /// Whether this family is measured since the container began, before which there was nothing to count.
+    pub(crate) fn began_at(&self, since: u64) -> bool {
+        self.from_start && since == self.since
+    }
+
+    /// Its series of a family.
+    pub(crate) fn series<'c>(&'c self, family: &'c str) -> impl Iterator<Item = &'c Series> {
+        self.series.iter().filter(move |it| *it.family.name == *family)
+    }
+
+    /// How many series the stream has of it.
+    pub(super) fn told_series(&self) -> usize {
+        self.series.iter().filter(|it| it.is_told()).count()
+    }
+
+    /// Where a series is, or is to be pushed.
+    fn place(&mut self, family: &Arc<FamilyInfo>, labels: &LabelSet) -> usize {
+        let (series, next) = (&self.series, self.series.len());
+        let is_it = |it: &Series| Arc::ptr_eq(&it.family, family) && Arc::ptr_eq(&it.labels.0, &labels.0);
+        if next < FEW {
+            return series.iter().position(is_it).unwrap_or(next);
+        }
+        let key = |family: &Arc<FamilyInfo>, labels: &LabelSet| (Arc::as_ptr(family).addr(), labels.0.as_ptr().addr());
+        if self.places.is_empty() {
+            let places = series.iter().enumerate().map(|(place, it)| (key(&it.family, &it.labels), place));
+            self.places = places.collect();
+        }
+        *self.places.entry(key(family, labels)).or_insert(next)
+    }
+
+    /// It is told of, and what is measured of it now.
+    fn measured(&mut self, families: &[Arc<FamilyInfo>], at: u64) {
+        let since = |family: &Arc<FamilyInfo>| {
+            let before = self.families.iter().find(|(known, _)| known.name == family.name);
+            before.map_or(at, |(_, since)| *since)
+        };
+        self.families = families.iter().map(|family| (family.clone(), since(family))).collect();
+        self.gone = None;
+    }
+
+    /// Whether what is told now goes on with what was counted of it before.
+    fn goes_on(&self, wire: &WireContainer, counted_since: Option<u64>, naming: &Naming) -> bool {
+        let in_stream = self.gone.is_none() && !naming.first;
+        let seen = self.gone.or(naming.last).unwrap_or(0);
+        !self.over
+            && (in_stream
+                || wire.counted_since_ms == self.counted_since_ms
+                || counted_since.is_none_or(|it| it <= seen))
+    }
+
+    /// It leaves the stream.
+    fn leave(&mut self, at: u64, over: bool) {
+        self.over |= over;
+        if self.gone.is_none() {
+            self.gone = Some(at);
+            self.series.iter_mut().for_each(|it| it.end(at));
+        }
+    }
+}
+
+impl Agent {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            frames: VecDeque::new(),
+            set_back: 0,
+            arrived: now,
+            known_ms: 0,
+            run: 0,
+            containers: HashMap::new(),
+            unmeasured: None,
+            family_ids: HashMap::new(),
+            container_ids: HashMap::new(),
+            series_ids: HashMap::new(),
+        }
+    }
+
+    pub(super) fn is_silent(&self, now: Instant) -> bool {
+        now.duration_since(self.arrived) > SILENCE
+    }
+
+    /// Whether it tells, or will tell, which pods have no figures.
+    pub(super) fn tells_unmeasured(&self) -> bool {
+        self.run != 0
+    }
+
+    /// Why a pod has no figures, if it is one of this agent's.
+    pub(super) fn without(&self, namespace: &str, pod: &str) -> Option<&Without> {
+        self.unmeasured.as_ref()?.get(namespace)?.get(pod)
+    }
+
+    pub(super) fn set_unmeasured(&mut self, told: &Unmeasured) {
+        let mut pods: HashMap<Box<str>, Withouts> = HashMap::new();
+        for it in told.pods.iter().take(MAX_CONTAINERS) {
+            let without = Without { expected: it.expected, reason: it.reason.as_str().into() };
+            pods.entry(it.namespace.as_str().into()).or_default().insert(it.pod.as_str().into(), without);
+        }
+        self.unmeasured = Some(pods);
+    }
+
+    /// A frame's time. Rates are over these times, so where the clock was set in between it is the time by our own clock that has
+    /// passed: frames may come late together, but no time goes back, and none is far from ours when a stream begins.
+    pub(super) fn time_of(&mut self, frame: &Frame, now: Instant) -> u64 {
+        let Some(last) = self.frames.back().copied() else { return frame.unix_ms };
+        let at = frame.unix_ms.wrapping_add_signed(self.set_back);
+        let awaited = last.saturating_add(now.duration_since(self.arrived).as_millis() as u64);
+        if at >= last && !(frame.first && at.abs_diff(awaited) > LATE_MS) {
+            return at.max(last.saturating_add(1));
+        }
+        self.set_back = awaited.wrapping_sub(frame.unix_ms).cast_signed();
+        awaited.max(last.saturating_add(1))
+    }
+
+    /// A new stream begins: its ids are its own. What was known stays, to be gone on with where it is named again, if it is the
+    /// same run of the agent that tells. Whether counts that are smaller now have grown from 0.
+    pub(super) fn begin(&mut self, run: u64, at: u64) -> bool {
+        self.family_ids.clear();
+        self.container_ids.clear();
+        self.series_ids.clear();
+        self.unmeasured = None;
+        let first = self.frames.is_empty();
+        let other = !first && run != self.run;
+        self.run = run;
+        for container in self.containers.values_mut() {
+            if other {
+                container.leave(at, true);
+            }
+            container.series.iter_mut().for_each(Series::await_name);
+        }
+        // Agents that do not tell their run may have been started anew.
+        run == 0 && !first
+    }
+
+    pub(super) fn name_family(&mut self, id: u32, info: Arc<FamilyInfo>) {
+        self.family_ids.insert(id, info);
+    }
+
+    /// A container is named.
+    pub(super) fn name(&mut self, wire: &WireContainer, naming: &Naming) -> Result<Key, FrameError> {
+        let family = |id: &u32| self.family_ids.get(id).cloned().ok_or(FrameError::Unknown { what: "family", id: *id });
+        let families = wire.families.iter().map(family).collect::<Result<Vec<_>, _>>()?;
+        let text = |text: &String| text.as_str().into();
+        let key: Key = Arc::new((text(&wire.namespace), text(&wire.pod), text(&wire.container)));
+        let age = naming.unix_ms.saturating_sub(wire.counted_since_ms);
+        let counted_since = (wire.counted_since_ms != 0).then(|| naming.at.saturating_sub(age));
+        // Its counts are from 0 since then, and its first sample is growth, if that is not long before.
+        let gap = naming.at - naming.last.unwrap_or(naming.at);
+        let from_start = wire.from_start && counted_since.is_some() && age <= naming.longest;
+        let from_nothing = counted_since.filter(|_| from_start && age <= gap + LATE_MS);
+        let from_nothing = from_nothing.map(|it| it.min(naming.at.saturating_sub(1)));
+        let since = from_nothing.unwrap_or(naming.at);
+        let known = self.containers.get_mut(&key).filter(|known| known.goes_on(wire, counted_since, naming));
+        let key = if let Some(known) = known {
+            known.measured(&families, naming.at);
+            if known.counted_since_ms < wire.counted_since_ms {
+                // Something was missed in between, or it is another of the same name.
+                (known.since, known.from_start) = (since, from_start);
+            }
+            known.counted_since_ms = wire.counted_since_ms;
+            known.key.clone()
+        } else {
+            self.make_room(&key)?;
+            let families = families.into_iter().map(|family| (family, since)).collect();
+            let container = Container {
+                key: key.clone(),
+                since,
+                from_start,
+                counted_since_ms: wire.counted_since_ms,
+                gone: None,
+                over: false,
+                families,
+                series: Vec::new(),
+                places: HashMap::new(),
+            };
+            self.containers.insert(key.clone(), container);
+            key
+        };
+        self.container_ids.insert(wire.id, key.clone());
+        Ok(key)
+    }
+
+    /// Forgets a container that is gone for one that comes, where there are too many.
+    fn make_room(&mut self, key: &Key) -> Result<(), FrameError> {
+        if self.containers.len() < MAX_CONTAINERS || self.containers.contains_key(key) {
+            return Ok(());
+        }
+        let gone = self.containers.values().filter_map(|it| Some((it.gone?, it.key.clone())));
+        let (_, oldest) =
+            gone.min_by_key(|(at, _)| *at).ok_or(FrameError::TooMany { what: "containers", most: MAX_CONTAINERS })?;
+        self.containers.remove(&oldest);
+        Ok(())
+    }
+
+    pub(super) fn name_series(
+        &mut self,
+        id: u32,
+        container: u32,
+        family: u32,
+        labels: LabelSet,
+    ) -> Result<(), FrameError> {
+        let unknown = |what, id| FrameError::Unknown { what, id };
+        let key = self.container_ids.get(&container).ok_or(unknown("container", container))?.clone();
+        let family = self.family_ids.get(&family).ok_or(unknown("family", family))?;
+        let held = self.containers.get_mut(&key).ok_or(unknown("container", container))?;
+        if self.series_ids.len() >= MAX_SERIES || held.series.len() >= MAX_SERIES {
+            return Err(FrameError::TooMany { what: "series", most: MAX_SERIES });
+        }
+        let index = held.place(family, &labels);
+        match held.series.get_mut(index) {
+            Some(known) => known.name(family.clone()),
+            None => held.series.push(Series::new(family.clone(), labels)),
+        }
+        self.series_ids.insert(id, (key, index));
+        Ok(())
+    }
+
+    pub(super) fn sample(&mut self, sample: &Sample, at: u64, anew: bool) -> Result<(), FrameError> {
+        let Some((key, index)) = self.series_ids.get(&sample.series) else {
+            return Err(FrameError::Unknown { what: "series", id: sample.series });
+        };
+        let Some(container) = self.containers.get_mut(key) else { return Ok(()) };
+        let since = container.series.get(*index).and_then(|it| container.since(&it.family.name));
+        let from_nothing = since.is_some_and(|since| since < at);
+        if let Some(series) = container.series.get_mut(*index) {
+            series.apply(sample, at, Grown { from_nothing, anew });
+        }
+        Ok(())
+    }
+
+    /// Takes note of what is not there any more.
+    pub(super) fn leave(&mut self, frame: &Frame, at: u64) {
+        for id in &frame.gone_series {
+            let Some((key, index)) = self.series_ids.remove(id) else { continue };
+            if let Some(series) = self.containers.get_mut(&key).and_then(|it| it.series.get_mut(index)) {
+                series.end(at);
+            }
+        }
+        let mut left = false;
+        for key in frame.gone.iter().filter_map(|id| self.container_ids.remove(id)) {
+            left = true;
+            if let Some(container) = self.containers.get_mut(&key) {
+                container.leave(at, false);
+            }
+        }
+        if frame.first {
+            let named: std::collections::HashSet<&Key> = self.container_ids.values().collect();
+            for (key, container) in &mut self.containers {
+                if !named.contains(key) {
+                    container.leave(at, false);
+                    continue;
+                }
+                let unnamed = container.series.iter_mut().filter(|it| !it.is_told() && it.family.kind == Kind::Gauge);
+                unnamed.for_each(|it| it.end(at));
+            }
+        }
+        if left {
+            let containers = &self.containers;
+            self.series_ids.retain(|_, (key, _)| containers.get(key).is_some_and(|it| it.gone.is_none()));
+        }
+    }
+
+    /// Drops what is too old at `at`, but for the newest frame before: it is where the longest window begins.
+    pub(super) fn expire(&mut self, at: u64, longest: u64) {
+        let cutoff = at.saturating_sub(longest);
+        while self.frames.len() > 2 && self.frames[1] < cutoff {
+            self.frames.pop_front();
+        }
+        for container in self.containers.values_mut() {
+            container.series.iter_mut().for_each(|it| it.expire(at.saturating_sub(it.family.kept_ms)));
+        }
+    }
+
+    /// The newest frame that is not after `at`.
+    pub(crate) fn frame_at(&self, at: u64) -> Option<u64> {
+        let after = self.frames.partition_point(|it| *it <= at);
+        self.frames.get(after.checked_sub(1)?).copied()
+    }
+}

@@ -1,0 +1,218 @@
+use std::{sync::Arc, time::Duration};
+
+use kube::runtime::watcher::Event;
+
+use super::*;
+use crate::hpa::{
+    api::{
+        directory::tests::{directory, pod_that_says},
+        store::Kept,
+        table::{self, Table},
+    },
+    wire::{Container, Family, Frame, Kind, Sample, Series, Unmeasured, UnmeasuredPod},
+};
+
+const RATE: &str = "rate(http_server_request_duration_seconds)";
+
+/// Agents by name, and what they have told.
+struct Stage {
+    store: Store,
+    begun: Instant,
+    seconds: u64,
+    /// How many Services choose the pods.
+    services: usize,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let store = Store::new(Kept { others: Duration::from_secs(30), ..Kept::default() });
+        Self { store, begun: Instant::now(), seconds: 0, services: 1 }
+    }
+
+    fn now(&self) -> Instant {
+        self.begun + Duration::from_secs(self.seconds)
+    }
+
+    /// The first frame of an agent of this run: pods that have counted so much.
+    fn begin(&mut self, agent: &str, run: u64, pods: &[(&str, f64)]) {
+        let number = |index: usize| index as u32 + 1;
+        let name = RATE.trim_start_matches("rate(").trim_end_matches(')').to_owned();
+        let frame = Frame {
+            unix_ms: 1_000_000 + self.seconds * 1000,
+            first: true,
+            run,
+            families: vec![Family { id: 1, name, kind: Kind::Counter.into(), bounds: Vec::new() }],
+            containers: (pods.iter().enumerate())
+                .map(|(index, (pod, _))| Container {
+                    id: number(index),
+                    namespace: "shop".into(),
+                    pod: (*pod).into(),
+                    container: "app".into(),
+                    families: vec![1],
+                    ..Container::default()
+                })
+                .collect(),
+            series: (0..pods.len())
+                .map(|it| Series { id: number(it), container: number(it), family: 1, labels: Vec::new() })
+                .collect(),
+            samples: (pods.iter().enumerate())
+                .map(|(it, (_, value))| Sample { series: number(it), value: *value, ..Sample::default() })
+                .collect(),
+            ..Frame::default()
+        };
+        self.store.apply(&Arc::from(agent), &frame, self.now()).unwrap();
+    }
+
+    /// Every pod of these agents has counted so much more, by number.
+    fn tick(&mut self, agents: &[(&str, &[f64])]) {
+        self.seconds += 1;
+        for (agent, values) in agents {
+            let samples = values.iter().enumerate();
+            let samples =
+                samples.map(|(it, value)| Sample { series: it as u32 + 1, value: *value, ..Sample::default() });
+            self.frame(agent, Frame { samples: samples.collect(), ..Frame::default() });
+        }
+    }
+
+    fn frame(&mut self, agent: &str, frame: Frame) {
+        let frame = Frame { unix_ms: 1_000_000 + self.seconds * 1000, ..frame };
+        self.store.apply(&Arc::from(agent), &frame, self.now()).unwrap();
+    }
+
+    fn says(&mut self, agent: &str, pod: &str, expected: bool, reason: &str) {
+        let pod = UnmeasuredPod { namespace: "shop".into(), pod: pod.into(), expected, reason: reason.into() };
+        self.frame(agent, Frame { unmeasured: Some(Unmeasured { pods: vec![pod] }), ..Frame::default() });
+    }
+
+    fn ask(&self, directory: &Directory, expression: &str, none: NoPods) -> Result<f64, NoValue> {
+        let entry = table::Entry {
+            expression: expression.into(),
+            window_seconds: 15.0,
+            smoothing: table::Smoothing::None,
+            help: String::new(),
+        };
+        let table = Table::new(&[("m".to_owned(), entry)].into()).unwrap();
+        let part = Part { selector: Selector::parse("app=shop").unwrap(), paths: None };
+        let parts = vec![part; self.services];
+        let asked =
+            Total { namespace: "shop", parts: &parts, figures: &Selector::default(), what: "Deployment shop", none };
+        whole(&self.store, directory, table.get("m").unwrap(), &asked, self.now()).map(|it| it.value)
+    }
+
+    /// In whole requests: a frame of the same second is a millisecond later.
+    fn total(&self, directory: &Directory) -> Result<f64, String> {
+        self.ask(directory, RATE, NoPods::Unknown).map(f64::round).map_err(|error| error.to_string())
+    }
+}
+
+fn shop(name: &str) -> kube::core::PartialObjectMeta<k8s_openapi::api::core::v1::Pod> {
+    pod_that_says(name, "shop", Some("true"))
+}
+
+#[test]
+fn a_total_is_refused_while_a_pod_that_opted_in_has_no_figures() {
+    let pods = directory(&[shop("a"), shop("b")]);
+    let mut it = Stage::new();
+    it.begin("n1", 1, &[("a", 0.0)]);
+    it.begin("n2", 1, &[("b", 0.0)]);
+    it.tick(&[("n1", &[40.0]), ("n2", &[40.0])]);
+    assert_eq!(it.total(&pods), Ok(80.0));
+    // The agent of one is dead, for as long as it may be.
+    for second in 2..700_u32 {
+        it.tick(&[("n1", &[40.0 * f64::from(second)])]);
+        it.store.clean(it.now(), |_, _| true);
+        if second > 17 {
+            let refused = it.total(&pods).unwrap_err();
+            assert!(refused.contains("1 of 2 pods of Deployment shop have no figures: b ("), "{second} s: {refused}");
+            assert!(refused.contains("at least 40,"), "{refused}");
+        }
+    }
+    // A metrics-api that was started while it was.
+    let mut it = Stage::new();
+    it.begin("n1", 1, &[("a", 0.0)]);
+    it.tick(&[("n1", &[40.0])]);
+    assert!(it.total(&pods).unwrap_err().contains("b (no agent tells of it"));
+    // It is heard, and has told nothing that a rate can be made of.
+    it.begin("n2", 1, &[("b", 10.0)]);
+    assert!(it.total(&pods).unwrap_err().contains("b (its figures begin just now)"));
+    it.tick(&[("n1", &[80.0]), ("n2", &[50.0])]);
+    assert_eq!(it.total(&pods), Ok(80.0));
+    // It is started anew, and has not looked at its node yet; then it has, and the pod's process is being attached to.
+    it.begin("n2", 2, &[]);
+    assert!(it.total(&pods).is_err());
+    it.says("n2", "b", false, "its process is being looked at");
+    assert!(it.total(&pods).unwrap_err().contains("b (its agent says: its process is being looked at)"));
+    // Shares and quantiles do not grow with the number of pods.
+    assert!(it.ask(&pods, &format!("{RATE} / {RATE}"), NoPods::Unknown).is_ok());
+}
+
+#[test]
+fn pods_that_have_nothing_to_measure_or_have_just_begun_or_opted_out_are_not_waited_for() {
+    let said = |name, says| pod_that_says(name, "shop", says);
+    let pods = directory(&[shop("a"), shop("crashing"), said("out", Some("false"))]);
+    let mut it = Stage::new();
+    it.begin("n1", 1, &[("a", 0.0)]);
+    it.tick(&[("n1", &[40.0])]);
+    assert!(it.total(&pods).unwrap_err().contains("1 of 3"));
+    it.says("n1", "crashing", true, "no Go process runs in it");
+    assert_eq!(it.total(&pods), Ok(40.0));
+    // A rollout: it begins, and is found in a second or two.
+    let new = shop("new");
+    pods.take(Event::Apply(new.clone()));
+    pods.take_running(Event::Apply(new));
+    assert_eq!(it.total(&pods), Ok(40.0));
+    // One that is not running yet.
+    pods.take(Event::Apply(shop("pending")));
+    assert_eq!(it.total(&pods), Ok(40.0));
+}
+
+#[test]
+fn a_pod_that_says_nothing_is_waited_for_where_others_that_say_nothing_are_measured() {
+    let said = |name, says| pod_that_says(name, "shop", says);
+    let by_word = directory(&[shop("a"), said("b", None)]);
+    let by_default = directory(&[said("a", None), said("b", None)]);
+    let mut it = Stage::new();
+    it.begin("n1", 1, &[("a", 0.0)]);
+    it.tick(&[("n1", &[40.0])]);
+    assert_eq!(it.total(&by_word), Ok(40.0));
+    assert!(it.total(&by_default).is_err(), "its namespace, or the configuration, has them measured");
+    // Beside an agent that cannot say why a pod has no figures, nobody can tell.
+    it.begin("old", 0, &[]);
+    assert_eq!(it.total(&by_default), Ok(40.0));
+}
+
+#[test]
+fn without_any_pod_a_total_is_zero_where_it_is_known_that_there_are_none() {
+    let it = Stage::new();
+    let none = directory(&[pod_that_says("a", "other", Some("true"))]);
+    let ask = |directory: &Directory, none| it.ask(directory, RATE, none);
+    assert_eq!(ask(&none, NoPods::Zero).unwrap().to_bits(), 0.0_f64.to_bits());
+    assert!(matches!(ask(&none, NoPods::Unknown), Err(NoValue::Unknown { .. })));
+    assert!(ask(&Directory::default(), NoPods::Zero).is_err(), "the pods are not known yet");
+    assert!(ask(&directory(&[shop("a")]), NoPods::Zero).is_err(), "there is one, and nothing is known of it");
+}
+
+#[test]
+fn what_pods_that_are_gone_counted_is_part_of_a_total_for_a_window() {
+    let pods = directory(&[shop("a"), shop("b")]);
+    let mut it = Stage::new();
+    it.begin("n1", 1, &[("a", 0.0), ("b", 0.0)]);
+    for second in 1..=15_u32 {
+        it.tick(&[("n1", &[10.0 * f64::from(second), 20.0 * f64::from(second)])]);
+    }
+    assert_eq!(it.total(&pods), Ok(30.0));
+    pods.take(Event::Delete(shop("b")));
+    it.seconds += 1;
+    let sample = Sample { series: 1, value: 160.0, ..Sample::default() };
+    it.frame("n1", Frame { samples: vec![sample], gone: vec![2], ..Frame::default() });
+    assert_eq!(it.total(&pods), Ok((10.0_f64 + 20.0 * 14.0 / 15.0).round()));
+    // Several Services of an Ingress have these pods: each is counted once, also what is gone.
+    it.services = 2;
+    assert_eq!(it.total(&pods), Ok((10.0_f64 + 20.0 * 14.0 / 15.0).round()));
+    it.services = 1;
+    // So are pods that are there and whose containers are gone, and pods that figures are missing of.
+    let crashed = directory(&[shop("a"), shop("b")]);
+    let once = it.total(&crashed);
+    it.services = 2;
+    assert_eq!(it.total(&crashed), once);
+}
