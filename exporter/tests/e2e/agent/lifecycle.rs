@@ -5,6 +5,7 @@ use std::{
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
 };
@@ -52,15 +53,29 @@ fn an_agent_that_comes_to_a_busy_process() {
     let running = start(&service("hello"), &[]);
     let address = http(&running);
     for method in METHODS {
+        let measured = AtomicBool::new(false);
         let agent = thread::scope(|scope| {
-            let busy = scope.spawn(|| load(&["-address", &address, "-duration", "4s"], &[HELLO]));
+            // However long attaching takes: at least a second before it, and another once it is done.
+            let busy = scope.spawn(|| {
+                let (mut total, mut was_measured) = (0, false);
+                // An agent that measures nothing ends the test elsewhere.
+                for _ in 0..90 {
+                    if was_measured {
+                        break;
+                    }
+                    was_measured = measured.load(Ordering::Relaxed);
+                    total += load(&["-address", &address, "-duration", "1s"], &[HELLO]).total;
+                }
+                total
+            });
             thread::sleep(Duration::from_secs(1));
             let agent = Agent::measuring(running.pid(), &["--attach", method]);
-            let report = busy.join().expect("the load generator ran");
+            measured.store(true, Ordering::Relaxed);
+            let total = busy.join().expect("the load generator ran");
             let scrape = agent.scrape();
             let counted = scrape.total(running.pid());
-            println!("{method}: {counted} of {} requests, {:?}", report.total, scrape.lost());
-            assert!(counted > 0 && counted < report.total);
+            println!("{method}: {counted} of {total} requests, {:?}", scrape.lost());
+            assert!(counted > 0 && counted < total);
             // What was under way at that moment has no start; nothing else may be missing.
             assert!(scrape.lost().iter().all(|lost| lost.starts_with("start_not_seen")), "{:?}", scrape.lost());
             agent
