@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
-    thread,
+    thread::{self, JoinHandle},
 };
 
 use nix::{
@@ -99,15 +99,11 @@ fn a_connection_taken_over_twice() {
     agent.stop();
 }
 
-/// A program loses its probes, and its requests end unseen. Once their goroutines are gone they are told, each once; one that goes
-/// on stays in flight.
-#[test]
-fn goroutines_that_are_gone() {
-    const HELD: u64 = 20;
-    must_be_root();
-    let running = start(&service("idioms"), &[]);
-    let (agent, pid) = (Agent::measuring(running.pid(), &["--config", &no_scans("ends-gone")]), running.pid());
-    let address = at(&running);
+/// Requests that are held at one time.
+const HELD: u64 = 20;
+
+/// Begins [`HELD`] requests and one more, and ends all but that one, which it returns.
+fn hold_and_release(agent: &Agent, pid: u32, address: SocketAddr) -> JoinHandle<String> {
     let hold = |path: &'static str| thread::spawn(move || request(address, "GET", path));
     let (held, on) = ((0..HELD).map(|_| hold("/hold")).collect::<Vec<_>>(), hold("/hold-on"));
     settles("all are in flight", &Some(HELD + 1), || agent.scrape().active(pid));
@@ -115,6 +111,18 @@ fn goroutines_that_are_gone() {
     for it in held {
         assert!(it.join().expect("it is asked").contains(" 200 "));
     }
+    on
+}
+
+/// A program loses its probes, and its requests end unseen. Once their goroutines are gone they are told, each once; one that goes
+/// on stays in flight.
+#[test]
+fn goroutines_that_are_gone() {
+    must_be_root();
+    let running = start(&service("idioms"), &[]);
+    let (agent, pid) = (Agent::measuring(running.pid(), &["--config", &no_scans("ends-gone")]), running.pid());
+    let address = at(&running);
+    let on = hold_and_release(&agent, pid, address);
     // And the one that made it so.
     settles("those that ended are told", &vec![format!("end_not_seen: {}", HELD + 1)], || agent.scrape().lost());
     assert_eq!((agent.scrape().active(pid), agent.scrape().total(pid)), (Some(1), 0));
@@ -127,18 +135,11 @@ fn goroutines_that_are_gone() {
 /// The same, where a scan finds the probes gone: what was in flight is told then, once each, whether it had ended or ends later.
 #[test]
 fn requests_of_code_that_was_dropped() {
-    const HELD: u64 = 20;
     must_be_root();
     let running = start(&service("idioms"), &[]);
     let (agent, pid) = (Agent::measuring(running.pid(), &["--config", &often("ends-code")]), running.pid());
     let address = at(&running);
-    let hold = |path: &'static str| thread::spawn(move || request(address, "GET", path));
-    let (held, on) = ((0..HELD).map(|_| hold("/hold")).collect::<Vec<_>>(), hold("/hold-on"));
-    settles("all are in flight", &Some(HELD + 1), || agent.scrape().active(pid));
-    request(address, "GET", "/release");
-    for it in held {
-        assert!(it.join().expect("it is asked").contains(" 200 "));
-    }
+    let on = hold_and_release(&agent, pid, address);
     let told = vec![format!("end_not_seen: {}", HELD + 2)];
     settles("what was in flight is told", &told, || agent.scrape().lost());
     settles("none is in flight", &Some(0), || agent.scrape().active(pid));

@@ -15,11 +15,13 @@ use std::{
 use nix::{
     errno::Errno,
     sys::{
-        ptrace::{self, Options},
+        ptrace::{self, Options, regset::NT_PRSTATUS},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::Pid,
 };
+
+use self::registers::{argument, call, is_entry, result};
 
 /// `BPF_MAP_LOOKUP_BATCH` (include/uapi/linux/bpf.h).
 const LOOKUP_BATCH: u64 = 24;
@@ -91,31 +93,71 @@ fn trace(agent: Pid, stop: &AtomicBool, failed: &AtomicU64) {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
 fn at_system_call(task: Pid, failing: &mut HashSet<Pid>, failed: &AtomicU64, over: bool) {
-    let Ok(mut registers) = ptrace::getregs(task) else { return };
+    let Ok(mut registers) = ptrace::getregset::<NT_PRSTATUS>(task) else { return };
     if failing.remove(&task) {
-        registers.rax = (-i64::from(nix::libc::ENOMEM)).cast_unsigned();
-        ptrace::setregs(task, registers).expect("it stands still");
+        *result(&mut registers) = (-i64::from(nix::libc::ENOMEM)).cast_unsigned();
+        ptrace::setregset::<NT_PRSTATUS>(task, registers).expect("it stands still");
         failed.fetch_add(1, Ordering::Relaxed);
         return;
     }
-    // -ENOSYS is what an entry has there, and no exit of bpf(2).
-    let entry = registers.rax.cast_signed() == -i64::from(nix::libc::ENOSYS);
-    let is_batch = registers.orig_rax == nix::libc::SYS_bpf.cast_unsigned() && registers.rdi == LOOKUP_BATCH;
+    let [number, command, attributes] = call(&registers);
+    let is_batch = number == nix::libc::SYS_bpf.cast_unsigned() && command == LOOKUP_BATCH;
     // The first member: where the batch begins, none for the first.
-    if entry
+    if is_entry(&registers)
         && is_batch
         && !over
-        && ptrace::read(task, registers.rsi as ptrace::AddressType).is_ok_and(|from| from != 0)
+        && ptrace::read(task, attributes as ptrace::AddressType).is_ok_and(|from| from != 0)
     {
-        registers.rdi = NO_COMMAND;
-        ptrace::setregs(task, registers).expect("it stands still");
+        *argument(&mut registers) = NO_COMMAND;
+        ptrace::setregset::<NT_PRSTATUS>(task, registers).expect("it stands still");
         failing.insert(task);
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
-fn at_system_call(_: Pid, _: &mut HashSet<Pid>, _: &AtomicU64, _: bool) {
-    unimplemented!("registers of this processor");
+/// The registers of a system call, as syscall(2) has them.
+#[cfg(target_arch = "x86_64")]
+mod registers {
+    use nix::libc::user_regs_struct;
+
+    /// The call's number and its first two arguments.
+    pub(super) fn call(registers: &user_regs_struct) -> [u64; 3] {
+        [registers.orig_rax, registers.rdi, registers.rsi]
+    }
+
+    /// -ENOSYS is what an entry has there, and no exit of bpf(2).
+    pub(super) fn is_entry(registers: &user_regs_struct) -> bool {
+        registers.rax.cast_signed() == -i64::from(nix::libc::ENOSYS)
+    }
+
+    pub(super) fn argument(registers: &mut user_regs_struct) -> &mut u64 {
+        &mut registers.rdi
+    }
+
+    pub(super) fn result(registers: &mut user_regs_struct) -> &mut u64 {
+        &mut registers.rax
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod registers {
+    use nix::libc::user_regs_struct;
+
+    /// The call's number and its first two arguments.
+    pub(super) fn call(registers: &user_regs_struct) -> [u64; 3] {
+        [registers.regs[8], registers.regs[0], registers.regs[1]]
+    }
+
+    /// At such a stop x7 is 0 for an entry and 1 for an exit (arch/arm64/kernel/ptrace.c: report_syscall).
+    pub(super) fn is_entry(registers: &user_regs_struct) -> bool {
+        registers.regs[7] == 0
+    }
+
+    pub(super) fn argument(registers: &mut user_regs_struct) -> &mut u64 {
+        &mut registers.regs[0]
+    }
+
+    pub(super) fn result(registers: &mut user_regs_struct) -> &mut u64 {
+        &mut registers.regs[0]
+    }
 }
