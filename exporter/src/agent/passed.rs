@@ -8,9 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::Serialize;
-
-use super::{Agent, turns::Who};
+use super::{Agent, turns::Who, view::ProcessView};
 use crate::{
     kubernetes::{Found, Placement, Pods},
     process::{self, Process, ProcessId},
@@ -20,25 +18,6 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Most processes that are told of.
 const MOST: usize = 1024;
-
-/// One of them, as JSON shows it.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct PassedView {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    namespace: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pod: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    container: Option<String>,
-    /// Process id.
-    pid: u32,
-    /// Where its executable was when it started.
-    executable: String,
-    /// `preparing` or `unsupported`.
-    state: &'static str,
-    /// Why it is not measured, or not yet.
-    reason: String,
-}
 
 /// Why a process is no target.
 #[derive(Clone, Debug)]
@@ -104,7 +83,7 @@ impl Agent {
     }
 
     /// Those that are told of now: in Kubernetes mode those in pods that opted in.
-    pub(super) fn passed(&self) -> Vec<PassedView> {
+    pub(super) fn passed(&self) -> Vec<ProcessView> {
         let (passed, waiting) = {
             let state = self.state();
             let passed: Vec<Passed> = state.passed.0.values().cloned().collect();
@@ -136,15 +115,7 @@ impl Agent {
                     None => None,
                 };
                 let placement = placement.as_deref();
-                Some(PassedView {
-                    namespace: placement.map(|it| it.namespace.to_string()),
-                    pod: placement.map(|it| it.pod.to_string()),
-                    container: placement.map(|it| it.container.to_string()),
-                    pid: it.id.pid,
-                    executable: it.executable.display().to_string(),
-                    state,
-                    reason: it.reason,
-                })
+                Some(ProcessView::new(placement, it.id.pid, &it.executable, state, Some(it.reason)))
             })
             .collect()
     }

@@ -1,17 +1,19 @@
 //! What `/targets` says of each target.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use serde::Serialize;
 
 use super::{
     links::Group,
-    passed::PassedView,
     state::{Stage, State, Target},
 };
 use crate::{
     kernel::Method,
-    kubernetes::PodProblems,
+    kubernetes::{Placement, PodProblems},
     target::{Change, Disabled, Feature, PlannedProbe, Unmeasured},
 };
 
@@ -22,14 +24,14 @@ pub(crate) enum Line {
     /// A target.
     Target(Box<TargetView>),
     /// A process that is no target because of how it runs.
-    Passed(PassedView),
+    Passed(ProcessView),
     /// A pod or a namespace with annotations that could not be used.
     Refused(PodProblems),
 }
 
-/// One target, as JSON shows it.
+/// A process, as JSON shows it.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct TargetView {
+pub(crate) struct ProcessView {
     /// The pod's namespace, in Kubernetes mode.
     #[serde(skip_serializing_if = "Option::is_none")]
     namespace: Option<String>,
@@ -46,6 +48,33 @@ pub(crate) struct TargetView {
     /// Why it is not measured, or not yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+}
+
+impl ProcessView {
+    pub(super) fn new(
+        placement: Option<&Placement>,
+        pid: u32,
+        executable: &Path,
+        state: &'static str,
+        reason: Option<String>,
+    ) -> Self {
+        Self {
+            namespace: placement.map(|it| it.namespace.to_string()),
+            pod: placement.map(|it| it.pod.to_string()),
+            container: placement.map(|it| it.container.to_string()),
+            pid,
+            executable: executable.display().to_string(),
+            state,
+            reason,
+        }
+    }
+}
+
+/// One target, as JSON shows it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct TargetView {
+    #[serde(flatten)]
+    process: ProcessView,
     /// Since when it is known, seconds since 1970.
     since_unix_seconds: f64,
     /// How probes are attached.
@@ -107,19 +136,20 @@ impl State {
                         .map(|it| ProbeView { attached: attached(it), planned: it.clone() })
                         .collect()
                 });
-                let placement = target.placement.as_deref();
+                let reason = match &target.stage {
+                    Stage::Unsupported(reason) | Stage::Failed(reason) => Some(reason.clone()),
+                    Stage::Preparing => waits_for(target.id),
+                    _ => None,
+                };
+                let (placement, process) = (target.placement.as_deref(), &target.process);
                 TargetView {
-                    namespace: placement.map(|it| it.namespace.to_string()),
-                    pod: placement.map(|it| it.pod.to_string()),
-                    container: placement.map(|it| it.container.to_string()),
-                    pid: target.process.id.pid,
-                    executable: target.process.executable.display().to_string(),
-                    state: target.stage.name(),
-                    reason: match &target.stage {
-                        Stage::Unsupported(reason) | Stage::Failed(reason) => Some(reason.clone()),
-                        Stage::Preparing => waits_for(target.id),
-                        _ => None,
-                    },
+                    process: ProcessView::new(
+                        placement,
+                        process.id.pid,
+                        &process.executable,
+                        target.stage.name(),
+                        reason,
+                    ),
                     since_unix_seconds: seconds(target.since),
                     attach_method: method,
                     kernel_lacks: lacks.to_vec(),

@@ -119,7 +119,7 @@ fn programs_started_through_the_dynamic_linker_are_named() {
     let wrapped = Running::spawn(Command::new(linker()).arg(&program));
     let wrapped = wrapped.expect("it starts");
     let other =
-        Running::spawn(Command::new(linker()).args(["/bin/sh", "-c", "echo '{}'; sleep 1000"])).expect("it starts");
+        Running::spawn(Command::new(linker()).args(["/bin/sh", "-c", "echo '{}'; kill -STOP $$"])).expect("it starts");
     let agent = Agent::start(&["--all"]);
     let told = eventually("it is told of", || agent.target(wrapped.pid()));
     let reason = told["reason"].as_str().unwrap_or_default();
