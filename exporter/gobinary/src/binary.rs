@@ -246,6 +246,14 @@ impl GoBinary {
         found.into_iter().map(|found| self.site(function, found)).collect()
     }
 
+    /// The branch behind the one call through a pointer in a function whose error is looked at next, as behind `rt.RoundTrip(req)`:
+    /// `jne` (amd64), `cbnz` (arm64), which every kernel emulates. Each return of the callee passes it once, with the first result
+    /// and the error's type still in the first two registers. An error where there is not exactly one such call.
+    pub fn after_call_site(&self, function: &Function) -> Result<Site, SiteError> {
+        let found = sites::after_call(self.arch, self.code(function)?)?;
+        self.site(function, found)
+    }
+
     /// Whether a wanted function calls another directly, by its address; none where its code was not kept, or the two are so far
     /// apart that on arm64 the linker may have put another jump in between (cmd/link/internal/arm64, `trampoline`).
     pub fn calls(&self, caller: &Function, callee: &Function) -> Option<bool> {

@@ -120,6 +120,42 @@ pub(super) fn returns(code: &[u8]) -> Result<Vec<Found>, SiteError> {
     if all.is_empty() { Err(SiteError::NoReturn) } else { Ok(all) }
 }
 
+/// Instructions looked at behind a call.
+const BEHIND_A_CALL: usize = 6;
+
+/// `call *%r; mov %rax,n(%rsp); [nop]; test %rbx,%rbx; jne`: each such `jne` that no other way leads to.
+pub(super) fn after_calls(code: &[u8]) -> Vec<Found> {
+    let all: Vec<Decoded> = decode(code).collect();
+    let targets: Vec<u64> = all
+        .iter()
+        .filter(|insn| matches!(insn.flow_control(), FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch))
+        .map(Decoded::near_branch_target)
+        .collect();
+    let indirect = |insn: &Decoded| insn.flow_control() == FlowControl::IndirectCall;
+    let calls = all.iter().enumerate().filter(|(_, insn)| indirect(insn)).map(|(index, _)| index);
+    let branch = |call: usize| {
+        let behind = &all[call + 1..];
+        let test = behind.iter().take(BEHIND_A_CALL).position(|insn| !leaves_results(insn))?;
+        let branch = behind.get(test + 1)?;
+        let tests_error = behind[test].mnemonic() == Mnemonic::Test
+            && behind[test].op0_register() == Register::RBX
+            && behind[test].op1_register() == Register::RBX;
+        let is_branch = matches!(branch.mnemonic(), Mnemonic::Jne | Mnemonic::Je);
+        let between = behind[0].ip()..=branch.ip();
+        (tests_error && is_branch && !targets.iter().any(|target| between.contains(target))).then(|| found(branch))
+    };
+    calls.filter_map(branch).collect()
+}
+
+/// A store to the stack, or no operation.
+fn leaves_results(insn: &Decoded) -> bool {
+    match insn.mnemonic() {
+        Mnemonic::Nop => true,
+        Mnemonic::Mov => insn.op0_kind() == OpKind::Memory && insn.memory_base() == Register::RSP,
+        _ => false,
+    }
+}
+
 pub(super) fn calls(code: &[u8]) -> Vec<i64> {
     let direct = |insn: &Decoded| insn.mnemonic() == Mnemonic::Call && insn.op0_kind() == OpKind::NearBranch64;
     decode(code).filter(direct).map(|insn| insn.near_branch_target() as i64).collect()

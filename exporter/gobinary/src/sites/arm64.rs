@@ -73,6 +73,40 @@ pub(super) fn returns(code: &[u8]) -> Result<Vec<Found>, SiteError> {
     if all.is_empty() { Err(SiteError::NoReturn) } else { Ok(all) }
 }
 
+/// Instructions looked at behind a call.
+const BEHIND_A_CALL: usize = 6;
+
+/// `blr xn; str x0,[sp,#n]; cbnz x1`: each such `cbnz` that no other way leads to.
+pub(super) fn after_calls(code: &[u8]) -> Vec<Found> {
+    let all: Vec<u32> = words(code).collect();
+    let targets: Vec<i64> = all
+        .iter()
+        .zip(0_i64..)
+        .filter_map(|(insn, index)| branch(*insn).map(|distance| index * 4 + distance))
+        .collect();
+    let indirect = |insn: u32| insn & 0xffff_fc1f == 0xd63f_0000;
+    let calls = all.iter().enumerate().filter(|(_, insn)| indirect(**insn)).map(|(index, _)| index);
+    let behind = |call: usize| {
+        let at = all[call + 1..].iter().take(BEHIND_A_CALL).position(|insn| !leaves_results(*insn))? + call + 1;
+        let between = (call as i64 + 1) * 4..=at as i64 * 4;
+        let reached = targets.iter().any(|target| between.contains(target));
+        (is_branch_on_error(all[at]) && !reached).then(|| found(at, all[at]))
+    };
+    calls.filter_map(behind).collect()
+}
+
+/// `str xn, [sp, #n]`, `stp xn, xm, [sp, #n]`, or a nop.
+fn leaves_results(insn: u32) -> bool {
+    let to_stack = insn >> 5 & 31 == SP;
+    let is_store = insn & 0xffc0_0000 == 0xf900_0000 || insn & 0xffc0_0000 == 0xa900_0000;
+    insn == 0xd503_201f || to_stack && is_store
+}
+
+/// `cbz x1` or `cbnz x1`.
+fn is_branch_on_error(insn: u32) -> bool {
+    insn & 0xfe00_001f == 0xb400_0001
+}
+
 fn words(code: &[u8]) -> impl Iterator<Item = u32> {
     code.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word))
 }
@@ -169,6 +203,9 @@ fn text(insn: u32) -> String {
     } else if is_stack_branch(insn) {
         let name = if insn & 15 == LOWER_OR_SAME { "b.ls" } else { "b.lo" };
         format!("{name} .{:+#x}", branch(insn).unwrap_or(0))
+    } else if is_branch_on_error(insn) {
+        let name = if insn >> 24 & 1 == 1 { "cbnz" } else { "cbz" };
+        format!("{name} x1, .{:+#x}", branch(insn).unwrap_or(0))
     } else {
         format!(".inst {insn:#010x}")
     }

@@ -67,6 +67,9 @@ pub enum SiteError {
     /// Nothing returns (an endless loop, or a function that ends the goroutine).
     #[error("the function has no RET")]
     NoReturn,
+    /// Not one call through a pointer whose error is looked at next, but none or several.
+    #[error("{0} calls of the wanted kind in the function, and not one")]
+    NotOneCall(usize),
 }
 
 /// A site inside a function, before it has an address.
@@ -93,6 +96,19 @@ pub(crate) fn check(arch: Arch, code: &[u8]) -> Option<Found> {
     }
 }
 
+/// The branch on the error that a call through a pointer returned, where the function makes one such call whose results are a
+/// pointer and an error, and looks at the error next: each return of the callee passes it, with the results still in their registers.
+pub(crate) fn after_call(arch: Arch, code: &[u8]) -> Result<Found, SiteError> {
+    let mut found = match arch {
+        Arch::Amd64 => amd64::after_calls(code),
+        Arch::Arm64 => arm64::after_calls(code),
+    };
+    match (found.len(), found.pop()) {
+        (1, Some(found)) => Ok(found),
+        (count, _) => Err(SiteError::NotOneCall(count)),
+    }
+}
+
 /// Every RET.
 pub(crate) fn returns(arch: Arch, code: &[u8]) -> Result<Vec<Found>, SiteError> {
     match arch {
@@ -104,6 +120,45 @@ pub(crate) fn returns(arch: Arch, code: &[u8]) -> Result<Vec<Found>, SiteError> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_branch_behind_a_call_through_a_pointer() {
+        // From net/http.send of Go 1.20: call *%r10; mov %rax,0xf0(%rsp); nop; test %rbx,%rbx; jne
+        let mut amd64 =
+            vec![0x41, 0xff, 0xd2, 0x48, 0x89, 0x84, 0x24, 0xf0, 0, 0, 0, 0x90, 0x48, 0x85, 0xdb, 0x0f, 0x85];
+        amd64.extend([0xa5, 3, 0, 0]);
+        let found = after_call(Arch::Amd64, &amd64).unwrap();
+        assert_eq!((found.offset, found.kind), (15, Instruction::Branch));
+        assert_eq!(after_call(Arch::Amd64, &amd64.repeat(2)), Err(SiteError::NotOneCall(2)));
+        let direct = [&[0xe8, 0, 0, 0, 0], &amd64[3..]].concat();
+        assert_eq!(after_call(Arch::Amd64, &direct), Err(SiteError::NotOneCall(0)), "a direct call");
+        let other = [&amd64[..12], &[0x48, 0x85, 0xc0], &amd64[15..]].concat();
+        assert_eq!(
+            after_call(Arch::Amd64, &other),
+            Err(SiteError::NotOneCall(0)),
+            "the pointer is looked at, not the error"
+        );
+        let overwritten = [&amd64[..3], &[0x31, 0xdb], &amd64[12..]].concat();
+        assert_eq!(after_call(Arch::Amd64, &overwritten), Err(SiteError::NotOneCall(0)), "xor %ebx,%ebx between");
+        let jumped_to = [&amd64[..], &[0xeb, (12_i8 - 23) as u8]].concat();
+        assert_eq!(after_call(Arch::Amd64, &jumped_to), Err(SiteError::NotOneCall(0)), "another way leads to the test");
+
+        // Go 1.24: blr x6; str x0,[sp,#384]; cbnz x1
+        let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+        let arm64 = [0xd63f_00c0, 0xf900_c3e0, 0xb500_0a41];
+        let found = after_call(Arch::Arm64, &words(&arm64)).unwrap();
+        assert_eq!((found.offset, found.kind, found.text.as_str()), (8, Instruction::Branch, "cbnz x1, .+0x148"));
+        for (why, other) in [
+            ("the pointer is looked at", [0xd63f_00c0, 0xf900_c3e0, 0xb500_0a40]),
+            ("half of the word is looked at", [0xd63f_00c0, 0xf900_c3e0, 0x3500_0a41]),
+            ("a direct call", [0x9400_0010, 0xf900_c3e0, 0xb500_0a41]),
+            ("mov x1, x0 between", [0xd63f_00c0, 0xaa00_03e1, 0xb500_0a41]),
+        ] {
+            assert_eq!(after_call(Arch::Arm64, &words(&other)), Err(SiteError::NotOneCall(0)), "{why}");
+        }
+        let jumped_to = [&arm64[..], &[0x17ff_ffff]].concat();
+        assert_eq!(after_call(Arch::Arm64, &words(&jumped_to)), Err(SiteError::NotOneCall(0)), "b to the cbnz");
+    }
 
     #[test]
     fn direct_calls_go_forth_and_back() {
