@@ -33,6 +33,9 @@ pub struct GoBinary {
     pub pie: bool,
     /// Link-time address and length of what it cannot write: its code and its constants, string literals among them.
     pub constants: (u64, u64),
+    /// Link-time address and length of its type descriptors and their names (`runtime.moduledata.types`, `etypes`), where the
+    /// version's layout is known.
+    pub types: Option<(u64, u64)>,
     /// What the linker recorded.
     pub build_info: BuildInfo,
     /// The GNU build id in hex, or Go's own.
@@ -154,6 +157,7 @@ impl GoBinary {
             arch: elf.arch,
             pie: elf.pie,
             constants: elf.constants(),
+            types: None,
             build_info,
             build_id: note::build_id(&elf)?,
             functions_from: found.from,
@@ -176,6 +180,10 @@ impl GoBinary {
         let doubt =
             this.contradictions.first().cloned().or_else(|| Moved::of(&this.build_info, wanted_layouts).reason());
         this.globals = globals::find(&found.program(&elf, table.as_ref(), &this.build_info), doubt.as_deref())?;
+        this.types = match doubt {
+            None => found.program(&elf, table.as_ref(), &this.build_info).types()?,
+            Some(_) => None,
+        };
         this.layouts = this.find_layouts(&elf, wanted_layouts)?;
         this.bytes_read = elf.src.bytes_read();
         this.functions.retain(|name, _| wanted_functions.contains(&name.as_str()));

@@ -227,6 +227,7 @@ fn check(cell: &Cell) -> Result<String, String> {
         let unstripped = *kind == "unstripped";
         let (functions, offsets) =
             compare(&found, &whole, &symbols, cell, unstripped).map_err(|e| format!("{kind}: {e}"))?;
+        compare_types(&found, &symbols, cell).map_err(|e| format!("{kind}: {e}"))?;
         let variables = compare_variables(&found, &symbols, unstripped, cell).map_err(|e| format!("{kind}: {e}"))?;
         said = format!("{functions}/{offsets}/{variables}");
     }
@@ -295,6 +296,21 @@ fn compare(
     Ok((functions, offsets))
 }
 
+/// Where type descriptors begin and end.
+const TYPES: [&str; 2] = ["runtime.types", "runtime.etypes"];
+
+/// Type descriptors are where the twin's symbols say.
+fn compare_types(found: &GoBinary, symbols: &BTreeMap<String, Vec<(u64, u64)>>, cell: &Cell) -> Result<(), String> {
+    let of = |name: &str| symbols.get(name).map(|all| all[0].0);
+    let known = of(TYPES[0]).zip(of(TYPES[1])).map(|(from, to)| (from, to - from));
+    // Both were built, not copied, see `compare_variables`.
+    let comparable = cell.twin.is_none();
+    match (found.types, known) {
+        (Some(here), Some(there)) if here == there || !comparable => Ok(()),
+        (here, there) => Err(format!("types at {here:x?}, the twin has them at {there:x?}")),
+    }
+}
+
 /// The runtime's variables are where the twin's symbols say, and all that the release has are found, but in position-independent
 /// code for arm64 before Go 1.21.
 fn compare_variables(
@@ -337,10 +353,12 @@ fn symbols(bytes: &[u8]) -> BTreeMap<String, Vec<(u64, u64)>> {
     let file = object::read::elf::ElfFile64::<object::LittleEndian>::parse(bytes).unwrap();
     let mut all: BTreeMap<String, Vec<(u64, u64)>> = BTreeMap::new();
     let variables: Vec<&str> = Global::ALL.iter().flat_map(|global| global.names()).copied().collect();
-    for symbol in file.symbols().filter(|s| s.size() > 0) {
+    for symbol in file.symbols() {
         let wanted = match symbol.kind() {
-            object::SymbolKind::Text => &FUNCTIONS[..],
-            object::SymbolKind::Data => &variables,
+            object::SymbolKind::Text if symbol.size() > 0 => &FUNCTIONS[..],
+            object::SymbolKind::Data if symbol.size() > 0 => &variables,
+            // They mark places.
+            _ if symbol.size() == 0 => &TYPES,
             _ => continue,
         };
         if let Ok(name) = symbol.name()

@@ -266,22 +266,38 @@ impl<S: Source> Program<'_, S> {
         Ok(Some(all))
     }
 
-    /// The regions of variables by the module data. Go's linker puts them one behind the other, C's do not.
-    fn variables(&self, module: Option<u64>) -> Result<Option<Vec<Range<u64>>>, Error> {
+    /// Words of the module data; none where it was not found, or the version has not all of them.
+    fn module_words(&self, module: Option<u64>, fields: &[&str]) -> Result<Option<Vec<u64>>, Error> {
         const MODULE: &str = "runtime.moduledata";
-        const BOUNDS: &[&str] = &["noptrdata", "enoptrdata", "data", "edata", "bss", "ebss", "noptrbss", "enoptrbss"];
-        let layout = Table::get().wanted(self.elf.arch, self.info, &[(MODULE, BOUNDS)]);
-        let mut bounds = Vec::new();
-        for field in BOUNDS {
+        let layout = Table::get().wanted(self.elf.arch, self.info, &[(MODULE, fields)]);
+        let mut words = Vec::new();
+        for field in fields {
             let offset = layout.get(MODULE).and_then(|fields| fields.get(*field));
             let Some((module, offset)) = module.zip(offset) else { return Ok(None) };
-            bounds.push(self.elf.pointer(module.saturating_add(u64::from(*offset)))?.unwrap_or(0));
+            words.push(self.elf.pointer(module.saturating_add(u64::from(*offset)))?.unwrap_or(0));
         }
+        Ok(Some(words))
+    }
+
+    /// The regions of variables by the module data. Go's linker puts them one behind the other, C's do not.
+    fn variables(&self, module: Option<u64>) -> Result<Option<Vec<Range<u64>>>, Error> {
+        const BOUNDS: &[&str] = &["noptrdata", "enoptrdata", "data", "edata", "bss", "ebss", "noptrbss", "enoptrbss"];
+        let Some(bounds) = self.module_words(module, BOUNDS)? else { return Ok(None) };
         let regions: Vec<_> = bounds.as_chunks::<2>().0.iter().map(|&[from, to]| from..to).collect();
         let sound = |r: &Range<u64>| {
             r.start <= r.end && self.elf.in_variables(r.start) && self.elf.in_variables(r.end.saturating_sub(1))
         };
         Ok(regions.iter().all(sound).then_some(regions))
+    }
+
+    /// Where type descriptors and their names are, by the module data: link-time address and length.
+    pub(crate) fn types(&self) -> Result<Option<(u64, u64)>, Error> {
+        let words = self.module_words(self.moduledata()?, &["types", "etypes"])?;
+        let Some(&[from, to]) = words.as_deref() else { return Ok(None) };
+        let in_file = self.elf.file_offset(from).is_some() && self.elf.file_offset(to.saturating_sub(1)).is_some();
+        // Offsets of names are of 32 bits (runtime/type.go: nameOff).
+        let length = to.checked_sub(from).filter(|length| in_file && (1..1 << 31).contains(length));
+        Ok(length.map(|length| (from, length)))
     }
 
     /// What a function refers to.
