@@ -95,3 +95,28 @@ fn every_test_that_a_page_names_is_there() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(named > 20, "only {named} commands name a test");
 }
+
+/// What a limit says is shown by a test, or it says that none does.
+#[test]
+fn every_limit_names_its_test() {
+    let root = util::root();
+    let mut names = Vec::new();
+    for directory in ["exporter/tests/e2e", "exporter/gobinary", "exporter/src", "exporter-ebpf/src"] {
+        names.extend(tests(&root.join(directory)));
+    }
+    let page = fs::read_to_string(root.join("docs/src/limits.md")).unwrap();
+    let rows = page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| limit |"));
+    let cells = rows.map(|row| row.trim_end_matches(" |").rsplit("| ").next().unwrap_or_default());
+    let told: Vec<&str> = cells.chain(page.lines().filter_map(|line| line.trim().strip_prefix("Test: "))).collect();
+    assert!(told.len() > 50, "only {} limits", told.len());
+    let mut wrong = Vec::new();
+    for text in told {
+        let named: Vec<&str> = text.split('`').skip(1).step_by(2).collect();
+        if named.is_empty() && !text.starts_with("none") {
+            wrong.push(text.to_owned());
+        }
+        let is_there = |test: &str| names.iter().any(|name| name.ends_with(&format!("::{test}")));
+        wrong.extend(named.iter().filter(|test| !is_there(test)).map(|test| format!("no test {test}")));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

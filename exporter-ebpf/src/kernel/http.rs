@@ -136,12 +136,25 @@ fn start_first(target: &TargetConfig, key: u64, entry: &InFlight) {
     }
 }
 
-/// A request ended whose start is not in the map.
-#[inline(never)]
-fn no_start(target: &TargetConfig, g: u64) {
-    if REFUSED.remove(&goroutine_key(target.id, g)).is_err() {
+/// A request ended whose start is not in the map. `by_itself`: the server has answered it without a handler.
+#[inline(always)]
+fn no_start(target: &TargetConfig, g: u64, by_itself: bool) {
+    if REFUSED.remove(&goroutine_key(target.id, g)).is_err() && !by_itself {
         lost(target.id, Reason::NoStart);
     }
+}
+
+/// `(*response).sendExpectationFailed` is the one answer without a handler that ends as others do (net/http/server.go).
+#[inline(never)]
+fn no_start_http1(target: &TargetConfig, g: u64, writer: u64) {
+    no_start(target, g, word(writer, target.response_status) == 417);
+}
+
+/// `new400Handler` (`serve400Handler` from 1.27) and `handleHeaderListTooLong` are no handlers of the program's (h2_bundle.go).
+#[inline(never)]
+fn no_start_http2(target: &TargetConfig, server: &Http2Offsets, g: u64, writer: u64) {
+    let status = word(word(writer, server.writer_rws), server.rws_status);
+    no_start(target, g, status == 400 || status == 431);
 }
 
 /// The goroutine has not ended its earlier request.
@@ -205,7 +218,7 @@ fn take(target: &TargetConfig, g: u64, writer: u64) -> Option<InFlight> {
 fn http1_end_at(ctx: &ProbeContext) {
     let Some((target, regs)) = called(ctx, at_check::HTTP1_END) else { return };
     let writer = regs.arg(0);
-    let Some(entry) = take(target, regs.g(), writer) else { return no_start(target, regs.g()) };
+    let Some(entry) = take(target, regs.g(), writer) else { return no_start_http1(target, regs.g(), writer) };
     let status = word(writer, target.response_status);
     let mut subject = http1_request(target, &entry);
     ask_routed(target, Held::by(target, entry.request), entry.start_ns, true, &mut subject);
@@ -227,7 +240,9 @@ fn http1_request(target: &TargetConfig, entry: &InFlight) -> Subject {
 fn http2_end_at(ctx: &ProbeContext, probe: u16, server: impl Fn(&TargetConfig) -> &Http2Offsets) {
     let Some((target, regs)) = called(ctx, probe) else { return };
     let writer = regs.arg(0);
-    let Some(entry) = take(target, regs.g(), writer) else { return no_start(target, regs.g()) };
+    let Some(entry) = take(target, regs.g(), writer) else {
+        return no_start_http2(target, server(target), regs.g(), writer);
+    };
     if server(target).writer_rws == NONE {
         return lost(target.id, Reason::LayoutUnknown);
     }

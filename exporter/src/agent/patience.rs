@@ -11,12 +11,20 @@ use std::{
 /// Stack of a thread that reads.
 const STACK: usize = 512 * 1024;
 
+/// The least time that anything has.
+const LEAST: Duration = Duration::from_millis(10);
+
+/// How long the next is waited for after one that was left: many that never return take hardly longer together than two.
+fn less(patience: Duration) -> Duration {
+    (patience / 2).max(LEAST.min(patience))
+}
+
 /// Does `work` on each thing in turn, on a thread that has its own `work` from `hand`. One that takes longer than `patience`
-/// is left to its thread, and another thread goes on with the next. Things whose turn has not come by `until`, where there is
-/// such a time, are dropped. How many were left.
+/// is left to its thread, and another thread goes on with the next, and waits for half as long. Things whose turn has not come by
+/// `until`, where there is such a time, are dropped. How many were left.
 pub(super) fn each<T: Send + 'static, W: FnMut(T) + 'static>(
     things: Vec<T>,
-    patience: Duration,
+    mut patience: Duration,
     until: Option<Instant>,
     hand: impl Fn() -> W + Clone + Send + 'static,
 ) -> usize {
@@ -51,6 +59,7 @@ pub(super) fn each<T: Send + 'static, W: FnMut(T) + 'static>(
                 Err(mpsc::RecvTimeoutError::Disconnected) => break,
                 Err(mpsc::RecvTimeoutError::Timeout) => {
                     left += 1;
+                    patience = less(patience);
                     break;
                 }
             }
@@ -92,6 +101,14 @@ mod tests {
         // It comes back at last.
         drop(release);
         assert_eq!(told.recv_timeout(LONG), Ok(3));
+    }
+
+    #[test]
+    fn many_that_never_return_take_as_long_as_two() {
+        let patience = Duration::from_millis(500);
+        let waited: Duration = std::iter::successors(Some(patience), |it| Some(less(*it))).take(40).sum();
+        assert!(waited < patience * 2 + 40 * LEAST, "{waited:?}");
+        assert_eq!(less(Duration::from_millis(1)), Duration::from_millis(1));
     }
 
     #[test]

@@ -103,6 +103,9 @@ pub(crate) struct TargetView {
     probes: Vec<ProbeView>,
     /// What is off, and why.
     disabled: Vec<Disabled>,
+    /// What the program has no code for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    not_used: Vec<Feature>,
     /// Servers in it whose requests are not measured.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     not_measured: Vec<Unmeasured>,
@@ -162,6 +165,7 @@ impl State {
                     inspection_seconds: inspection.map(|it| it.seconds),
                     probes,
                     disabled: disabled(target, group),
+                    not_used: inspection.map_or_else(Vec::new, |it| it.not_used.clone()),
                     not_measured: inspection.map_or_else(Vec::new, |it| it.not_measured.clone()),
                 }
             })

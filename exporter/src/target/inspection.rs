@@ -36,6 +36,9 @@ pub(crate) enum Feature {
     StopTheWorld,
 }
 
+/// Those by which requests are counted.
+pub(super) const SERVERS: [Feature; 3] = [Feature::Http1Server, Feature::Http2Server, Feature::XnetHttp2Server];
+
 /// One site of one probe.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct PlannedProbe {
@@ -179,6 +182,9 @@ pub(crate) struct Inspection {
     pub(crate) probes: Vec<PlannedProbe>,
     /// What is off.
     pub(crate) disabled: Vec<Disabled>,
+    /// What the program has no code for: nothing is off there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) not_used: Vec<Feature>,
     /// Servers in it whose requests are not measured.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) not_measured: Vec<Unmeasured>,
@@ -213,13 +219,12 @@ pub(crate) struct Inspection {
 impl Inspection {
     /// Whether any of what is asked for can be measured.
     pub(crate) fn measures_something(&self, features: Features) -> bool {
+        let has = |it: Feature| !self.not_used.contains(&it) && !self.disabled.iter().any(|off| off.feature == it);
         features.iter().any(|measure| match measure {
-            Measure::Http => [Feature::Http1Server, Feature::Http2Server, Feature::XnetHttp2Server]
-                .iter()
-                .any(|feature| !self.disabled.iter().any(|off| off.feature == *feature)),
+            Measure::Http => SERVERS.into_iter().any(has),
             Measure::Runtime => self.runtime.is_ok(),
-            Measure::Blocking => !self.disabled.iter().any(|off| off.feature == Feature::GoroutineBlocking),
-            Measure::Gc => !self.disabled.iter().any(|off| off.feature == Feature::StopTheWorld),
+            Measure::Blocking => has(Feature::GoroutineBlocking),
+            Measure::Gc => has(Feature::StopTheWorld),
             // By itself it is no reason to take a process.
             Measure::Scheduler => false,
         })
@@ -240,9 +245,14 @@ impl Inspection {
         if let Some(unmeasured) = self.not_measured.first() {
             return unmeasured.reason.into();
         }
-        self.disabled
-            .first()
-            .map_or_else(|| "nothing that is asked for can be measured".into(), |off| off.reason.clone())
+        // What is off of what it uses says more than what it does not use.
+        if let Some(off) = self.disabled.first() {
+            return off.reason.clone();
+        }
+        if SERVERS.iter().all(|it| self.not_used.contains(it)) {
+            return "it has no server of net/http".into();
+        }
+        "nothing that is asked for can be measured".into()
     }
 }
 
@@ -278,6 +288,9 @@ impl fmt::Display for Inspection {
         }
         for off in &self.disabled {
             writeln!(out, "off  {:?}: {}", off.feature, off.reason)?;
+        }
+        for feature in &self.not_used {
+            writeln!(out, "not used  {feature:?}")?;
         }
         for it in &self.not_measured {
             writeln!(out, "not measured  {}: {}", it.server, it.reason)?;

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, io};
 
-use super::inspection::{Disabled, Feature, Inspection, PlannedProbe};
+use super::inspection::{Disabled, Feature, Inspection, PlannedProbe, SERVERS};
 use crate::{
     kernel::Probe,
     process::{Patched, Process, patched},
@@ -53,8 +53,6 @@ fn feature(probe: Probe) -> Feature {
     }
 }
 
-const SERVERS: [Feature; 3] = [Feature::Http1Server, Feature::Http2Server, Feature::XnetHttp2Server];
-
 impl Inspection {
     /// Which functions of these probes a process does not run as they are in its file. Waits for its memory.
     ///
@@ -80,20 +78,25 @@ impl Inspection {
     /// The same for a process with these changes.
     pub(crate) fn without(&self, changes: &BTreeSet<Change>) -> Self {
         let mut left = self.clone();
-        leave_out(&mut left.probes, &mut left.disabled, changes);
+        leave_out(&mut left.probes, &mut left.disabled, &left.not_used, changes);
         left
     }
 }
 
 /// Leaves out the probes on changed functions, and those that mean nothing without them: of a request's start and ends all, since a
-/// start without its end would be in flight for ever.
-pub(super) fn leave_out(probes: &mut Vec<PlannedProbe>, disabled: &mut Vec<Disabled>, changes: &BTreeSet<Change>) {
+/// start without its end would be in flight for ever. What is not used anyway is not off.
+pub(super) fn leave_out(
+    probes: &mut Vec<PlannedProbe>,
+    disabled: &mut Vec<Disabled>,
+    not_used: &[Feature],
+    changes: &BTreeSet<Change>,
+) {
     let mut off: Vec<Disabled> = Vec::new();
     for change in changes {
         let is_of_a_server = SERVERS.contains(&change.feature);
         let features = if is_of_a_server { &SERVERS[..] } else { std::slice::from_ref(&change.feature) };
         for &feature in features {
-            if !disabled.iter().chain(&off).any(|it| it.feature == feature) {
+            if !not_used.contains(&feature) && !disabled.iter().chain(&off).any(|it| it.feature == feature) {
                 off.push(Disabled { feature, reason: change.reason.clone() });
             }
         }
@@ -139,10 +142,10 @@ mod tests {
             planned(Probe::StwStart, "world"),
             planned(Probe::StwEnd, "world"),
         ];
-        let mut disabled = vec![Disabled { feature: Feature::XnetHttp2Server, reason: "not there".into() }];
+        let mut disabled = Vec::new();
         let changed = probes.iter().filter(|it| it.function == function);
         let changes = changed.map(|it| Change::of(it, Patched::Changed)).collect();
-        leave_out(&mut probes, &mut disabled, &changes);
+        leave_out(&mut probes, &mut disabled, &[Feature::XnetHttp2Server], &changes);
         (probes.into_iter().map(|it| it.function).collect(), disabled)
     }
 
@@ -158,7 +161,7 @@ mod tests {
             let (probes, disabled) = left_without(function);
             assert_eq!(probes.join(" "), left);
             let features: Vec<Feature> = disabled.iter().map(|it| it.feature).collect();
-            assert_eq!(features, [off, vec![Feature::XnetHttp2Server]].concat(), "{function}");
+            assert_eq!(features, off, "{function}");
         }
         let (_, disabled) = left_without("exit");
         assert_eq!(disabled[0].reason, "the program has changed the code of exit in its memory");

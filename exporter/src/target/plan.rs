@@ -122,7 +122,8 @@ pub(crate) fn inspect<S: Source>(source: S, sites: Sites) -> Result<Inspection, 
         .chain(patchers::FUNCTIONS)
         .collect();
     let binary = GoBinary::parse(source, &functions, &layouts)?;
-    let mut plan = Plan { binary: &binary, sites, probes: Vec::new(), at_check: 0, disabled: Vec::new() };
+    let mut plan =
+        Plan { binary: &binary, sites, probes: Vec::new(), at_check: 0, disabled: Vec::new(), not_used: Vec::new() };
     let mut config = plan.http();
     config.at_check = plan.at_check;
     plan.blocking();
@@ -133,7 +134,7 @@ pub(crate) fn inspect<S: Source>(source: S, sites: Sites) -> Result<Inspection, 
     if let Some(reason) = patchers::reason(&binary.build_info, |name| binary.function(name).is_some()) {
         plan.nothing(&reason);
     }
-    let Plan { probes, mut disabled, .. } = plan;
+    let Plan { probes, mut disabled, not_used, .. } = plan;
     let runtime = runtime::Plan::of(&binary).map(Arc::new);
     if let Err(reason) = &runtime {
         disabled.push(Disabled { feature: Feature::Runtime, reason: reason.clone() });
@@ -163,6 +164,7 @@ pub(crate) fn inspect<S: Source>(source: S, sites: Sites) -> Result<Inspection, 
         settings: info.settings.clone(),
         probes,
         disabled,
+        not_used,
         not_measured: unmeasured::unmeasured(|name| binary.function(name).is_some()),
         code: Code::default(),
         literals: Literals::of(&binary),
@@ -210,6 +212,7 @@ struct Plan<'b> {
     /// Bits of [`at_check`].
     at_check: u16,
     disabled: Vec<Disabled>,
+    not_used: Vec<Feature>,
 }
 
 impl Plan<'_> {
@@ -222,13 +225,24 @@ impl Plan<'_> {
             );
             changes.extend(self.probes.iter().filter(|it| it.function == function).map(|it| Change::new(it, &reason)));
         }
-        leave_out(&mut self.probes, &mut self.disabled, &changes);
+        leave_out(&mut self.probes, &mut self.disabled, &self.not_used, &changes);
     }
 
     /// Nothing is to be attached.
     fn nothing(&mut self, reason: &str) {
         self.probes.clear();
-        self.disabled = PROBED.map(|feature| Disabled { feature, reason: reason.to_owned() }).to_vec();
+        let used = PROBED.into_iter().filter(|feature| !self.not_used.contains(feature));
+        self.disabled = used.map(|feature| Disabled { feature, reason: reason.to_owned() }).collect();
+    }
+
+    /// Whether the program has a feature's code, of which any of these functions tells: the linker leaves out what is never called.
+    /// Where it has a part of it, something is wrong with the rest, and that is said where it is planned.
+    fn uses(&mut self, feature: Feature, functions: &[&str]) -> bool {
+        let uses = functions.iter().any(|function| self.binary.function(function).is_some());
+        if !uses {
+            self.not_used.push(feature);
+        }
+        uses
     }
 
     fn offset(&self, ty: &str, field: &str) -> u16 {
@@ -294,12 +308,16 @@ impl Plan<'_> {
             at_check: 0,
             request_header: self.offset("net/http.Request", "Header"),
         };
+        let http1 = self.uses(Feature::Http1Server, &[SERVE_HTTP, FINISH_REQUEST]);
+        let http2 = self.uses(Feature::Http2Server, &HANDLER_DONE);
+        let xnet = self.uses(Feature::XnetHttp2Server, &[XNET_RUN_HANDLER, XNET_HANDLER_DONE]);
+        let used = [(Feature::Http1Server, http1), (Feature::Http2Server, http2), (Feature::XnetHttp2Server, xnet)];
+        let used = used.into_iter().filter(|(_, used)| *used).map(|(feature, _)| feature);
         let needed = [config.request_method, config.request_url, config.request_header, config.url_path];
         let request_is_known = !needed.contains(&NONE);
-        let all = [Feature::Http1Server, Feature::Http2Server, Feature::XnetHttp2Server];
         if !request_is_known || config.response_status == NONE || config.response_req == NONE {
             let reason = format!("no struct layouts of net/http for {}", self.binary.build_info.go_version);
-            for feature in all {
+            for feature in used {
                 self.off(feature, reason.clone());
             }
             return config;
@@ -312,22 +330,23 @@ impl Plan<'_> {
             }
             return config;
         }
-        let start = self.probe(Probe::HttpStart, SERVE_HTTP, false);
+        let start = if http1 || http2 { self.probe(Probe::HttpStart, SERVE_HTTP, false) } else { Ok(()) };
         let end = if self.sites == Sites::EntryRet { SERVE_HTTP } else { FINISH_REQUEST };
-        let http1 = start.clone().and_then(|()| self.probe(Probe::Http1End, end, false));
-        if let Err(reason) = http1 {
+        if http1 && let Err(reason) = start.clone().and_then(|()| self.probe(Probe::Http1End, end, false)) {
             self.off(Feature::Http1Server, reason);
         }
-        if let Err(reason) = start.and_then(|()| self.http2(&mut config)) {
+        if http2 && let Err(reason) = start.and_then(|()| self.http2(&mut config)) {
             self.off(Feature::Http2Server, reason);
         }
-        if let Err(reason) = self.xnet(&mut config) {
+        if xnet && let Err(reason) = self.xnet(&mut config) {
             self.off(Feature::XnetHttp2Server, reason);
         }
         if self.probes.is_empty() {
             return config;
         }
-        if let Err(reason) = self.probe(Probe::HttpHijack, HIJACK, false) {
+        if self.uses(Feature::Hijack, &[HIJACK])
+            && let Err(reason) = self.probe(Probe::HttpHijack, HIJACK, false)
+        {
             self.off(Feature::Hijack, reason);
         }
         if config.g_goid == NONE || self.offset("runtime.g", "atomicstatus") == NONE {
@@ -437,11 +456,6 @@ impl Plan<'_> {
 
     fn xnet(&mut self, config: &mut TargetConfig) -> Result<(), String> {
         let offsets = self.http2_offsets("golang.org/x/net/http2.");
-        for function in [XNET_RUN_HANDLER, XNET_HANDLER_DONE] {
-            if self.binary.function(function).is_none() {
-                return Err(format!("{function} is not in the binary"));
-            }
-        }
         self.probe(Probe::XnetStart, XNET_RUN_HANDLER, false)?;
         self.probe(Probe::XnetEnd, XNET_HANDLER_DONE, false)?;
         if offsets.writer_rws == NONE || offsets.rws_status == NONE {

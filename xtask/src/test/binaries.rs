@@ -141,6 +141,8 @@ impl Binaries {
             "GOPULSE_KEEP_CLUSTER",
             "GOPULSE_HPA_SYNC_SECONDS",
             "GOPULSE_HPA_SERIES",
+            "GOPULSE_HOSTILE_SECONDS",
+            "GOPULSE_HOSTILE_ONLY",
         ] {
             if let Ok(value) = env::var(name) {
                 environment.push((name, value));

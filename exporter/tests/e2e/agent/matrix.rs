@@ -82,8 +82,7 @@ fn row(agent: &Agent, version: &str, variant: Variant) -> String {
     let probes = target["probes"].as_array().expect("a measured target has probes");
     let attached = probes.iter().filter(|probe| probe["attached"] == true).count();
     let off = target["disabled"].as_array().expect("a list").iter().map(|off| off["feature"].as_str().unwrap_or("?"));
-    // Off because this service has no such code, which the linker leaves out.
-    let off: Vec<&str> = off.filter(|feature| !["xnet_http2_server", "hijack"].contains(feature)).collect();
+    let off: Vec<&str> = off.collect();
     assert_eq!(off, if minor(version) < 22 { vec!["route_pattern"] } else { vec![] }, "{target}");
     let line = format!(
         "| {:<9} | {:<8} | {:<12} | {:<8} | {attached:>6} | {:<22} | {total:>8} | exact |",

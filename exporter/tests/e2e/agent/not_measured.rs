@@ -85,6 +85,13 @@ fn servers(of: &Value) -> Vec<String> {
     all.map(|it| it["server"].as_str().expect("a name").to_owned()).collect()
 }
 
+/// Names of features in one of the lists.
+fn features(of: &Value, list: &str) -> Vec<String> {
+    let all = of[list].as_array().into_iter().flatten();
+    let name = |it: &Value| it["feature"].as_str().or(it.as_str()).expect("a name").to_owned();
+    all.map(name).collect()
+}
+
 fn inspect(file: &Path) -> Value {
     let printed = util::output(Command::new(binary()).args(["inspect", "--json"]).arg(file));
     serde_json::from_str(&printed.expect("it can be inspected")).expect("it is JSON")
@@ -103,6 +110,26 @@ fn servers_of_other_libraries_are_named() {
     assert!(servers(&agent.wait_measured(hello.pid())).is_empty());
     let text = util::output(Command::new(binary()).arg("inspect").arg(&program)).expect("it can be inspected");
     assert!(text.contains("not measured  fcgi: net/http/fcgi"), "{text}");
+    agent.stop();
+}
+
+/// What a program has no code for is not off: who reads `disabled` looks for what is wrong.
+#[test]
+fn what_a_program_does_not_use_is_not_off() {
+    must_be_root();
+    let servers = ["http1_server", "http2_server", "xnet_http2_server"];
+    let (other, hello) = (build(), service("hello"));
+    assert_eq!(features(&inspect(&other), "not_used"), servers);
+    let (running, plain) = (start(&other, &[]), start(&hello, &[]));
+    let agent = Agent::start(&["--pid", &running.pid().to_string(), "--pid", &plain.pid().to_string()]);
+    let (running, plain) = (agent.wait_measured(running.pid()), agent.wait_measured(plain.pid()));
+    for target in [&running, &plain, &inspect(&hello)] {
+        assert_eq!(features(target, "disabled"), Vec::<String>::new(), "{target}");
+    }
+    assert_eq!(features(&running, "not_used"), servers);
+    assert_eq!(features(&plain, "not_used"), ["xnet_http2_server", "hijack"]);
+    let text = util::output(Command::new(binary()).arg("inspect").arg(&hello)).expect("it can be inspected");
+    assert!(text.contains("not used  XnetHttp2Server") && !text.contains("off  "), "{text}");
     agent.stop();
 }
 

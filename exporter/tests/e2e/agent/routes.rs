@@ -269,3 +269,84 @@ fn a_mux_behind_a_prefix_alone() {
     assert_eq!(agent.scrape().lost(), Vec::<String>::new());
     agent.stop();
 }
+
+/// What net/http itself puts before a mux copies the request, and may give the copy another URL.
+#[test]
+fn muxes_behind_handlers_of_net_http_that_copy() {
+    must_be_root();
+    for (version, mode) in [("1.22", "h1"), ("1.26", "h2c"), ("1.27", "h1")] {
+        let running = start(&service_of("idioms", version, Variant::Strip), &["-as", "limited"]);
+        let agent = Agent::measuring(running.pid(), &[]);
+        let address = address(&running);
+        load(&["-address", &address, "-mode", mode, "-n", "10"], &["GET /hello/eve 200 - 1"]);
+        probed_mux(&agent);
+        let mix = ["GET /hello/eve 200 - 1", "GET /hello/frank?a=1;b=2 200 - 1", "POST /hello/grace?a;b 200 - 1"];
+        load(&["-address", &address, "-mode", mode, "-n", "30"], &mix);
+        let wanted = wanted(&[("GET", "/hello/eve", 10), ("GET", "/hello/{name}", 20), ("POST", "/hello/{name}", 10)]);
+        settles(&format!("Go {version}, {mode}"), &wanted, || shown(&agent, running.pid()));
+        assert_eq!(agent.scrape().lost(), Vec::<String>::new());
+        agent.stop();
+    }
+}
+
+/// A router that sets the pattern of the request that it was given has it shown, as echo 5; one that sets it on a copy of its own
+/// with the request's context, as chi, has its routes folded.
+#[test]
+fn routers_that_set_the_pattern_themselves() {
+    must_be_root();
+    for version in ["1.26", "1.27"] {
+        let running = start(&service_of("idioms", version, Variant::Strip), &["-as", "setting"]);
+        let agent = Agent::measuring(running.pid(), &[]);
+        let mix = [
+            "GET /given/alice 200 - 1",
+            "GET /given/bob 200 - 1",
+            "GET /copied/alice 200 - 1",
+            "GET /copied/7 200 - 1",
+        ];
+        load(&["-address", &address(&running), "-n", "40"], &mix);
+        let wanted = wanted(&[("GET", "/given/{name}", 20), ("GET", "/copied/alice", 10), ("GET", "/copied/{id}", 10)]);
+        settles(&format!("Go {version}"), &wanted, || shown(&agent, running.pid()));
+        assert_eq!(agent.scrape().lost(), Vec::<String>::new());
+        agent.stop();
+    }
+}
+
+/// What docs/src/limits.md says of routes that cannot be told, or only in part.
+#[test]
+fn routes_that_are_not_told_as_one_may_expect() {
+    must_be_root();
+    let running = start(&service_of("idioms", "1.26", Variant::Strip), &["-as", "limits"]);
+    let agent = Agent::measuring(running.pid(), &[]);
+    let address = address(&running);
+    load(&["-address", &address, "-n", "10"], &["GET /cloned/eve 200 - 1"]);
+    probed_mux(&agent);
+    let mix = [
+        "GET /v1/users/alice 200 - 1",
+        "GET /v2/users/bob 200 - 1",
+        "GET /users/carol 200 - 1",
+        "GET /cloned/dave 200 - 1",
+        "GET /copied/users/7 200 - 1",
+        "GET /copied/users/erin 200 - 1",
+    ];
+    load(&["-address", &address, "-n", "60"], &mix);
+    let wanted = wanted(&[
+        ("GET", "/cloned/eve", 10),
+        // What was cut off is not shown, and of two muxes with one request the last one's pattern is.
+        ("GET", "/users/{name}", 20),
+        ("GET", "/users/{copy}", 10),
+        // Neither URL nor headers are shared on another goroutine.
+        ("GET", "/cloned/dave", 10),
+        // A copy behind a pattern that takes all below it: told, since the mux is probed because of others.
+        ("GET", "/copied/users/{name}", 20),
+    ]);
+    settles("requests of each route", &wanted, || shown(&agent, running.pid()));
+    agent.stop();
+    // The same goroutine, over HTTP/2.
+    let running = start(&service_of("idioms", "1.26", Variant::Strip), &["-as", "cloning"]);
+    let agent = Agent::measuring(running.pid(), &[]);
+    load(&["-mode", "h2c", "-address", &self::address(&running), "-n", "10"], &["GET /hello/eve 200 - 1"]);
+    probed_mux(&agent);
+    load(&["-mode", "h2c", "-address", &self::address(&running), "-n", "10"], &["GET /hello/eve 200 - 1"]);
+    settles("requests over HTTP/2", &self::wanted(&[("GET", "/hello/eve", 20)]), || shown(&agent, running.pid()));
+    agent.stop();
+}

@@ -11,7 +11,7 @@ use std::{
 
 use crate::support::{Agent, agent::binary, load, must_be_root, scratch, settles, start};
 use serde_json::Value;
-use xtask::{go, util, vm};
+use xtask::{go, service::Running, util, vm};
 
 const SERVICE: &str = r#"package main
 
@@ -140,6 +140,37 @@ fn libraries_and_plugins_are_read() {
         assert!(inspection["variables"][needed].is_u64(), "{mode}: {}", inspection["variables"]);
         println!("{mode}: {} {}", inspection["go_version"], inspection["variables_from"]);
     }
+}
+
+/// A program in another language that loads Go: what is asked for is named, and that it is no Go program.
+#[test]
+fn go_in_a_shared_library_is_not_the_program() {
+    const LOADS: &str = r#"
+#include <dlfcn.h>
+#include <stdio.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+    if (argc < 2 || !dlopen(argv[1], RTLD_NOW)) return 1;
+    printf("{}\n");
+    fflush(stdout);
+    pause();
+}
+"#;
+    let library = build("c-shared", LIBRARY, &["-buildmode=c-shared"], &[("CGO_ENABLED", "1")]);
+    let directory = library.parent().expect("it is in a directory");
+    fs::write(directory.join("loads.c.txt"), LOADS).expect("cargo's directory is writable");
+    let program = directory.join("loads");
+    let mut compiler = Command::new("cc");
+    compiler.args(["-x", "c"]).arg(directory.join("loads.c.txt")).arg("-o").arg(&program).arg("-ldl");
+    util::output(&mut compiler).expect("there is a C compiler");
+    let running = Running::spawn(Command::new(&program).arg(&library)).expect("it loads it");
+    let pid = running.pid().to_string();
+    let refused = Command::new(binary()).args(["run", "--pid", &pid]).output().expect("the agent starts");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("/loads") && said.contains("not a Go program"), "{said}");
+    let agent = Agent::start(&["--all"]);
+    assert!(agent.target(running.pid()).is_none());
+    agent.stop();
 }
 
 /// By the packer of Debian's archive, whose suite has one.

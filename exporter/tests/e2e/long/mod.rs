@@ -1,3 +1,4 @@
+mod hostile;
 mod hpa_roads;
 mod hpa_truth;
 mod image;

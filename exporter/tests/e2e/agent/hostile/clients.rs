@@ -29,9 +29,9 @@ use crate::support::{
 };
 
 /// Idle connections, far more than the agent has places.
-const IDLE: usize = 600;
+pub(crate) const IDLE: usize = 600;
 /// Readers that stall, more than are rendered for at one time.
-const STALLED: usize = 16;
+pub(crate) const STALLED: usize = 16;
 
 /// Sockets that a process has open.
 fn sockets(pid: u32) -> usize {
@@ -40,12 +40,12 @@ fn sockets(pid: u32) -> usize {
     links.filter(|it| it.to_string_lossy().starts_with("socket:")).count()
 }
 
-fn allow_many_files() {
+pub(crate) fn allow_many_files() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit can be read");
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("up to the hard limit it can be set");
 }
 
-fn begin(address: SocketAddr, bytes: &str) -> TcpStream {
+pub(crate) fn begin(address: SocketAddr, bytes: &str) -> TcpStream {
     let mut stream = connect(address);
     // It may have been closed by now.
     let _ = stream.write_all(bytes.as_bytes());
@@ -201,7 +201,7 @@ fn garbage_harms_nobody() {
 }
 
 /// The answer to bytes that may be no request; nothing where the connection is closed instead.
-fn garbage(address: SocketAddr, bytes: &str) -> String {
+pub(crate) fn garbage(address: SocketAddr, bytes: &str) -> String {
     let mut stream = connect(address);
     // It may be closed by now.
     let _ = stream.write_all(bytes.as_bytes());

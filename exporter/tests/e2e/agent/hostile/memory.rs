@@ -18,7 +18,7 @@ fn variable(name: &str) -> u64 {
 
 impl Ring {
     /// Lets the program say something else in a word of its memory.
-    fn poke(&self, name: &str, value: &str) {
+    pub(crate) fn poke(&self, name: &str, value: &str) {
         let said = self.ask(&format!("/poke?address={}&value={}", variable(name), value.trim()));
         assert_eq!(said.trim(), "done", "{name} {value}");
     }

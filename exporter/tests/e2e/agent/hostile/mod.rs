@@ -4,14 +4,14 @@
 
 mod agents;
 mod budget;
-mod clients;
+pub(crate) mod clients;
 mod in_flight;
 mod lies;
 mod memory;
 mod names;
 mod panics;
 mod series;
-mod stalling;
+pub(crate) mod stalling;
 mod storms;
 
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ use xtask::service::{Running, get};
 use crate::support::{Agent, must_be_root, service, settles, start};
 
 /// Most memory of an agent under attack, MiB resident.
-const MEMORY_MIB: u64 = 64;
+pub(crate) const MEMORY_MIB: u64 = 64;
 
 /// An agent that measures an ordinary program and a hostile one.
 pub(crate) struct Ring {
@@ -67,7 +67,8 @@ impl Ring {
         assert!(self.memory_mib() <= MEMORY_MIB, "the agent takes {} MiB", self.memory_mib());
     }
 
-    fn memory_mib(&self) -> u64 {
+    /// What the agent takes, MiB resident.
+    pub(crate) fn memory_mib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.agent.pid())).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1024

@@ -13,7 +13,7 @@ use crate::support::{
 const PROGRAMS: u64 = 40;
 
 /// Processes of as many files on it, by whatever way these are seen.
-fn run_all(directory: &std::path::Path) -> Vec<Running> {
+pub(crate) fn run_all(directory: &std::path::Path) -> Vec<Running> {
     Stalling::names(PROGRAMS).map(|name| start(&directory.join(name), &[])).collect()
 }
 

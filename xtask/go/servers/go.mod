@@ -1,0 +1,3 @@
+module sample/servers
+
+go 1.17
