@@ -1,6 +1,6 @@
 //! The figures of one moment, in no format.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use exporter_ebpf::{http::SeriesValue, wait::WaitValue};
 
@@ -171,6 +171,8 @@ pub(crate) struct AgentFigures {
 /// Everything.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
+    /// When the kernel's counts were read: reading what else there is may take longer than between two rates' samples is to differ.
+    pub(crate) read_at: Option<Instant>,
     /// HTTP server label sets, each once.
     pub(crate) http: Vec<HttpSeries>,
     /// Waits, each label set once.
