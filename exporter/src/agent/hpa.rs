@@ -30,14 +30,15 @@ impl Agent {
     /// The figures of now for the HPA. Blocks as [`Agent::snapshot`] does.
     pub(crate) fn figures(&self) -> Figures {
         let mut snapshot = collect::snapshot(self);
-        let (counted, unsettled, without_http, reasons) = {
+        let (counted, stale, without_http, reasons) = {
             let state = self.state();
             // What ended waits for a scrape; the HPA asks for what there is.
-            let mut out = state.stale(Instant::now());
-            out.extend(state.unsettled());
-            (state.counted(), out, state.without_http(), state.reasons())
+            (state.counted(), state.stale(Instant::now()), state.without_http(), state.reasons())
         };
+        // Those that began to be measured since were not counted when the counts were read.
+        let unsettled = std::mem::take(&mut snapshot.unsettled);
         snapshot.leave_out(&unsettled);
+        snapshot.leave_out(&stale);
         for target in snapshot.targets.iter_mut().filter(|it| without_http.contains(&it.target)) {
             target.active_requests = None;
         }
@@ -106,7 +107,7 @@ impl State {
     }
 
     /// Labels of which no target is measured yet, or can be: nothing is known of them.
-    fn unsettled(&self) -> HashSet<Labels> {
+    pub(super) fn unsettled(&self) -> HashSet<Labels> {
         let known = |target: &&Target| matches!(target.stage, Stage::Measured | Stage::Gone(_));
         let known: HashSet<&Labels> = self.targets.values().filter(known).map(|it| &it.labels).collect();
         let others = self.targets.values().map(|it| &it.labels).filter(|labels| !known.contains(labels));
