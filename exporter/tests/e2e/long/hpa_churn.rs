@@ -394,7 +394,9 @@ fn hpa_churn() {
         begun: Instant::now(),
         over: AtomicBool::new(false),
     };
-    scaled.iter().for_each(|(it, _)| lab.apply(&graceful(it.name)));
+    for (it, _) in &scaled {
+        lab.apply(&graceful(it.name));
+    }
     let pods: Vec<_> = scaled.iter().flat_map(|(it, _)| lab.wait_for_pods(it.name, REPLICAS)).collect();
     lab.wait_measured(&pods);
 

@@ -169,8 +169,8 @@ struct Watched {
     told: VecDeque<String>,
     /// Looks of the controller by the status of their answers.
     looks: BTreeMap<u64, u64>,
-    /// How far a value was from the truth, at most.
-    farthest: f64,
+    /// How far a total was from the truth at most, and when.
+    farthest: (f64, Duration),
 }
 
 /// All HPAs.
@@ -200,7 +200,7 @@ impl<'a> Watch<'a> {
             open: None,
             told: VecDeque::new(),
             looks: BTreeMap::new(),
-            farthest: 0.0,
+            farthest: (0.0, Duration::ZERO),
         };
         let all = of.iter().map(watched).collect();
         let api = Api::new(kubeconfig);
@@ -226,8 +226,8 @@ impl<'a> Watch<'a> {
             if let Some((total, count)) = total.filter(|(_, count)| *count > 0) {
                 // The mean of pods of which one has no figures is not comparable.
                 let off = if total > truth.1 { total / truth.1 - 1.0 } else { (total / truth.0 - 1.0).min(0.0) };
-                if count == 1 && off.abs() > it.farthest.abs() {
-                    it.farthest = off;
+                if count == 1 && off.abs() > it.farthest.0.abs() {
+                    it.farthest = (off, now);
                 }
             }
             let told = match (told, total) {
@@ -317,10 +317,11 @@ impl<'a> Watch<'a> {
         for it in &self.all {
             let _ = writeln!(
                 text,
-                "{}: looks of the controller by status {:?}; a total was off by {:+.1}% at most",
+                "{}: looks of the controller by status {:?}; a total was off by {:+.1}% at most, at {:.0} s",
                 it.of.name,
                 it.looks,
-                100.0 * it.farthest
+                100.0 * it.farthest.0,
+                it.farthest.1.as_secs_f64(),
             );
         }
         let longest = self.excursions.iter().map(Excursion::seconds).fold(0.0, f64::max);
