@@ -30,6 +30,7 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
     let state = &mut *guard;
 
     let leaders = state.leaders();
+    let (read_at, unsettled) = (Some(Instant::now()), state.unsettled());
     let (http, wants_mux) = super::series::collect(maps, state, inner.config.max_routes, &leaders, &mut usage);
     let in_flight = in_flight(&inner.kernel, state).ok();
     usage.push(maps.in_flight.usage(in_flight.as_ref().map(|(_, entries)| *entries)));
@@ -58,6 +59,8 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let (cpu_seconds, resident_bytes) = own_usage();
     Snapshot {
+        read_at,
+        unsettled,
         http,
         waits,
         targets,

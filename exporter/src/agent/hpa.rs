@@ -14,6 +14,7 @@ use super::{
 use crate::{
     hpa::feed::{Counted, Figures},
     kubernetes::{Placement, Pods},
+    metrics::Snapshot,
     target::{Features, Labels, Measure},
 };
 
@@ -29,20 +30,13 @@ type Reason = (bool, String);
 impl Agent {
     /// The figures of now for the HPA. Blocks as [`Agent::snapshot`] does.
     pub(crate) fn figures(&self) -> Figures {
-        let mut snapshot = collect::snapshot(self);
-        let (counted, unsettled, without_http, reasons) = {
+        let snapshot = collect::snapshot(self);
+        let (counted, stale, without_http, reasons) = {
             let state = self.state();
             // What ended waits for a scrape; the HPA asks for what there is.
-            let mut out = state.stale(Instant::now());
-            out.extend(state.unsettled());
-            (state.counted(), out, state.without_http(), state.reasons())
+            (state.counted(), state.stale(Instant::now()), state.without_http(), state.reasons())
         };
-        snapshot.leave_out(&unsettled);
-        for target in snapshot.targets.iter_mut().filter(|it| without_http.contains(&it.target)) {
-            target.active_requests = None;
-        }
-        snapshot.http.retain(|it| !without_http.contains(&it.target));
-        let figures = Figures::of(&snapshot).counted(|namespace, pod, container| {
+        let figures = Figures::of(&told(snapshot, &stale, &without_http)).counted(|namespace, pod, container| {
             counted.get(&(namespace.to_owned(), pod.to_owned(), container.to_owned())).copied()
         });
         // Before all processes were looked at, it is not known that a pod has none.
@@ -59,6 +53,19 @@ impl Agent {
             })),
         }
     }
+}
+
+/// What of a snapshot says something of its targets. Those that began to be measured after it was read are in none: nothing was
+/// counted of them then, and a rate since would have that as a second of nothing.
+fn told(mut snapshot: Snapshot, stale: &HashSet<Labels>, without_http: &HashSet<Labels>) -> Snapshot {
+    let unsettled = std::mem::take(&mut snapshot.unsettled);
+    snapshot.leave_out(&unsettled);
+    snapshot.leave_out(stale);
+    for target in snapshot.targets.iter_mut().filter(|it| without_http.contains(&it.target)) {
+        target.active_requests = None;
+    }
+    snapshot.http.retain(|it| !without_http.contains(&it.target));
+    snapshot
 }
 
 fn name(placement: &Placement) -> Name {
@@ -106,7 +113,7 @@ impl State {
     }
 
     /// Labels of which no target is measured yet, or can be: nothing is known of them.
-    fn unsettled(&self) -> HashSet<Labels> {
+    pub(super) fn unsettled(&self) -> HashSet<Labels> {
         let known = |target: &&Target| matches!(target.stage, Stage::Measured | Stage::Gone(_));
         let known: HashSet<&Labels> = self.targets.values().filter(known).map(|it| &it.labels).collect();
         let others = self.targets.values().map(|it| &it.labels).filter(|labels| !known.contains(labels));
@@ -146,6 +153,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::metrics::TargetFigures;
 
     #[test]
     fn a_process_that_ran_before_it_was_found_makes_a_gap() {
@@ -158,5 +166,41 @@ mod tests {
         assert_eq!(joined(at(60, false), at(90, true)), at(60, false), "and a restart after it");
         assert_eq!(joined(at(60, false), at(90, false)), at(90, false));
         assert!(Target::ran_before(None) && Target::ran_before(Some(60.0)) && !Target::ran_before(Some(0.5)));
+    }
+
+    #[test]
+    fn what_was_not_measured_when_the_counts_were_read_is_not_told_as_nothing_counted() {
+        let labels = |pod: &str| {
+            Labels::of_placement(&Placement {
+                namespace: "shop".into(),
+                pod: pod.into(),
+                uid: pod.into(),
+                container: "app".into(),
+                image: "app".into(),
+                workload: None,
+                labels: [].into(),
+                features: None,
+                budget: None,
+                routes: [].into(),
+            })
+        };
+        let figures = |pod: &str| TargetFigures {
+            target: labels(pod),
+            active_requests: Some(0),
+            probes: 0,
+            info: Vec::new(),
+            probe_figures: Vec::new(),
+            blocked_functions: Vec::new(),
+            scheduler: None,
+        };
+        // Since it was read b is measured, and a new look at the state would not tell.
+        let snapshot = Snapshot {
+            unsettled: [labels("b")].into(),
+            targets: ["a", "b", "c"].map(figures).into(),
+            ..Snapshot::default()
+        };
+        let told = told(snapshot, &HashSet::new(), &[labels("c")].into());
+        let shown: Vec<_> = told.targets.iter().map(|it| (it.target == labels("a"), it.active_requests)).collect();
+        assert_eq!(shown, [(true, Some(0)), (false, None)]);
     }
 }

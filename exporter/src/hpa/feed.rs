@@ -28,6 +28,9 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// A listener that does not take a frame for so long is dropped: it comes back and is told everything anew.
 const STALL: Duration = Duration::from_secs(5);
 
+/// Figures that were read so long ago are not told to who comes: the agent stood still since, and reads anew at once.
+const OLD: Duration = Duration::from_secs(2);
+
 /// Families that are told. The third field is a witness: a family that a container has as soon as it is measured, and whose
 /// presence means that this one is measured too, so that a series that is not there counts as 0.
 pub(super) const FED: &[(&str, Kind, Option<&str>)] = &[
@@ -117,7 +120,7 @@ fn run() -> u64 {
 impl Figures {
     /// Of a snapshot, what belongs to containers of pods.
     pub(crate) fn of(snapshot: &Snapshot) -> Self {
-        let mut figures = Self { unix_ms: unix_ms(), ..Self::default() };
+        let mut figures = Self { unix_ms: snapshot.read_at.map_or_else(unix_ms, unix_ms_of), ..Self::default() };
         let mut shared: HashMap<&'static str, Arc<[f64]>> = HashMap::new();
         visit(
             snapshot,
@@ -391,6 +394,9 @@ async fn tick(read: impl Fn() -> Figures + Clone + Send + 'static, sender: watch
 async fn tell(mut figures: watch::Receiver<Arc<Figures>>, sender: mpsc::Sender<Bytes>) {
     let mut told = Told::default();
     // Whoever comes later begins with what was read last, if that is of now.
+    if unix_ms().saturating_sub(figures.borrow().unix_ms) > OLD.as_millis() as u64 {
+        figures.borrow_and_update();
+    }
     while figures.changed().await.is_ok() {
         let now = figures.borrow_and_update().clone();
         let frame = told.frame(&now).to_bytes();

@@ -1,6 +1,6 @@
 //! The figures of one moment, in no format.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use exporter_ebpf::{http::SeriesValue, wait::WaitValue};
 
@@ -171,6 +171,10 @@ pub(crate) struct AgentFigures {
 /// Everything.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
+    /// When the kernel's counts were read: reading what else there is may take seconds on a busy node.
+    pub(crate) read_at: Option<Instant>,
+    /// Targets that were not measured yet when they were read, or cannot be: that nothing was counted of them says nothing.
+    pub(crate) unsettled: HashSet<Labels>,
     /// HTTP server label sets, each once.
     pub(crate) http: Vec<HttpSeries>,
     /// Waits, each label set once.

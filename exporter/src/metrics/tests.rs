@@ -67,7 +67,15 @@ fn snapshot(series: usize) -> Arc<Snapshot> {
         reason: (what != Waited::Thread).then_some("select"),
         value: WaitValue::ZERO,
     });
-    Arc::new(Snapshot { http, waits: waits.into(), targets: vec![figures], runtimes, lost, agent })
+    Arc::new(Snapshot {
+        http,
+        waits: waits.into(),
+        targets: vec![figures],
+        runtimes,
+        lost,
+        agent,
+        ..Snapshot::default()
+    })
 }
 
 /// All that a runtime can show.

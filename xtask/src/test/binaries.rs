@@ -137,6 +137,7 @@ impl Binaries {
             "SSL_CERT_FILE",
             "GOPULSE_SOAK_SECONDS",
             "GOPULSE_CHURN_SECONDS",
+            "GOPULSE_CHURN_SEED",
             "GOPULSE_OUTAGE_SECONDS",
             "GOPULSE_KEEP_CLUSTER",
             "GOPULSE_HPA_SYNC_SECONDS",

@@ -46,7 +46,15 @@ struct Inner {
 type Pods = HashMap<Box<str>, HashMap<Box<str>, Known>>;
 /// Pods of a namespace that are gone, and since when.
 type Departed = VecDeque<(Instant, Box<str>, Labels)>;
-type Running = HashMap<Box<str>, HashMap<Box<str>, Instant>>;
+type Running = HashMap<Box<str>, HashMap<Box<str>, Run>>;
+
+/// Since when a pod runs.
+#[derive(Clone, Copy)]
+struct Run {
+    since: Instant,
+    /// It was seen to begin, or made so lately that it cannot run for longer.
+    seen: bool,
+}
 
 #[derive(Clone)]
 struct Known {
@@ -64,6 +72,8 @@ pub(crate) struct Chosen {
     pub(crate) enabled: Option<bool>,
     /// Whether it runs, and for so long ([`GRACE`]) that figures of it are due.
     pub(crate) due: bool,
+    /// For how long it runs; none where that is not known, for it ran before it was first seen.
+    pub(crate) running: Option<Duration>,
 }
 
 impl Directory {
@@ -99,10 +109,17 @@ impl Directory {
     pub(crate) fn choose(&self, namespace: &str, selector: &Selector) -> Vec<Chosen> {
         let inner = self.lock();
         let running = inner.running.get(namespace);
-        let due = |name: &str| running.and_then(|it| it.get(name)).is_some_and(|since| since.elapsed() >= GRACE);
         let pods = inner.pods.get(namespace).into_iter().flatten();
         pods.filter(|(_, known)| matches(selector, &known.labels))
-            .map(|(name, known)| Chosen { name: name.clone(), enabled: known.enabled, due: due(name) })
+            .map(|(name, known)| {
+                let run = running.and_then(|it| it.get(name));
+                Chosen {
+                    name: name.clone(),
+                    enabled: known.enabled,
+                    due: run.is_some_and(|it| it.since.elapsed() >= GRACE),
+                    running: run.filter(|it| it.seen).map(|it| it.since.elapsed()),
+                }
+            })
             .collect()
     }
 
@@ -139,11 +156,24 @@ impl Directory {
             Event::Init => inner.listing = Some(Pods::new()),
             Event::InitApply(pod) | Event::Apply(pod) => inner.put(pod),
             Event::InitDone => {
-                inner.pods = inner.listing.take().unwrap_or_default();
+                let listed = inner.listing.take().unwrap_or_default();
+                // Those that went while nobody could watch are in no list.
+                for (namespace, pods) in std::mem::replace(&mut inner.pods, listed) {
+                    for (name, known) in pods {
+                        if !inner.pods.get(&namespace).is_some_and(|it| it.contains_key(&name)) {
+                            inner.depart(&namespace, &name, known.labels);
+                        }
+                    }
+                }
                 inner.shared.retain(|it| Arc::strong_count(it) > 1);
                 inner.synced = true;
             }
-            Event::Delete(pod) => inner.remove(&pod),
+            Event::Delete(pod) => {
+                let (Some(namespace), Some(name)) = (pod.metadata.namespace, pod.metadata.name) else { return };
+                if let Some(known) = inner.remove(&namespace, &name) {
+                    inner.depart(&namespace, &name, known.labels);
+                }
+            }
         }
     }
 
@@ -160,13 +190,14 @@ impl Directory {
                 let (namespace, name): (Box<str>, Box<str>) = (namespace, name);
                 let known = inner.running.get(&namespace).and_then(|it| it.get(&name)).copied();
                 // One that is listed may run since long; it cannot since before it was made.
-                let since = known.unwrap_or_else(|| {
+                let run = known.unwrap_or_else(|| {
                     let listed = inner.listing_running.is_some();
                     let age = if listed { age(&pod).unwrap_or(GRACE) } else { Duration::ZERO };
-                    Instant::now().checked_sub(age.min(GRACE)).unwrap_or_else(Instant::now)
+                    let since = Instant::now().checked_sub(age.min(GRACE)).unwrap_or_else(Instant::now);
+                    Run { since, seen: age < GRACE }
                 });
                 let into = inner.listing_running.as_mut().unwrap_or(&mut inner.running);
-                into.entry(namespace).or_default().insert(name, since);
+                into.entry(namespace).or_default().insert(name, run);
             }
             Event::InitDone => {
                 inner.running = inner.listing_running.take().unwrap_or_default();
@@ -203,11 +234,7 @@ fn age(pod: &PartialObjectMeta<Pod>) -> Option<Duration> {
 
 impl Inner {
     fn put(&mut self, pod: PartialObjectMeta<Pod>) {
-        // Being deleted: it gets no more requests, and is not to hold others back.
-        if pod.metadata.deletion_timestamp.is_some() {
-            self.remove(&pod);
-            return;
-        }
+        let going = pod.metadata.deletion_timestamp.is_some();
         let (Some(namespace), Some(name)) = (pod.metadata.namespace, pod.metadata.name) else { return };
         let mut labels = pod.metadata.labels.unwrap_or_default();
         owner::label(&mut labels, pod.metadata.owner_references.as_deref().unwrap_or_default());
@@ -216,32 +243,43 @@ impl Inner {
             self.shared.insert(labels.clone());
             labels
         });
+        // Being deleted: it gets no more requests, and is not to hold others back. What it does until it has ended is counted.
+        if going {
+            let was_there = self.remove(&namespace, &name).is_some();
+            let remembered = self.departed.get(namespace.as_str()).is_some_and(|it| it.iter().any(|it| *it.1 == *name));
+            if was_there || !remembered {
+                self.depart(&namespace, &name, labels);
+            }
+            return;
+        }
         let enabled = pod.metadata.annotations.as_ref().and_then(|it| it.get(ENABLED)?.trim().parse().ok());
         let pods = self.listing.as_mut().unwrap_or(&mut self.pods);
         pods.entry(namespace.into()).or_default().insert(name.into(), Known { labels, enabled });
     }
 
-    fn remove(&mut self, pod: &PartialObjectMeta<Pod>) {
-        let (Some(namespace), Some(name)) = (&pod.metadata.namespace, &pod.metadata.name) else { return };
+    fn remove(&mut self, namespace: &str, name: &str) -> Option<Known> {
         let pods = self.listing.as_mut().unwrap_or(&mut self.pods);
-        let Some(of_namespace) = pods.get_mut(namespace.as_str()) else { return };
-        let removed = of_namespace.remove(name.as_str());
+        let of_namespace = pods.get_mut(namespace)?;
+        let removed = of_namespace.remove(name);
         if of_namespace.is_empty() {
-            pods.remove(namespace.as_str());
+            pods.remove(namespace);
         }
-        if let Some(known) = removed {
-            let now = Instant::now();
-            let departed = self.departed.entry(namespace.as_str().into()).or_default();
-            departed.push_back((now, name.as_str().into(), known.labels));
-            while departed.len() > MOST_DEPARTED {
+        removed
+    }
+
+    /// A pod is gone, or going.
+    fn depart(&mut self, namespace: &str, name: &str, labels: Labels) {
+        let now = Instant::now();
+        self.departed.retain(|_, departed| {
+            while departed.front().is_some_and(|(at, ..)| now.duration_since(*at) >= DEPARTED) {
                 departed.pop_front();
             }
-            self.departed.retain(|_, departed| {
-                while departed.front().is_some_and(|(at, ..)| now.duration_since(*at) >= DEPARTED) {
-                    departed.pop_front();
-                }
-                !departed.is_empty()
-            });
+            !departed.is_empty()
+        });
+        let departed = self.departed.entry(namespace.into()).or_default();
+        departed.push_back((now, name.into(), labels));
+        while departed.len() > MOST_DEPARTED {
+            departed.pop_front();
         }
     }
 }
@@ -295,6 +333,11 @@ pub(super) mod tests {
         fresh.metadata.creation_timestamp = Some(k8s_openapi::jiff::Timestamp::now().into());
         let listed = super::tests::directory(&[fresh]);
         assert!(!listed.choose("shop", &Selector::default())[0].due);
+        let life_is_known = |name: &str| {
+            let all = directory.choose("shop", &Selector::default());
+            all.into_iter().find(|it| *it.name == *name).is_some_and(|it| it.running.is_some())
+        };
+        assert!(life_is_known("new") && !life_is_known("old"), "one was seen to begin");
         directory.take(Event::Delete(new));
         assert_eq!((chosen("new"), directory.departed("shop", &Selector::default(), DEPARTED).len()), (None, 1));
         assert!(directory.departed("shop", &Selector::parse("app=y").unwrap(), DEPARTED).is_empty());
@@ -308,6 +351,31 @@ pub(super) mod tests {
             ..ObjectMeta::default()
         };
         PartialObjectMeta { types: None, metadata, _phantom: std::marker::PhantomData }
+    }
+
+    #[test]
+    fn pods_that_went_while_nobody_watched_are_remembered_as_others_are() {
+        let directory = directory(&["a", "b", "c"].map(|name| pod(name, "x")));
+        let going = |name: &str| {
+            let mut pod = pod(name, "x");
+            pod.metadata.deletion_timestamp = Some(k8s_openapi::jiff::Timestamp::now().into());
+            pod
+        };
+        let departed = || {
+            let names = directory.departed("shop", &Selector::parse("app=x").unwrap(), DEPARTED);
+            names.iter().map(|it| &**it).collect::<Vec<_>>().join(" ")
+        };
+        // The API server was away, and a is gone; b goes, and d too, which came meanwhile.
+        directory.take(Event::Init);
+        for pod in [going("b"), pod("c", "x"), going("d")] {
+            directory.take(Event::InitApply(pod));
+        }
+        directory.take(Event::InitDone);
+        assert_eq!((departed(), directory.len()), ("a b d".to_owned(), 1));
+        for event in [Event::Apply(going("d")), Event::Delete(going("d")), Event::Apply(going("c"))] {
+            directory.take(event);
+        }
+        assert_eq!((departed(), directory.len()), ("a b c d".to_owned(), 0));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! A metric's value from pods' figures. What several pods or containers have is joined as counts and buckets before anything is
 //! computed of it, so that a workload's quantile is the quantile of all its requests. Pure.
 
+use std::time::Duration;
+
 use super::{
     objects::{Path, Takes},
     selector::{Selector, Test},
@@ -76,13 +78,24 @@ fn evaluate_with(
     Some(Value { value, at_ms: newest, window_seconds: (widest / 1000).max(1) })
 }
 
-/// Whether a pod has a container of which too little is known yet for what the metric is made from: it was heard of just now.
+/// What began to be counted so lately says little yet: a rate over less is mostly chance, and of when samples were taken.
+const LITTLE: Duration = Duration::from_secs(3);
+
+/// Whether a pod has a container of which too little is known yet for what the metric is made from: it was heard of just now, and
+/// what it did before is not known.
 pub(crate) fn is_too_young(metric: &Metric, pod: &PodView<'_>, selector: &Selector) -> bool {
     let window_ms = metric.window.as_millis() as u64;
     metric.expression.calls().into_iter().any(|call| {
         let ask = Ask { call, selector, window_ms, back_ms: 0 };
         let measured = pod.containers.iter().filter(|it| it.has(&call.family) && of_container(selector, it));
-        measured.into_iter().any(|container| ask.window(pod.agent, container).is_none())
+        measured.into_iter().any(|container| {
+            // A third of a short window: it is chosen for being fast.
+            let little = (LITTLE.as_millis() as u64).min(window_ms / 3);
+            ask.window(pod.agent, container, pod.life_ms).is_none_or(|window| {
+                let whole = window.over > window.to - window.from;
+                !whole && window.to - window.from < little
+            })
+        })
     })
 }
 
@@ -185,10 +198,10 @@ impl Ask<'_> {
     /// Containers that the family is measured of, with their windows.
     fn windows<'p>(&self, pod: &'p PodView<'p>) -> impl Iterator<Item = (&'p Container, Span)> {
         let measured = pod.containers.iter().filter(|it| it.has(&self.call.family) && of_container(self.selector, it));
-        measured.filter_map(|container| Some((*container, self.window(pod.agent, container)?)))
+        measured.filter_map(|container| Some((*container, self.window(pod.agent, container, pod.life_ms)?)))
     }
 
-    fn window(&self, agent: &Agent, container: &Container) -> Option<Span> {
+    fn window(&self, agent: &Agent, container: &Container, life_ms: Option<u64>) -> Option<Span> {
         let since = container.since(&self.call.family)?;
         let newest = *agent.frames.back()?;
         let to = agent.frame_at(newest.checked_sub(self.back_ms)?)?;
@@ -202,7 +215,14 @@ impl Ask<'_> {
             return Some(Span { from: since, to, over });
         }
         let from = start.unwrap_or(*agent.frames.front()?).max(since);
-        (from < to).then_some(Span { from, to, over: to - from })
+        if from >= to {
+            return None;
+        }
+        // What a container did before it was counted is taken to be as what it does now, but not before its pod ran: others did
+        // then what it does now, and are part of the sum.
+        let whole = start.map_or(self.window_ms.min(agent.known_ms), |start| to - start).max(to - from);
+        let life = life_ms.map_or(whole, |it| it.saturating_sub(self.back_ms)).clamp(to - from, whole);
+        Some(Span { from, to, over: (to - from) * whole / life })
     }
 
     fn series<'c>(&'c self, container: &'c Container, paths: Option<&'c [Path]>) -> impl Iterator<Item = &'c Series> {
@@ -221,7 +241,7 @@ impl Ask<'_> {
             if !of_container(self.selector, container) {
                 return None;
             }
-            let window = self.window(agent, container)?;
+            let window = self.window(agent, container, None)?;
             let start = agent.frame_at(window.to.saturating_sub(self.window_ms));
             let over = start.map_or(self.window_ms.min(agent.known_ms), |start| window.to - start).max(window.over);
             Some(self.growth(container, &window, paths) * 1e3 / over as f64)

@@ -12,8 +12,8 @@ use thiserror::Error;
 use super::{
     answer::{Described, Of},
     bound::{Asked, Bounds},
-    directory::{DEPARTED, Directory},
-    evaluate::{Value, evaluate, evaluate_lifted, lift},
+    directory::{Chosen, DEPARTED, Directory},
+    evaluate::{Value, evaluate, evaluate_lifted, is_too_young, lift},
     objects::{Kind, ObjectError, Objects, Part},
     selector::{Requirement, Selector, SelectorError, Test},
     store::{Account, LabelSet, Store},
@@ -123,13 +123,18 @@ impl Sources {
         };
         match of {
             Of::Pods => {
-                let mut names = self.directory.select(namespace, &pods);
-                names.sort_unstable();
+                let mut chosen = self.directory.choose(namespace, &pods);
+                chosen.sort_unstable_by(|a, b| a.name.cmp(&b.name));
                 let gone = self.directory.departed(namespace, &pods, DEPARTED);
                 let store = self.store();
                 let now = Instant::now();
-                let view = |name: &str| store.pod(namespace, name, now).filter(|it| !it.silent);
-                let (names, views): (Vec<_>, Vec<_>) = names.iter().filter_map(|it| Some((it, view(it)?))).unzip();
+                let view = |pod: &Chosen| {
+                    let view = store.pod(namespace, &pod.name, now).filter(|it| !it.silent)?;
+                    let view = view.running_for(pod.running, now);
+                    (!pod.due || !is_too_young(metric, &view, &figures)).then_some(view)
+                };
+                let (names, views): (Vec<_>, Vec<_>) =
+                    chosen.iter().filter_map(|it| Some((&*it.name, view(it)?))).unzip();
                 let past: Vec<_> = gone.iter().map(|name| store.past(namespace, name, now)).collect();
                 let lift = lift(metric, &views, &past, &figures);
                 let values = names.into_iter().zip(views).filter_map(|(name, view)| {

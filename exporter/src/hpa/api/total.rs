@@ -95,6 +95,7 @@ pub(crate) fn whole(
                 continue;
             }
             if let Some(view) = store.pod(namespace, &pod.name, now) {
+                let view = view.running_for(pod.running, now);
                 if view.silent {
                     seen.insert(pod.name.clone(), At::Missing);
                     missing.push((pod.name, "its agent has been silent for 15 s".to_owned()));
@@ -128,6 +129,12 @@ pub(crate) fn whole(
             }
             gone.insert(name.clone(), past.len());
             past.push(Past { paths: part.paths.clone(), ..store.past(namespace, &name, now) });
+        }
+        // What served within the window is part of it, and others have begun to take its place.
+        for name in directory.departed(namespace, &part.selector, metric.window) {
+            if store.is_silent(namespace, &name, now) && !missing.iter().any(|(known, _)| *known == name) {
+                missing.push((name, "it is gone, and its agent was silent before".to_owned()));
+            }
         }
     }
     let all = seen.len();

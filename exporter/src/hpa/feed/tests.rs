@@ -36,6 +36,14 @@ fn a_frame_has_only_what_is_new() {
     assert_ne!(back.containers[0].id, first.containers[1].id);
 }
 
+#[test]
+fn figures_are_of_when_the_kernels_counts_were_read() {
+    let read_at = Instant::now().checked_sub(Duration::from_secs(3)).unwrap();
+    let slow = Snapshot { read_at: Some(read_at), ..Snapshot::default() };
+    assert_eq!(Figures::of(&slow).unix_ms, unix_ms_of(read_at));
+    assert!(Figures::of(&Snapshot::default()).unix_ms > unix_ms_of(read_at));
+}
+
 fn waiting(unix_ms: u64, reasons: &[(&'static str, f64)]) -> Figures {
     let mut figures = Figures { unix_ms, ..Figures::default() };
     let measured = figures.containers.entry(("shop".into(), "a".into(), "app".into())).or_default();
@@ -175,4 +183,24 @@ async fn figures_are_read_once_for_all_and_not_without_listeners() {
     let mut stream = feed.listen(read);
     stream.frame().await.unwrap().unwrap();
     assert!(reads.load(Ordering::Relaxed) > after);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_comes_after_the_agent_stood_still_begins_with_what_is_read_then() {
+    use bytes::BytesMut;
+
+    use crate::hpa::wire::next_frame;
+
+    let now = unix_ms();
+    for (read_before, begins_with) in [(now - 7_000, now), (now, now)] {
+        let (sender, receiver) = watch::channel(Arc::new(Figures::default()));
+        let kept = receiver.clone();
+        sender.send(Arc::new(figures(read_before, &[]))).unwrap();
+        let (frames, mut told) = mpsc::channel(2);
+        tokio::spawn(tell(kept, frames));
+        tokio::task::yield_now().await;
+        sender.send(Arc::new(figures(now, &[]))).unwrap();
+        let first = next_frame(&mut BytesMut::from(&told.recv().await.unwrap()[..])).unwrap().unwrap();
+        assert_eq!((first.first, first.unix_ms), (true, begins_with));
+    }
 }

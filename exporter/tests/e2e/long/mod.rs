@@ -1,4 +1,5 @@
 mod hostile;
+mod hpa_churn;
 mod hpa_roads;
 mod hpa_truth;
 mod image;

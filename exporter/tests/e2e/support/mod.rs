@@ -3,6 +3,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod aggregated;
+pub(crate) mod balanced;
 pub(crate) mod cluster;
 pub(crate) mod failing;
 pub(crate) mod http;

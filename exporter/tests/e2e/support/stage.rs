@@ -2,7 +2,7 @@
 //! have, and pods that are real objects whose status the test writes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -56,6 +56,8 @@ pub(crate) struct Load {
     pub(crate) everywhere: bool,
     /// Whether no container of the pods runs, as between a crash and the kubelet's next try.
     pub(crate) away: bool,
+    /// Pods without a running container: the others have the load.
+    pub(crate) crashed: BTreeSet<String>,
 }
 
 /// What came of a look of the HPA controller, as its own metric `reconciliations_total` names it.
@@ -123,6 +125,11 @@ impl Stage {
 
     /// The same before the metrics-api starts.
     pub(crate) fn without_api() -> Self {
+        Self::with_flags(Vec::new())
+    }
+
+    /// The same with further flags of kube-apiserver.
+    pub(crate) fn with_flags(flags: Vec<String>) -> Self {
         let controllers = free_port().unwrap();
         let controller_manager = vec![
             "--bind-address=127.0.0.1".to_owned(),
@@ -135,6 +142,7 @@ impl Stage {
             "--enable-admission-plugins=OwnerReferencesPermissionEnforcement".to_owned(),
             SCALE_TO_ZERO.to_owned(),
         ];
+        let api_server = [api_server, flags].concat();
         let options = Options { autoscaler_period: SYNC, controller_manager, api_server, ..Options::default() };
         let plane = ControlPlane::start(&options).unwrap_or_else(|error| panic!("no control plane: {error:#}"));
         let directory = plane.directory().join("hpa");
@@ -160,6 +168,7 @@ impl Stage {
             waiting: BTreeMap::new(),
             everywhere: false,
             away: false,
+            crashed: BTreeSet::new(),
         }));
         let mut stage = Self {
             plane,
@@ -192,13 +201,22 @@ impl Stage {
     /// Agent by number: each pod is at that which has fewer when it comes.
     pub(crate) fn start_agent(&mut self, number: usize) {
         // Each process is one agent of the script: those at smaller numbers listen where nobody asks.
-        let port = free_port().unwrap();
+        let address = format!("127.0.0.1:{}", free_port().unwrap());
+        self.agents.push(self.agent_at(number, &address));
+        self.addresses.push(address);
+    }
+
+    /// Ends an agent, and starts it again where it was after a while: what it had counted is gone.
+    pub(crate) fn restart_agent(&mut self, number: usize, after: Duration) {
+        let _ = self.agents[number].0.kill();
+        thread::sleep(after);
+        self.agents[number] = self.agent_at(number, &self.addresses[number]);
+    }
+
+    fn agent_at(&self, number: usize, address: &str) -> Running {
         let mut command = Self::gopulse();
-        command.args(["hpa", "rehearse-agents", "--script"]).arg(self.script(number));
-        command.args(["--address", &format!("127.0.0.1:{port}")]);
-        let child = command.stdout(self.log("agents.log")).stderr(self.log("agents.log")).spawn().unwrap();
-        self.agents.push(Running(child));
-        self.addresses.push(format!("127.0.0.1:{port}"));
+        command.args(["hpa", "rehearse-agents", "--script"]).arg(self.script(number)).args(["--address", address]);
+        Running(command.stdout(self.log("agents.log")).stderr(self.log("agents.log")).spawn().unwrap())
     }
 
     pub(crate) fn script(&self, agent: usize) -> PathBuf {
@@ -262,19 +280,24 @@ impl Stage {
                     let node = (0..scripts.len()).min_by_key(|node| at(*node)).unwrap_or(0);
                     nodes.entry(name.clone()).or_insert(node);
                 }
+                let runs = |name: &String| !load.away && !load.crashed.contains(name);
+                let running = names.iter().filter(|name| !load.crashed.contains(*name)).count();
                 for (agent, script) in scripts.iter().enumerate() {
-                    let own = names.iter().filter(|name| !load.away && nodes.get(*name) == Some(&agent));
+                    let own = names.iter().filter(|name| runs(name) && nodes.get(*name) == Some(&agent));
                     let told: Vec<Value> = own
                         .map(|name| {
                             json!({
                                 "namespace": "shop", "pod": name, "active": load.active,
-                                "requests_per_second": load.requests_per_second / names.len() as f64,
+                                "requests_per_second": load.requests_per_second / running as f64,
                                 "latency_seconds": load.latency_seconds, "route": load.route, "waiting": load.waiting,
                             })
                         })
                         .collect();
                     let partial = script.with_extension("partial");
-                    fs::write(&partial, json!({"pods": told}).to_string()).unwrap();
+                    let crashed = load.crashed.iter().filter(|name| nodes.get(*name) == Some(&agent));
+                    let without = |name: &String| json!({"namespace": "shop", "pod": name, "expected": true, "reason": "crashes"});
+                    let without: Vec<Value> = crashed.map(without).collect();
+                    fs::write(&partial, json!({"pods": told, "unmeasured": without}).to_string()).unwrap();
                     fs::rename(&partial, script).unwrap();
                 }
             }

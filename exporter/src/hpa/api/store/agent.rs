@@ -56,7 +56,7 @@ pub(crate) struct Container {
     pub(super) key: Key,
     /// Since when its growth is known, by the agent's clock.
     since: u64,
-    /// It began within the time that figures are kept for: before `since` there was nothing to count.
+    /// It began then: before `since` there was nothing to count.
     from_start: bool,
     /// Since when it is counted without a gap, as the agent says it.
     counted_since_ms: u64,
@@ -201,12 +201,14 @@ impl Agent {
     }
 
     /// A frame's time. Rates are over these times, so where the clock was set in between it is the time by our own clock that has
-    /// passed: frames may come late together, but no time goes back, and none is far from ours when a stream begins.
+    /// passed: frames may come late together, but no time goes back, and none is far from ours when another run of the agent begins
+    /// a stream. Within a run its clock is one: what it read before it stood still is late, and says nothing of the clock.
     pub(super) fn time_of(&mut self, frame: &Frame, now: Instant) -> u64 {
         let Some(last) = self.frames.back().copied() else { return frame.unix_ms };
         let at = frame.unix_ms.wrapping_add_signed(self.set_back);
         let awaited = last.saturating_add(now.duration_since(self.arrived).as_millis() as u64);
-        if at >= last && !(frame.first && at.abs_diff(awaited) > LATE_MS) {
+        let same_run = frame.first && frame.run != 0 && frame.run == self.run;
+        if same_run || at >= last && !(frame.first && at.abs_diff(awaited) > LATE_MS) {
             return at.max(last.saturating_add(1));
         }
         self.set_back = awaited.wrapping_sub(frame.unix_ms).cast_signed();
@@ -245,11 +247,12 @@ impl Agent {
         let key: Key = Arc::new((text(&wire.namespace), text(&wire.pod), text(&wire.container)));
         let age = naming.unix_ms.saturating_sub(wire.counted_since_ms);
         let counted_since = (wire.counted_since_ms != 0).then(|| naming.at.saturating_sub(age));
-        // Its counts are from 0 since then, and its first sample is growth, if that is not long before.
+        // Its counts are from 0 since then, and its first sample is growth, if that is not long before. Otherwise what it did
+        // before it was first told is not known.
         let gap = naming.at - naming.last.unwrap_or(naming.at);
-        let from_start = wire.from_start && counted_since.is_some() && age <= naming.longest;
-        let from_nothing = counted_since.filter(|_| from_start && age <= gap + LATE_MS);
+        let from_nothing = counted_since.filter(|_| wire.from_start && age <= naming.longest && age <= gap + LATE_MS);
         let from_nothing = from_nothing.map(|it| it.min(naming.at.saturating_sub(1)));
+        let from_start = from_nothing.is_some();
         let since = from_nothing.unwrap_or(naming.at);
         let known = self.containers.get_mut(&key).filter(|known| known.goes_on(wire, counted_since, naming));
         let key = if let Some(known) = known {

@@ -225,22 +225,29 @@ impl Store {
             (!containers.is_empty()).then_some((agent, containers))
         });
         let (agent, containers) = live.max_by_key(|(agent, _)| agent.arrived)?;
-        Some(PodView { agent, containers, past: self.past_of(holders, now), silent: agent.is_silent(now), paths: None })
+        let past = self.all_of(holders, now).filter(|(_, it)| it.gone.is_some()).collect();
+        Some(PodView { agent, containers, past, silent: agent.is_silent(now), paths: None, life_ms: None })
     }
 
-    /// What containers of a pod counted that are gone: of a pod that is gone, all of it.
+    /// What was counted of a pod that is no object's any more, or without figures: also of containers that still run, for one
+    /// that is being deleted goes on until what it has begun is done.
     pub(crate) fn past(&self, namespace: &str, pod: &str, now: Instant) -> Past<'_> {
         let holders = self.pods.get(namespace).and_then(|pods| pods.get(pod));
-        Past { containers: holders.map_or(Vec::new(), |it| self.past_of(it, now)), paths: None }
+        Past { containers: holders.map_or(Vec::new(), |it| self.all_of(it, now).collect()), paths: None }
     }
 
-    fn past_of(&self, holders: &[Holder], now: Instant) -> Vec<(&Agent, &Container)> {
+    /// Whether a pod was last told of by an agent that has been silent since, as running.
+    pub(crate) fn is_silent(&self, namespace: &str, pod: &str, now: Instant) -> bool {
+        self.pod(namespace, pod, now).is_some_and(|it| it.silent)
+    }
+
+    /// The containers of a pod at agents that are heard of, gone or not.
+    fn all_of<'s>(&'s self, holders: &'s [Holder], now: Instant) -> impl Iterator<Item = (&'s Agent, &'s Container)> {
         let of_agents = holders.iter().filter_map(|it| Some((it, self.agents.get(&it.agent)?)));
-        let heard = of_agents.filter(|(_, agent)| !agent.is_silent(now));
-        let all = heard.flat_map(|(it, agent)| {
+        let heard = of_agents.filter(move |(_, agent)| !agent.is_silent(now));
+        heard.flat_map(|(it, agent)| {
             it.containers.iter().filter_map(move |key| Some((agent, agent.containers.get(key)?)))
-        });
-        all.filter(|(_, container)| container.gone.is_some()).collect()
+        })
     }
 
     /// What agents say of a pod without figures.
@@ -286,6 +293,16 @@ pub(crate) struct PodView<'s> {
     pub(crate) silent: bool,
     /// Which of its requests are meant; none: all.
     pub(crate) paths: Option<Arc<[Path]>>,
+    /// For how long it ran when its newest figures came, milliseconds; none where that is not known.
+    pub(crate) life_ms: Option<u64>,
+}
+
+impl PodView<'_> {
+    /// With what is known of how long it runs now.
+    pub(crate) fn running_for(self, running: Option<Duration>, now: Instant) -> Self {
+        let late = now.saturating_duration_since(self.agent.arrived);
+        Self { life_ms: running.map(|it| it.saturating_sub(late).as_millis() as u64), ..self }
+    }
 }
 
 fn shared(known: &mut HashSet<Arc<FamilyInfo>>, info: FamilyInfo) -> Arc<FamilyInfo> {

@@ -196,6 +196,25 @@ fn a_new_pods_first_counts_are_growth_and_an_old_ones_are_not() {
 }
 
 #[test]
+fn a_young_container_of_an_agent_that_is_heard_late_has_its_rate_since_then() {
+    let mut it = Fixture::new();
+    for _ in 0..10 {
+        it.tick(vec![]);
+    }
+    // It began 8 s ago, and what it did until now is not known.
+    it.agent = "node-2".into();
+    let containers = vec![it.told(7, "c", 2, true)];
+    let series = vec![series(17, 7, 1, &["http_route", "/"])];
+    let samples = vec![counts(17, &[(1, 160)])];
+    let families = vec![histogram(1), gauge(2)];
+    it.frame(Frame { first: true, run: 1, families, containers, series, samples, ..Frame::default() });
+    for second in 1..20 {
+        it.tick(vec![counts(17, &[(1, 160 + 20 * second)])]);
+        assert_eq!(it.rate("c"), Some(20.0));
+    }
+}
+
+#[test]
 fn a_clock_that_is_set_back_or_forth_changes_no_rate() {
     let mut it = Fixture::new();
     let minute = |it: &mut Fixture, mut count: u64| {
@@ -228,6 +247,28 @@ fn a_clock_that_is_set_back_or_forth_changes_no_rate() {
         it.seconds += 1;
         it.begin(&[("a", 30)]);
         assert_eq!(it.rate("a"), Some(30.0));
+    }
+}
+
+#[test]
+fn a_stream_of_the_same_run_that_begins_with_old_figures_moves_no_clock() {
+    let mut it = Fixture::new();
+    let mut count = 1000;
+    for _ in 0..30 {
+        count += 30;
+        it.tick(vec![counts(10, &[(1, count)])]);
+    }
+    // The agent stood still for 7 s, and tells first what it had read before.
+    it.seconds += 7;
+    it.clock -= 7_000;
+    it.begin(&[("a", count)]);
+    it.clock += 7_000;
+    count += 7 * 30;
+    it.frame(Frame { samples: vec![counts(10, &[(1, count)])], ..Frame::default() });
+    for _ in 0..20 {
+        assert_eq!(it.rate("a").map(f64::round), Some(30.0));
+        count += 30;
+        it.tick(vec![counts(10, &[(1, count)])]);
     }
 }
 

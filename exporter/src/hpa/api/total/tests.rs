@@ -74,6 +74,18 @@ impl Stage {
         }
     }
 
+    /// Three seconds more, in which every pod of these agents counts so much: what is known then says something.
+    fn begun(&mut self, agents: &[(&str, &[f64])]) {
+        for second in 1..=3_u32 {
+            let values: Vec<(&str, Vec<f64>)> = agents
+                .iter()
+                .map(|(agent, each)| (*agent, each.iter().map(|it| it * f64::from(second)).collect()))
+                .collect();
+            let values: Vec<(&str, &[f64])> = values.iter().map(|(agent, values)| (*agent, &values[..])).collect();
+            self.tick(&values);
+        }
+    }
+
     fn frame(&mut self, agent: &str, frame: Frame) {
         let frame = Frame { unix_ms: 1_000_000 + self.seconds * 1000, ..frame };
         self.store.apply(&Arc::from(agent), &frame, self.now()).unwrap();
@@ -116,12 +128,15 @@ fn a_total_is_refused_while_a_pod_that_opted_in_has_no_figures() {
     it.begin("n1", 1, &[("a", 0.0)]);
     it.begin("n2", 1, &[("b", 0.0)]);
     it.tick(&[("n1", &[40.0]), ("n2", &[40.0])]);
+    assert!(it.total(&pods).unwrap_err().contains("its figures begin just now"), "a rate over a second is chance");
+    it.tick(&[("n1", &[80.0]), ("n2", &[80.0])]);
+    it.tick(&[("n1", &[120.0]), ("n2", &[120.0])]);
     assert_eq!(it.total(&pods), Ok(80.0));
     // The agent of one is dead, for as long as it may be.
-    for second in 2..700_u32 {
+    for second in 4..700_u32 {
         it.tick(&[("n1", &[40.0 * f64::from(second)])]);
         it.store.clean(it.now(), |_, _| true);
-        if second > 17 {
+        if second > 19 {
             let refused = it.total(&pods).unwrap_err();
             assert!(refused.contains("1 of 2 pods of Deployment shop have no figures: b ("), "{second} s: {refused}");
             assert!(refused.contains("at least 40,"), "{refused}");
@@ -130,12 +145,14 @@ fn a_total_is_refused_while_a_pod_that_opted_in_has_no_figures() {
     // A metrics-api that was started while it was.
     let mut it = Stage::new();
     it.begin("n1", 1, &[("a", 0.0)]);
-    it.tick(&[("n1", &[40.0])]);
+    it.begun(&[("n1", &[40.0])]);
     assert!(it.total(&pods).unwrap_err().contains("b (no agent tells of it"));
     // It is heard, and has told nothing that a rate can be made of.
     it.begin("n2", 1, &[("b", 10.0)]);
     assert!(it.total(&pods).unwrap_err().contains("b (its figures begin just now)"));
-    it.tick(&[("n1", &[80.0]), ("n2", &[50.0])]);
+    for second in 1..=3_u32 {
+        it.tick(&[("n1", &[120.0 + 40.0 * f64::from(second)]), ("n2", &[10.0 + 40.0 * f64::from(second)])]);
+    }
     assert_eq!(it.total(&pods), Ok(80.0));
     // It is started anew, and has not looked at its node yet; then it has, and the pod's process is being attached to.
     it.begin("n2", 2, &[]);
@@ -152,7 +169,7 @@ fn pods_that_have_nothing_to_measure_or_have_just_begun_or_opted_out_are_not_wai
     let pods = directory(&[shop("a"), shop("crashing"), said("out", Some("false"))]);
     let mut it = Stage::new();
     it.begin("n1", 1, &[("a", 0.0)]);
-    it.tick(&[("n1", &[40.0])]);
+    it.begun(&[("n1", &[40.0])]);
     assert!(it.total(&pods).unwrap_err().contains("1 of 3"));
     it.says("n1", "crashing", true, "no Go process runs in it");
     assert_eq!(it.total(&pods), Ok(40.0));
@@ -173,7 +190,7 @@ fn a_pod_that_says_nothing_is_waited_for_where_others_that_say_nothing_are_measu
     let by_default = directory(&[said("a", None), said("b", None)]);
     let mut it = Stage::new();
     it.begin("n1", 1, &[("a", 0.0)]);
-    it.tick(&[("n1", &[40.0])]);
+    it.begun(&[("n1", &[40.0])]);
     assert_eq!(it.total(&by_word), Ok(40.0));
     assert!(it.total(&by_default).is_err(), "its namespace, or the configuration, has them measured");
     // Beside an agent that cannot say why a pod has no figures, nobody can tell.
@@ -215,4 +232,68 @@ fn what_pods_that_are_gone_counted_is_part_of_a_total_for_a_window() {
     let once = it.total(&crashed);
     it.services = 2;
     assert_eq!(it.total(&crashed), once);
+}
+
+#[test]
+fn a_pod_that_is_being_deleted_is_part_of_a_total_for_as_long_as_it_serves_and_a_window_more() {
+    let pods = directory(&[shop("a"), shop("b")]);
+    let mut it = Stage::new();
+    it.begin("n1", 1, &[("a", 0.0), ("b", 0.0)]);
+    let mut counted = [0.0, 0.0];
+    let mut tick = |it: &mut Stage, more: [f64; 2]| {
+        counted = [counted[0] + more[0], counted[1] + more[1]];
+        it.tick(&[("n1", &counted)]);
+    };
+    for _ in 0..15 {
+        tick(&mut it, [10.0, 20.0]);
+    }
+    pods.take(Event::Delete(shop("b")));
+    // It is sent nothing new, serves what it has, and waits.
+    for left in [20.0, 10.0, 0.0, 0.0, 0.0] {
+        tick(&mut it, [30.0 - left, left]);
+        assert_eq!(it.total(&pods), Ok(30.0));
+    }
+    it.seconds += 1;
+    let sample = Sample { series: 1, value: counted[0] + 30.0, ..Sample::default() };
+    it.frame("n1", Frame { samples: vec![sample], gone: vec![2], ..Frame::default() });
+    assert_eq!(it.total(&pods), Ok(30.0));
+}
+
+#[test]
+fn an_agent_that_is_started_anew_after_a_rollout_counts_no_request_of_the_old_pods_twice() {
+    let pods = directory(&[shop("a"), shop("b")]);
+    let mut it = Stage::new();
+    it.begin("n1", 1, &[("a", 0.0), ("b", 0.0)]);
+    for second in 1..=15_u32 {
+        it.tick(&[("n1", &[10.0 * f64::from(second), 20.0 * f64::from(second)])]);
+    }
+    // b is replaced, and before its agent has told of the other it is started anew.
+    pods.take(Event::Delete(shop("b")));
+    pods.take(Event::Apply(shop("c")));
+    pods.take_running(Event::Apply(shop("c")));
+    it.begin("n1", 2, &[("a", 0.0), ("c", 0.0)]);
+    for second in 1..=10_u32 {
+        it.tick(&[("n1", &[10.0 * f64::from(second), 20.0 * f64::from(second)])]);
+        // Before that little is known of a.
+        if second < 4 {
+            continue;
+        }
+        let total = it.total(&pods).unwrap();
+        assert!((28.0..=31.0).contains(&total), "{total} {second} s after, where 30 is true");
+    }
+}
+
+#[test]
+fn a_pod_that_goes_while_its_agent_is_silent_is_missed_for_a_window() {
+    let pods = directory(&[shop("a"), shop("b")]);
+    let mut it = Stage::new();
+    it.begin("n1", 1, &[("a", 0.0)]);
+    it.begin("n2", 1, &[("b", 0.0)]);
+    it.begun(&[("n1", &[40.0]), ("n2", &[40.0])]);
+    for second in 4..20_u32 {
+        it.tick(&[("n1", &[40.0 * f64::from(second)])]);
+    }
+    assert!(it.total(&pods).is_err());
+    pods.take(Event::Delete(shop("b")));
+    assert!(it.total(&pods).unwrap_err().contains("b (it is gone, and its agent was silent before)"));
 }
