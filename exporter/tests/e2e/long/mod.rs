@@ -1,3 +1,4 @@
+mod hpa_keda;
 mod hpa_roads;
 mod hpa_truth;
 mod image;
