@@ -14,6 +14,7 @@ import (
 	pb "github.com/kedacore/keda/v2/pkg/scalers/externalscaler"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
 )
 
 type answers struct {
@@ -25,27 +26,28 @@ type answers struct {
 	ValueName    string  `json:"value_name"`
 	Value        float64 `json:"value"`
 	OldValue     int64   `json:"old_value"`
-	StreamSpec   string  `json:"stream_spec"`
+	StreamSpec   bool    `json:"stream_spec"`
 }
 
 func main() {
 	address := flag.String("address", "", "host:port of the scaler")
 	namespace := flag.String("namespace", "", "the ScaledObject's namespace")
 	metadata := flag.String("metadata", "", "the trigger's metadata, as key=value;key=value")
+	streams := flag.Int("streams", 0, "how many triggers' streams to hold beside it")
 	flag.Parse()
-	if err := run(*address, *namespace, *metadata); err != nil {
+	if err := run(*address, *namespace, *metadata, *streams); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func run(address, namespace, metadata string) error {
+func run(address, namespace, metadata string, streams int) error {
 	connection, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return err
 	}
 	defer connection.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	client := pb.NewExternalScalerClient(connection)
 	object := &pb.ScaledObjectRef{Name: "shop", Namespace: namespace, ScalerMetadata: map[string]string{}}
@@ -86,11 +88,40 @@ func run(address, namespace, metadata string) error {
 	}
 	told.ValueName, told.Value, told.OldValue = values.MetricValues[0].MetricName, values.MetricValues[0].MetricValueFloat, values.MetricValues[0].MetricValue
 	specs, err := client.StreamMetricSpec(ctx, object)
-	if err == nil {
-		_, err = specs.Recv()
-	}
 	if err != nil {
-		told.StreamSpec = err.Error()
+		return fmt.Errorf("StreamMetricSpec: %w", err)
+	}
+	streamed, err := specs.Recv()
+	if err != nil {
+		return fmt.Errorf("StreamMetricSpec: %w", err)
+	}
+	told.StreamSpec = proto.Equal(streamed, spec)
+	if err := hold(ctx, client, object, streams); err != nil {
+		return err
 	}
 	return json.NewEncoder(os.Stdout).Encode(told)
+}
+
+// hold opens as many triggers' streams as asked for on the one connection, as KEDA does, and asks once more beside them.
+func hold(ctx context.Context, client pb.ExternalScalerClient, object *pb.ScaledObjectRef, streams int) error {
+	for i := 0; i < streams; i++ {
+		active, err := client.StreamIsActive(ctx, object)
+		if err == nil {
+			_, err = active.Recv()
+		}
+		if err != nil {
+			return fmt.Errorf("StreamIsActive, the %dth beside others: %w", i, err)
+		}
+		specs, err := client.StreamMetricSpec(ctx, object)
+		if err == nil {
+			_, err = specs.Recv()
+		}
+		if err != nil {
+			return fmt.Errorf("StreamMetricSpec, the %dth beside others: %w", i, err)
+		}
+	}
+	if _, err := client.IsActive(ctx, object); err != nil {
+		return fmt.Errorf("IsActive beside %d streams: %w", 2*streams, err)
+	}
+	return nil
 }

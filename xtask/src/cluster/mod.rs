@@ -38,7 +38,7 @@ pub use self::control::{ControlPlane, Options, free_port};
 pub use self::image::Image;
 pub use self::node::{NODE, Node};
 pub use self::process::{Process, wait_for};
-pub use self::programs::{control_plane, helm, module_directory, prometheus_adapter, replay_autoscaler};
+pub use self::programs::{Keda, control_plane, helm, keda, module_directory, prometheus_adapter, replay_autoscaler};
 
 /// `cargo xtask cluster ...`.
 #[derive(Debug, Subcommand)]

@@ -25,6 +25,7 @@ const NODE: [&str; 2] = ["kube-scheduler", "kubelet"];
 const FLAGS: [&str; 3] = ["-trimpath", "-gcflags=all=-l -dwarf=false", "-ldflags=-s -w"];
 const HELM: &str = "helm.sh/helm/v3/cmd/helm";
 const ADAPTER: &str = "sigs.k8s.io/prometheus-adapter/cmd/adapter";
+const KEDA: &str = "github.com/kedacore/keda/v2";
 
 /// The directory with a control plane's programs, each by its own name; compiled if they are not there yet, which takes some
 /// three minutes on two cores.
@@ -50,6 +51,33 @@ pub fn prometheus_adapter() -> Result<PathBuf> {
     Ok(compiled(&module, ADAPTER, "prometheus-adapter", &["prometheus-adapter"])?.join("prometheus-adapter"))
 }
 
+/// KEDA's programs, and the manifests that its module has.
+#[derive(Debug)]
+pub struct Keda {
+    /// keda-operator: makes HPAs of ScaledObjects, scales from and to 0, asks the scalers.
+    pub operator: PathBuf,
+    /// keda-operator-metrics-apiserver: serves `external.metrics.k8s.io`, by asking the operator.
+    pub adapter: PathBuf,
+    /// `config` of the module: `crd/bases` and others.
+    pub manifests: PathBuf,
+}
+
+/// KEDA; compiled if it is not there yet, with the client libraries of all its scalers: 3,400 packages. Its module is one of its own,
+/// since it is made of another Kubernetes.
+pub fn keda() -> Result<Keda> {
+    let module = go::sources_directory().join("operator");
+    let program = |package: &str, name: &str| {
+        Ok::<_, anyhow::Error>(
+            compiled(&module, &format!("{KEDA}/cmd/{package}"), name, &[])?.join(format!("{name}.bin")),
+        )
+    };
+    Ok(Keda {
+        operator: program("operator", "keda-operator")?,
+        adapter: program("adapter", "keda-adapter")?,
+        manifests: directory_of(&module, KEDA)?.join("config"),
+    })
+}
+
 /// etcd's path.
 pub(super) fn etcd() -> Result<PathBuf> {
     Ok(unpacked(&CONTROL_PACKAGES)?.join("usr/bin/etcd"))
@@ -67,8 +95,12 @@ fn module() -> PathBuf {
 
 /// Where Go keeps a module that ours names, after fetching it: example files and CRDs are in there.
 pub fn module_directory(module_path: &str) -> Result<PathBuf> {
+    directory_of(&module(), module_path)
+}
+
+fn directory_of(module: &Path, module_path: &str) -> Result<PathBuf> {
     let toolchain = go::toolchain("local")?;
-    let mut command = toolchain.command(&module());
+    let mut command = toolchain.command(module);
     command.env("GOFLAGS", "-mod=mod").args(["mod", "download", "-json", module_path]);
     let said: serde_json::Value = serde_json::from_str(&util::output(&mut command)?)?;
     let directory = said["Dir"].as_str().with_context(|| format!("go names no directory for {module_path}"))?;

@@ -27,10 +27,16 @@ use super::query::{NoValue, Sources};
 use crate::serve::{Answer, Carries, Place, Places, listen};
 
 const SERVICE: &str = "/externalscaler.ExternalScaler/";
-/// Connections at one time: KEDA's operator holds one for each trigger.
+/// Connections at one time: KEDA's operator holds one for each address and way of TLS that its triggers name.
 const CONNECTIONS: usize = 1024;
+/// Streams of one connection at one time. All triggers with one `scalerAddress` share a connection, one of type `external-push` holds
+/// two streams for good, and where no more are to be had, every other call waits for one of them to end.
+const STREAMS: u32 = 16_384;
 /// How often a stream looks whether something has become active.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// What KEDA puts behind a key whose value it has from the scaled container's environment.
+const FROM_ENV: &str = "FromEnv";
 
 /// Names of what a value must be above for something to be active.
 const ACTIVATIONS: [&str; 5] =
@@ -107,7 +113,9 @@ impl Trigger {
     fn of(object: &ScaledObjectRef) -> Result<Self, String> {
         let metadata = &object.scaler_metadata;
         let wanted = |key: &str, what: &str| {
-            metadata.get(key).cloned().ok_or_else(|| format!("the trigger's metadata lacks {key:?}: {what}"))
+            let given = one_of(metadata, |name| name == key)?;
+            let (_, value) = given.ok_or_else(|| format!("the trigger's metadata lacks {key:?}: {what}"))?;
+            Ok::<_, String>(value.to_owned())
         };
         let trigger = Self {
             metric: wanted("metric", "the name of a metric of `gopulse metrics-api --table`")?,
@@ -130,16 +138,24 @@ impl Trigger {
 /// Above which value something is to be done. Scalers of KEDA's own have it by several names; a name that is none of them would be
 /// as if nothing was said, and is refused.
 fn activation(metadata: &HashMap<String, String>) -> Result<f64, String> {
-    let mut given: Vec<_> =
-        metadata.iter().filter(|(key, _)| key.to_ascii_lowercase().starts_with("activation")).collect();
+    match one_of(metadata, |name| name.to_ascii_lowercase().starts_with("activation"))? {
+        None => Ok(0.0),
+        Some((key, text)) if ACTIVATIONS.contains(&key) => number(key, text),
+        Some((key, _)) => Err(format!("the trigger's metadata has {key:?}: it is one of {}", ACTIVATIONS.join(", "))),
+    }
+}
+
+/// The one entry of such a name, by the name that it has in the trigger without `FromEnv`, and its value.
+fn one_of(metadata: &HashMap<String, String>, is: impl Fn(&str) -> bool) -> Result<Option<(&str, &str)>, String> {
+    let name = |key: &'_ String| key.strip_suffix(FROM_ENV).unwrap_or(key).len();
+    let mut given: Vec<(&String, &String)> = metadata.iter().filter(|(key, _)| is(&key[..name(key)])).collect();
     given.sort_unstable();
     match given[..] {
-        [] => Ok(0.0),
-        [(key, text)] if ACTIVATIONS.contains(&key.as_str()) => number(key, text),
-        [(key, _)] => Err(format!("the trigger's metadata has {key:?}: it is one of {}", ACTIVATIONS.join(", "))),
+        [] => Ok(None),
+        [(key, value)] => Ok(Some((&key[..name(key)], value))),
         _ => {
             let keys: Vec<&str> = given.iter().map(|(key, _)| key.as_str()).collect();
-            Err(format!("the trigger's metadata says more than once what activates it: {}", keys.join(", ")))
+            Err(format!("the trigger's metadata says one thing more than once: {}", keys.join(", ")))
         }
     }
 }
@@ -160,17 +176,12 @@ fn invalid(error: impl Display) -> Status {
 struct Scaler(Arc<Sources>);
 
 impl Scaler {
-    /// Of a workload that has no pods, 0: nothing is done, and nothing is wrong.
-    async fn value(&self, object: &ScaledObjectRef, trigger: &Trigger) -> Result<f64, NoValue> {
-        let scaled = (object.namespace.as_str(), object.name.as_str());
-        Ok(self.0.scaled(scaled, &trigger.metric, &trigger.selector).await?.value)
-    }
-
     /// Whether there is anything to do: as the value says, and an error where there is none, as it is when the value is asked for.
+    /// What is known of a part may be enough for an HPA (`Sources::scaled`), and still says nothing about the rest being idle.
     async fn active(&self, object: &ScaledObjectRef) -> Result<bool, Status> {
         let trigger = Trigger::of(object).map_err(invalid)?;
-        match self.value(object, &trigger).await {
-            Ok(value) => Ok(value > trigger.activation),
+        match self.0.selected(&object.namespace, &trigger.metric, &trigger.selector).await {
+            Ok(value) => Ok(value.value > trigger.activation),
             // The rest can only add to it.
             Err(NoValue::Incomplete(part)) if part.is_above(trigger.activation) => Ok(true),
             Err(error) => Err(status(&error)),
@@ -209,23 +220,43 @@ impl Scaler {
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
-    #[expect(clippy::unused_async, reason = "a method like the others")]
-    async fn metric_spec(self, request: Request<ScaledObjectRef>) -> Result<Response<GetMetricSpecResponse>, Status> {
-        let trigger = Trigger::of(request.get_ref()).map_err(invalid)?;
+    fn spec(&self, object: &ScaledObjectRef) -> Result<GetMetricSpecResponse, Status> {
+        let trigger = Trigger::of(object).map_err(invalid)?;
         self.0.metric(&trigger.metric).map_err(invalid)?;
         let spec = MetricSpec {
             metric_name: trigger.metric,
             target_size: trigger.target.ceil() as i64,
             target_size_float: trigger.target,
         };
-        Ok(Response::new(GetMetricSpecResponse { metric_specs: vec![spec] }))
+        Ok(GetMetricSpecResponse { metric_specs: vec![spec] })
+    }
+
+    #[expect(clippy::unused_async, reason = "a method like the others")]
+    async fn metric_spec(self, request: Request<ScaledObjectRef>) -> Result<Response<GetMetricSpecResponse>, Status> {
+        Ok(Response::new(self.spec(request.get_ref())?))
+    }
+
+    /// What to hold, at once, as KEDA wants it; it is the trigger's, and changes with it alone, when KEDA asks anew. The stream stays
+    /// open as long as the client's, since KEDA opens another 2 s after the end of one.
+    async fn stream_metric_spec(
+        self,
+        request: Request<ScaledObjectRef>,
+    ) -> Result<Response<ReceiverStream<Result<GetMetricSpecResponse, Status>>>, Status> {
+        let spec = self.spec(request.get_ref())?;
+        let (sender, receiver) = mpsc::channel(1);
+        let _ = sender.send(Ok(spec)).await;
+        tokio::spawn(async move { sender.closed().await });
+        Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
     async fn metrics(self, request: Request<GetMetricsRequest>) -> Result<Response<GetMetricsResponse>, Status> {
         let request = request.into_inner();
         let object = request.scaled_object_ref.ok_or_else(|| invalid("the request names no ScaledObject"))?;
         let trigger = Trigger::of(&object).map_err(invalid)?;
-        let value = self.value(&object, &trigger).await.map_err(|error| status(&error))?;
+        let scaled = (object.namespace.as_str(), object.name.as_str());
+        // Of a workload that has no pods, 0: nothing is done, and nothing is wrong.
+        let value =
+            self.0.scaled(scaled, &trigger.metric, &trigger.selector).await.map_err(|error| status(&error))?.value;
         let value = MetricValue {
             metric_name: request.metric_name,
             // Read by KEDA before 2.16, which knows whole numbers alone: cut, as values are.
@@ -294,7 +325,10 @@ async fn answer(scaler: Scaler, request: HttpRequest<Incoming>) -> hyper::Respon
             Grpc::new(ProstCodec::default()).unary(Unary(|it| scaler.clone().metric_spec(it)), request).await
         }
         "GetMetrics" => Grpc::new(ProstCodec::default()).unary(Unary(|it| scaler.clone().metrics(it)), request).await,
-        // StreamMetricSpec among them: targets here do not change, and KEDA asks for them then.
+        "StreamMetricSpec" => {
+            let method = Streaming(|it| scaler.clone().stream_metric_spec(it));
+            Grpc::new(ProstCodec::default()).server_streaming(method, request).await
+        }
         _ => Status::unimplemented("").into_http(),
     }
 }
@@ -325,7 +359,7 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static
         async move { Ok::<_, Infallible>(answer(scaler, request).await.map(|body| Answer::new(body, asked))) }
     });
     let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder.timer(TokioTimer::new()).max_concurrent_streams(100).keep_alive_interval(Duration::from_secs(30));
+    builder.timer(TokioTimer::new()).max_concurrent_streams(STREAMS).keep_alive_interval(Duration::from_secs(30));
     if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
         debug!(%error, "gRPC connection");
     }
@@ -355,6 +389,12 @@ mod tests {
         assert!(trigger(&unknown).unwrap_err().contains("activationThreshold"));
         let twice = [&full[..], &[("activationTarget", "3")]].concat();
         assert!(trigger(&twice).unwrap_err().contains("more than once"));
+        let from_env =
+            [("metric", "rps"), ("selectorFromEnv", "a=b"), ("targetFromEnv", "50"), ("activationFromEnv", "2")];
+        let of_env = trigger(&from_env).unwrap();
+        assert_eq!((of_env.selector.as_str(), of_env.target, of_env.activation), ("a=b", 50.0, 2.0));
+        let both = [&full[..], &[("targetFromEnv", "3")]].concat();
+        assert!(trigger(&both).unwrap_err().contains("target, targetFromEnv"));
         assert!(trigger(&full[1..]).unwrap_err().contains("\"metric\""));
         assert!(trigger(&[("metric", "rps"), ("selector", " "), ("target", "1")]).unwrap_err().contains("empty"));
         assert!(trigger(&[("metric", "rps"), ("selector", "a=b"), ("target", "many")]).unwrap_err().contains("number"));

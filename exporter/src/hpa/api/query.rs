@@ -261,7 +261,8 @@ impl Sources {
         if idle { NoPods::Zero } else { NoPods::Unknown }
     }
 
-    async fn selected(&self, namespace: &str, metric: &str, selector: &str) -> Result<Value, NoValue> {
+    /// The whole of an external metric, and never a part of it.
+    pub(crate) async fn selected(&self, namespace: &str, metric: &str, selector: &str) -> Result<Value, NoValue> {
         let (metric, chosen) = self.metric(metric)?;
         let labels = families::labels();
         let (mut figures, mut pods, mut object) = (Vec::new(), Vec::new(), None);

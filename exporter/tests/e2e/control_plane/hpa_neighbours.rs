@@ -1,33 +1,70 @@
-//! The metrics-api beside another custom metrics adapter, behind a real kube-apiserver and under the real HPA controller: it is
-//! installed, takes over what the other leaves, gives way when the other comes back, and is uninstalled. The other is a metrics-api
-//! too, by another Service's name and with a metric of its own, whose APIService is as prometheus-adapter's chart has it.
+//! The metrics-api beside the real prometheus-adapter, behind a real kube-apiserver and under the real HPA controller: it is
+//! installed, takes over what the other leaves, gives way when the other comes back, and is uninstalled. The adapter is fed by a real
+//! Prometheus, with a metric that only the workload itself exports.
 
 use std::{
     fs,
-    process::{Command, Stdio},
+    io::{BufRead as _, BufReader, Write as _},
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
 };
 
-use crate::support::stage::{CUSTOM, Look, RPS, Running, Stage, hpa};
+use crate::support::{
+    prometheus::Prometheus,
+    prometheus_adapter::{PrometheusAdapter, Setting},
+    stage::{CUSTOM, Look, RPS, Stage, hpa, values_of},
+};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use serde_json::{Value, json};
-use xtask::{
-    cluster::{Subject, free_port},
-    util,
-};
+use xtask::{cluster::free_port, util};
 
 const DEPTH: &str = "queue_depth";
 const V1BETA1: &str = "v1beta1.custom.metrics.k8s.io";
 const V1BETA2: &str = "v1beta2.custom.metrics.k8s.io";
 const EXTERNAL: &str = "v1beta1.external.metrics.k8s.io";
 
-/// The other adapter, while it runs, and its APIService.
+/// Serves what the workload's pods say of themselves, as Prometheus reads it; as long as the test's process.
+fn exporter(stage: &Stage) -> SocketAddr {
+    let pods = stage.until("two pods", || {
+        let pods = stage.plane.get(&["pods", "-n", "shop"]).ok()?;
+        let name = |pod: &Value| pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let names: Vec<String> = pods["items"].as_array()?.iter().map(name).collect();
+        (names.len() == 2).then_some(names)
+    });
+    let line = |pod: &String| format!("{DEPTH}{{namespace=\"shop\",pod=\"{pod}\"}} 40\n");
+    let body = format!("# TYPE {DEPTH} gauge\n{}", pods.iter().map(line).collect::<String>());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut stream = BufReader::new(stream);
+            let mut line = String::new();
+            while stream.read_line(&mut line).is_ok_and(|read| read > 2) {
+                line.clear();
+            }
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/plain; version=0.0.4\r\nconnection: close\r\n\r\n";
+            let _ = stream.get_mut().write_all(format!("{head}{body}").as_bytes());
+        }
+    });
+    address
+}
+
+/// The other adapter, while it runs.
 struct Adapter {
-    process: Option<Running>,
-    config: std::path::PathBuf,
-    apiservice: String,
+    process: Option<PrometheusAdapter>,
+    directory: PathBuf,
+    address: SocketAddr,
+    prometheus: Prometheus,
 }
 
 impl Adapter {
@@ -38,42 +75,94 @@ impl Adapter {
             "spec": {"type": "ExternalName", "externalName": "localhost"},
         });
         stage.plane.apply(&service.to_string()).unwrap();
-        let name = "prometheus-adapter.monitoring.svc";
-        let authority = stage.plane.authority();
-        let pair = authority.issue(&Subject { file: "adapter", name, groups: &[], hosts: &[name] }).unwrap();
-        let port = free_port().unwrap();
-        let config = stage.directory.join("adapter.yaml");
-        let text = json!({
-            "address": format!("127.0.0.1:{port}"), "namespace": "monitoring", "service": "prometheus-adapter",
-            "register": {"custom": false, "external": false}, "agents": {"addresses": stage.addresses, "tls": false},
-            "certificate": {"certificate_file": pair.certificate, "key_file": pair.key}, "default_metrics": false,
-            "metrics": {DEPTH: {"expression": "rate(http_server_request_duration_seconds)", "window_seconds": 15, "help": "Theirs."}},
-        });
-        fs::write(&config, text.to_string()).unwrap();
-        let ca = util::output(Command::new("base64").arg("-w0").arg(&authority.certificate)).unwrap();
-        let apiservice = json!({
-            "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": V1BETA1},
-            "spec": {
-                "group": "custom.metrics.k8s.io", "version": "v1beta1", "groupPriorityMinimum": 100, "versionPriority": 100,
-                "service": {"name": "prometheus-adapter", "namespace": "monitoring", "port": port}, "caBundle": ca,
-            },
-        });
-        Self { process: None, config, apiservice: apiservice.to_string() }
+        let directory = stage.directory.join("adapter");
+        fs::create_dir_all(&directory).unwrap();
+        let prometheus = Prometheus::start(&directory, exporter(stage), 1);
+        Self { process: None, directory, address: SocketAddr::from(([127, 0, 0, 1], free_port().unwrap())), prometheus }
     }
 
-    fn install(&mut self, stage: &Stage) {
-        let mut command = Stage::gopulse();
-        command.arg("metrics-api").arg("--config").arg(&self.config).env("KUBECONFIG", stage.plane.kubeconfig());
-        let child = command.stdout(Stdio::null()).stderr(stage.log("adapter.log")).spawn().unwrap();
-        self.process = Some(Running(child));
-        stage.plane.apply(&self.apiservice).unwrap();
+    /// Installs it with these APIServices: its chart has that of `custom.metrics.k8s.io/v1beta1` alone, others have all.
+    fn install(&mut self, stage: &Stage, apiservices: &[&str]) {
+        let by = |labels: &Value, query: &str| json!({"seriesQuery": DEPTH, "resources": {"overrides": labels}, "metricsQuery": query});
+        let namespace = json!({"namespace": {"resource": "namespace"}});
+        let pod = json!({"namespace": {"resource": "namespace"}, "pod": {"resource": "pod"}});
+        let mut config = json!({"rules": [by(&pod, "sum(<<.Series>>{<<.LabelMatchers>>}) by (<<.GroupBy>>)")]});
+        // With rules of external metrics its OpenAPI document has their paths too, and two servers would tell of one.
+        if apiservices.contains(&EXTERNAL) {
+            config["externalRules"] = json!([by(&namespace, "sum(<<.Series>>{<<.LabelMatchers>>})")]);
+        }
+        self.process = Some(PrometheusAdapter::start(&Setting {
+            plane: &stage.plane,
+            directory: &self.directory,
+            namespace: "monitoring",
+            address: self.address,
+            prometheus: self.prometheus.address,
+            config,
+            relist: "2s",
+        }));
+        let ca = util::output(Command::new("base64").arg("-w0").arg(&stage.plane.authority().certificate)).unwrap();
+        for name in apiservices {
+            let (version, group) = name.split_once('.').unwrap();
+            let service = json!({"name": "prometheus-adapter", "namespace": "monitoring", "port": self.address.port()});
+            let apiservice = json!({
+                "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": name},
+                "spec": {
+                    "group": group, "version": version, "groupPriorityMinimum": 100, "versionPriority": 100,
+                    "service": service, "caBundle": ca,
+                },
+            });
+            stage.plane.apply(&apiservice.to_string()).unwrap();
+        }
         let path = format!("{CUSTOM}/v1beta1/namespaces/shop/pods/*/{DEPTH}");
         stage.until("the other adapter's metric is there", || (stage.values(&path).len() == 2).then_some(()));
     }
 
-    fn uninstall(&mut self, stage: &Stage) {
-        stage.plane.kubectl(&["delete", "apiservice", V1BETA1]).unwrap();
+    fn uninstall(&mut self, stage: &Stage, apiservices: &[&str]) {
+        stage.plane.kubectl(&[&["delete", "apiservice"], apiservices].concat()).unwrap();
         self.process = None;
+    }
+}
+
+/// Asks for the other adapter's metric all the while, beside the HPA controller.
+struct Asking {
+    stop: Arc<AtomicBool>,
+    answers: JoinHandle<(usize, Vec<String>)>,
+}
+
+impl Asking {
+    fn begin(stage: &Stage) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (program, config) = (stage.plane.programs().join("kubectl"), stage.plane.kubeconfig().to_owned());
+        let raw = move |path: &str| {
+            let mut command = Command::new(&program);
+            let text = util::output(command.arg("--kubeconfig").arg(&config).args(["get", "--raw", path]));
+            let text = text.map_err(|error| format!("{error:#}"))?;
+            serde_json::from_str::<Value>(&text).map_err(|error| error.to_string())
+        };
+        let ask = move || {
+            // As the HPA controller does: which version is preferred, then the metric by it.
+            let version = raw(CUSTOM)?["preferredVersion"]["version"].as_str().unwrap_or_default().to_owned();
+            let list = raw(&format!("{CUSTOM}/{version}/namespaces/shop/pods/*/{DEPTH}"))?;
+            if values_of(&list).values().eq(&[40.0, 40.0]) { Ok(()) } else { Err(format!("by {version}: {list}")) }
+        };
+        let ended = stop.clone();
+        let answers = thread::spawn(move || {
+            let (mut asked, mut wrong) = (0, Vec::new());
+            while !ended.load(Ordering::Relaxed) {
+                asked += 1;
+                wrong.extend(ask().err());
+                thread::sleep(Duration::from_millis(100));
+            }
+            (asked, wrong)
+        });
+        Self { stop, answers }
+    }
+
+    fn was_answered(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let (asked, wrong) = self.answers.join().unwrap();
+        println!("asked for the other adapter's metric {asked} times");
+        assert!(asked > 0 && wrong.is_empty(), "{wrong:?}");
     }
 }
 
@@ -91,6 +180,11 @@ fn leads_to(stage: &Stage, name: &str) -> Option<String> {
 const OURS: Option<&str> = Some("gopulse/gopulse-metrics-api");
 const THEIRS: Option<&str> = Some("monitoring/prometheus-adapter");
 
+/// What prometheus-adapter's Helm chart registers for rules of custom metrics.
+const CHART: [&str; 1] = [V1BETA1];
+/// What it can serve.
+const ALL: [&str; 3] = [V1BETA1, V1BETA2, EXTERNAL];
+
 /// Waits until the three APIServices lead there.
 fn lead_to(stage: &Stage, what: &str, wanted: [Option<&str>; 3]) {
     stage.until(what, || {
@@ -104,20 +198,33 @@ fn misses(stage: &Stage) -> u64 {
     stage.until("the controller tells how often it failed", || stage.looks(Look::Failed))
 }
 
+/// The other's HPA has its metric, and no event has ever said otherwise.
+fn is_content(stage: &Stage) {
+    let described = stage.plane.kubectl(&["describe", "hpa", "shop", "-n", "shop"]).unwrap();
+    let active = described.lines().find(|line| line.trim_start().starts_with("ScalingActive")).unwrap_or_default();
+    assert!(active.contains("ValidMetricFound"), "{described}");
+}
+
 #[test]
 fn another_adapter_keeps_its_hpas_and_what_was_installed_goes() {
     let mut stage = Stage::without_api();
     let mut other = Adapter::new(&stage);
-    other.install(&stage);
+    other.install(&stage, &CHART);
     stage.plane.apply(&hpa(&by_depth())).unwrap();
     stage.settle(2);
     stage.looked(1, Look::Decided, "it has its metrics", |desired| desired == 2);
 
+    let asking = Asking::begin(&stage);
     installed_beside_it(&mut stage);
-    what_it_leaves_is_taken(&stage, &mut other);
+    asking.was_answered();
+    what_it_leaves_is_taken(&stage, &mut other, &CHART);
     stopped_for_good(&mut stage);
     it_comes_back(&mut stage, &mut other);
+    what_it_leaves_is_taken(&stage, &mut other, &CHART);
+    all_of_it_is_applied_over_ours(&stage, &mut other);
+    let asking = Asking::begin(&stage);
     uninstalled_beside_it(&mut stage);
+    asking.was_answered();
 }
 
 /// Nothing of the group is registered, and the other's HPA does not miss a look.
@@ -138,6 +245,7 @@ fn installed_beside_it(stage: &mut Stage) {
         (&json!("v1beta1"), Some(1))
     );
     assert_eq!(misses(stage), missed, "the other's HPA missed none");
+    is_content(stage);
     assert_eq!(stage.said("belongs to"), 1, "said once");
 
     // Both families, and whose the groups are.
@@ -165,10 +273,11 @@ fn installed_beside_it(stage: &mut Stage) {
     assert!(complaints.is_empty(), "{complaints:?}");
 }
 
-fn what_it_leaves_is_taken(stage: &Stage, other: &mut Adapter) {
-    other.uninstall(stage);
+fn what_it_leaves_is_taken(stage: &Stage, other: &mut Adapter, apiservices: &[&str]) {
+    let before = stage.said("custom.metrics.k8s.io is served from here");
+    other.uninstall(stage, apiservices);
     lead_to(stage, "the group is taken", [OURS; 3]);
-    stage.says("custom.metrics.k8s.io is served from here", 1, 0);
+    stage.says("custom.metrics.k8s.io is served from here", 1, before);
     let path = format!("{CUSTOM}/v1beta2/namespaces/shop/pods/*/{RPS}");
     stage.until("its metrics are ours", || (stage.values(&path).len() == 2).then_some(()));
 }
@@ -200,9 +309,27 @@ fn it_comes_back(stage: &mut Stage, other: &mut Adapter) {
     lead_to(stage, "the groups are ours again", [OURS; 3]);
     let owners = |name: &str| stage.plane.get(&["apiservice", name]).unwrap()["metadata"]["ownerReferences"].clone();
     assert_eq!(owners(V1BETA1)[0]["kind"], "ClusterRole");
-    other.install(stage);
+    other.install(stage, &CHART);
     lead_to(stage, "it gives way", [THEIRS, None, OURS]);
     stage.until("it has no mark of ours", || owners(V1BETA1).is_null().then_some(()));
+    stage.looked(1, Look::Decided, "the other's metrics are there again", |desired| desired == 2);
+}
+
+/// Both groups at once, each version of them: it is said of each, and when it is gone they are taken back.
+fn all_of_it_is_applied_over_ours(stage: &Stage, other: &mut Adapter) {
+    other.install(stage, &ALL);
+    lead_to(stage, "all is the other's", [THEIRS; 3]);
+    stage.says("external.metrics.k8s.io is not served from here", 1, 0);
+    stage.looked(2, Look::Decided, "the other's metrics are there", |desired| desired == 2);
+    is_content(stage);
+    let external = "/apis/external.metrics.k8s.io/v1beta1/namespaces/shop";
+    let sum = stage.until("its external metric", || stage.raw(&format!("{external}/{DEPTH}")).ok());
+    assert_eq!(sum["items"][0]["value"], "80", "{sum}");
+    what_it_leaves_is_taken(stage, other, &ALL);
+    let ours = format!("{external}/{RPS}?labelSelector=deployment%3Dshop");
+    stage.until("external metrics are ours", || stage.raw(&ours).ok());
+    other.install(stage, &CHART);
+    lead_to(stage, "it gives way", [THEIRS, None, OURS]);
     stage.looked(1, Look::Decided, "the other's metrics are there again", |desired| desired == 2);
 }
 
@@ -218,4 +345,5 @@ fn uninstalled_beside_it(stage: &mut Stage) {
     lead_to(stage, "only the other's is left", [THEIRS, None, None]);
     stage.looked(1, Look::Decided, "the other's metrics are there still", |desired| desired == 2);
     assert_eq!(misses(stage), missed, "the other's HPA missed none");
+    is_content(stage);
 }

@@ -6,7 +6,8 @@
 use std::{
     collections::BTreeMap,
     fs,
-    process::{Child, Command, Stdio},
+    net::SocketAddr,
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -15,12 +16,13 @@ use crate::support::{
     agent::Scrape,
     cluster::{AGENT_NAMESPACE, Lab, NAMESPACE, Pod, overlay},
     prometheus::Prometheus,
+    prometheus_adapter::{PrometheusAdapter, Setting},
     scratch,
     stage::quantity,
 };
 use serde_json::{Value, json};
 use xtask::{
-    cluster::{self, Options, Subject, free_port, wait_for},
+    cluster::{self, Options, free_port, wait_for},
     service::LoadReport,
     util,
 };
@@ -35,56 +37,32 @@ const SCRAPE: u32 = 15;
 /// The rules look back over a minute.
 const LOAD: Duration = Duration::from_secs(130);
 
-/// Ends with this value.
-struct Adapter(Child);
-
-impl Drop for Adapter {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// The adapter on this machine, with the shipped rules, and the APIServices that lead to it.
-fn adapter(lab: &Lab, prometheus: &Prometheus) -> Adapter {
+fn adapter(lab: &Lab, prometheus: &Prometheus) -> PrometheusAdapter {
     let plane = lab.cluster.plane();
     let directory = scratch("hpa-roads-adapter");
     let values = fs::read_to_string(util::root().join("daemonset/hpa/prometheus-adapter.yaml")).expect("it is there");
     let values: Value = serde_norway::from_str(&values).expect("it is YAML");
-    // As the adapter's Helm chart makes its configuration of the values.
-    let config = directory.join("config.yaml");
-    fs::write(&config, json!({"rules": values["rules"]["custom"]}).to_string()).expect("it is writable");
     let host = plane.server().trim_start_matches("https://").split(':').next().expect("it has a host").to_owned();
-    let port = free_port().expect("there is one").to_string();
-    let name = format!("prometheus-adapter.{AGENT_NAMESPACE}.svc");
-    let subject = Subject { file: "adapter", name: &name, groups: &[], hosts: &[&name] };
-    let pair = plane.authority().issue(&subject).expect("it is issued");
-    let kubeconfig = plane.kubeconfig().display().to_string();
-    let log = fs::File::create(directory.join("adapter.log")).expect("it is writable");
-    let program = cluster::prometheus_adapter().unwrap_or_else(|error| panic!("no prometheus-adapter: {error:#}"));
-    let child = Command::new(program)
-        .args(["--bind-address", &host, "--secure-port", &port, "--config"])
-        .arg(&config)
-        .arg("--tls-cert-file")
-        .arg(&pair.certificate)
-        .arg("--tls-private-key-file")
-        .arg(&pair.key)
-        .args(["--lister-kubeconfig", &kubeconfig, "--authentication-kubeconfig", &kubeconfig])
-        .args(["--authorization-kubeconfig", &kubeconfig])
-        .args(["--prometheus-url", &format!("http://{}", prometheus.address)])
-        .arg(format!("--metrics-relist-interval={}", values["metricsRelistInterval"].as_str().expect("it is given")))
-        .stdin(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .expect("the adapter starts");
+    let port = free_port().expect("there is one");
+    let adapter = PrometheusAdapter::start(&Setting {
+        plane,
+        directory: &directory,
+        namespace: AGENT_NAMESPACE,
+        address: SocketAddr::new(host.parse().expect("an address"), port),
+        prometheus: prometheus.address,
+        // As the adapter's Helm chart makes its configuration of the values.
+        config: json!({"rules": values["rules"]["custom"]}),
+        relist: values["metricsRelistInterval"].as_str().expect("it is given"),
+    });
     let ca = util::output(Command::new("base64").arg("-w0").arg(&plane.authority().certificate)).expect("coreutils");
     let mut objects = vec![
         json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "prometheus-adapter", "namespace": AGENT_NAMESPACE},
-            "spec": {"ports": [{"name": "https", "port": 443, "targetPort": port.parse::<u16>().expect("a port")}]}}),
+            "spec": {"ports": [{"name": "https", "port": 443, "targetPort": port}]}}),
         json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
             "metadata": {"name": "prometheus-adapter", "namespace": AGENT_NAMESPACE,
                 "labels": {"kubernetes.io/service-name": "prometheus-adapter"}},
-            "ports": [{"name": "https", "port": port.parse::<u16>().expect("a port"), "protocol": "TCP"}],
+            "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
             "endpoints": [{"addresses": [host], "conditions": {"ready": true}}]}),
     ];
     objects.extend(["v1beta1", "v1beta2"].map(|version| {
@@ -97,7 +75,7 @@ fn adapter(lab: &Lab, prometheus: &Prometheus) -> Adapter {
     for object in objects {
         lab.apply(&object.to_string());
     }
-    Adapter(child)
+    adapter
 }
 
 fn hpa(of: &str, metric: &Value) -> String {

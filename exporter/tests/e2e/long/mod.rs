@@ -1,5 +1,6 @@
 mod hostile;
 mod hpa_churn;
+mod hpa_keda;
 mod hpa_roads;
 mod hpa_truth;
 mod image;

@@ -10,6 +10,7 @@ pub(crate) mod http;
 pub(crate) mod memory;
 pub(crate) mod mounts;
 pub(crate) mod prometheus;
+pub(crate) mod prometheus_adapter;
 pub(crate) mod stage;
 pub(crate) mod stalling;
 
