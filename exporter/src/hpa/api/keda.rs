@@ -212,7 +212,7 @@ impl Scaler {
     #[expect(clippy::unused_async, reason = "a method like the others")]
     async fn metric_spec(self, request: Request<ScaledObjectRef>) -> Result<Response<GetMetricSpecResponse>, Status> {
         let trigger = Trigger::of(request.get_ref()).map_err(invalid)?;
-        self.0.metric(&trigger.metric).map_err(invalid)?;
+        self.0.metric(&request.get_ref().namespace, &trigger.metric).map_err(invalid)?;
         let spec = MetricSpec {
             metric_name: trigger.metric,
             target_size: trigger.target.ceil() as i64,
@@ -238,7 +238,7 @@ impl Scaler {
 
 fn status(error: &NoValue) -> Status {
     match error {
-        NoValue::Metric(_) | NoValue::Selector(_) => invalid(error),
+        NoValue::Metric(_) | NoValue::Several { .. } | NoValue::Selector(_) => invalid(error),
         NoValue::Object(_) | NoValue::Unknown { .. } => Status::not_found(error.to_string()),
         NoValue::Incomplete(_) => Status::unavailable(error.to_string()),
     }
