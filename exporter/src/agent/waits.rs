@@ -220,5 +220,6 @@ pub(super) fn scheduler_figures(target: &Target, kept: &WatchState, involuntary:
         periods: throttling.map(|it| it.periods),
         throttled_periods: throttling.map(|it| it.throttled_periods),
         throttled_seconds: throttling.map(|it| it.throttled_seconds),
+        cpu_limit: throttling.and_then(|it| it.limit),
     })
 }

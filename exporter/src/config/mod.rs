@@ -160,10 +160,12 @@ impl Config {
     fn read(path: &Path) -> Result<Self, ConfigError> {
         let shown = path.display().to_string();
         let text = fs::read_to_string(path).map_err(|error| ConfigError::Unreadable { path: shown.clone(), error })?;
+        // Some editors begin a file with a byte order mark.
+        let text = text.trim_start_matches('\u{feff}');
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
-        serde_norway::from_str(&text).map_err(|error| ConfigError::Invalid { path: shown, error })
+        serde_norway::from_str(text).map_err(|error| ConfigError::Invalid { path: shown, error })
     }
 
     /// Whether pods of this node are measured.

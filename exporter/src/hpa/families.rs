@@ -4,7 +4,11 @@
 use std::collections::BTreeSet;
 
 use super::{feed::FED, wire::Kind};
-use crate::metrics::{bounds, contract, summed};
+use crate::metrics::{
+    bounds,
+    contract::{self, Desc},
+    summed,
+};
 
 /// The label of figures that says whose they are within a pod; it is no label of a series on the stream.
 pub(crate) const CONTAINER: &str = "container";
@@ -25,11 +29,15 @@ pub(crate) struct Family {
 impl Family {
     /// Those there are, in the order of the stream's list.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        // The stream's list may be ahead of the contract.
         FED.iter().filter_map(|(name, kind, _)| {
-            let desc = contract::all().find(|it| it.name == *name).or_else(|| summed(name))?;
+            let desc = Self::described(name)?;
             Some(Self { name, kind: *kind, labels: desc.labels, bounds: bounds(name) })
         })
+    }
+
+    /// What the contract says of it; of a histogram's sum that of the histogram.
+    fn described(name: &str) -> Option<&'static Desc> {
+        contract::all().find(|it| it.name == name).or_else(|| summed(name))
     }
 
     /// By its name; else what there is instead.
@@ -41,6 +49,10 @@ impl Family {
             } else {
                 format!("there is no family {name:?}")
             };
+            let of_histogram = ["_count", "_bucket"].iter().find_map(|it| name.strip_suffix(it));
+            if let Some(base) = of_histogram.filter(|it| names.contains(it)) {
+                return format!("{why}: the growth of a histogram's count is rate({base}), and its buckets are quantile(0.99, {base})");
+            }
             match nearest(name, names.iter().copied()) {
                 Some(near) => format!("{why}; did you mean {near:?}?"),
                 None => format!("{why}: there are {}", names.join(", ")),
@@ -88,12 +100,31 @@ mod tests {
     }
 
     #[test]
+    fn whatever_the_stream_feeds_is_in_the_contract_as_what_it_is_fed() {
+        for (name, kind, witness) in FED {
+            let Some(desc) = Family::described(name) else { panic!("{name} is in no contract") };
+            let is = match desc.kind {
+                _ if desc.name != *name => Kind::Counter,
+                contract::Kind::Counter => Kind::Counter,
+                contract::Kind::Gauge => Kind::Gauge,
+                contract::Kind::Histogram => Kind::Histogram,
+                contract::Kind::Summary => panic!("{name} is a summary, of which no figures can be joined"),
+            };
+            assert_eq!(*kind, is, "{name}");
+            assert!(witness.is_none_or(|it| FED.iter().any(|(other, ..)| *other == it)), "{name} has no such witness");
+        }
+    }
+
+    #[test]
     fn what_there_is_not_is_told_with_what_was_meant() {
         let missing = |name: &str| Family::find(name).unwrap_err();
         assert!(
             missing("http_server_request_duration_second").contains("mean \"http_server_request_duration_seconds\"")
         );
-        assert!(missing("http_server_request_duration_seconds_count").contains("mean \"http_server_request"));
+        for part in ["_count", "_bucket"] {
+            let told = missing(&format!("http_server_request_duration_seconds{part}"));
+            assert!(told.contains("rate(http_server_request_duration_seconds),"), "{told}");
+        }
         assert!(missing("go_memstats_mspan_inuse_bytes").contains("not among"));
         assert!(missing("up").contains("there are http_server_request_duration_seconds, "));
         let requests = Family::find("http_server_request_duration_seconds").unwrap();

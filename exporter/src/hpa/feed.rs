@@ -36,7 +36,6 @@ const OLD: Duration = Duration::from_secs(2);
 pub(super) const FED: &[(&str, Kind, Option<&str>)] = &[
     ("http_server_request_duration_seconds", Kind::Histogram, Some("http_server_active_requests")),
     ("http_server_active_requests", Kind::Gauge, None),
-    ("rpc_server_call_duration_seconds", Kind::Histogram, None),
     ("go_goroutines", Kind::Gauge, None),
     ("go_goroutines_waiting", Kind::Gauge, Some("go_goroutines")),
     ("go_sched_goroutines_runnable_goroutines", Kind::Gauge, None),
@@ -53,7 +52,10 @@ pub(super) const FED: &[(&str, Kind, Option<&str>)] = &[
     ("go_memory_classes_heap_released_bytes", Kind::Gauge, None),
     ("http_server_request_duration_seconds_sum", Kind::Counter, Some("http_server_active_requests")),
     ("go_goroutine_blocked_seconds_sum", Kind::Counter, None),
+    (CPU_LIMIT, Kind::Gauge, None),
 ];
+/// The container's, which each of its processes shows: it does not add up over them.
+const CPU_LIMIT: &str = "go_cpu_limit_cores";
 
 /// The figures of one moment, by container.
 #[derive(Debug, Default)]
@@ -195,6 +197,7 @@ impl Measured {
             return;
         };
         match (sum, amount) {
+            (Amount::Gauge(most), Amount::Gauge(other)) if family == CPU_LIMIT => *most = most.max(other),
             (Amount::Gauge(sum), Amount::Gauge(more)) | (Amount::Counter(sum), Amount::Counter(more)) => *sum += more,
             (Amount::Buckets { counts, .. }, Amount::Buckets { counts: more, .. }) => {
                 counts.iter_mut().zip(more).for_each(|(sum, more)| *sum = sum.saturating_add(more));

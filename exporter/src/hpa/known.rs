@@ -5,20 +5,19 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::api;
 
-/// The table of a configuration.
-pub(crate) struct Known(api::Config);
+/// The table of a configuration, if it has one.
+pub(crate) struct Known(Option<api::Table>);
 
 impl Known {
     /// By the metrics-api's configuration (YAML), where it can be read; else the default metrics.
     pub(crate) fn of(yaml: Option<&str>) -> Self {
-        let given = yaml.and_then(|it| serde_norway::from_str::<api::Config>(it).ok());
-        Self(given.filter(|it| it.table().is_ok()).unwrap_or_default())
+        let given = yaml.and_then(|it| serde_norway::from_str::<api::Config>(it).ok()?.table().ok());
+        Self(given.or_else(|| api::Config::default().table().ok()))
     }
 
     /// What it is; none of what is not in the table. A metric of each value of a label, `name:{label}`, is meant by `name:VALUE`.
     fn find<T>(&self, metric: &str, what: impl Fn(&api::Metric) -> T) -> Option<T> {
-        let table = self.0.table().ok()?;
-        table.find(api::without_index(metric)).map(|(it, _)| what(it))
+        self.0.as_ref()?.find(api::without_index(metric)).map(|(it, _)| what(it))
     }
 
     /// Whether the values of pods add up; none of what is not in the table.
@@ -43,8 +42,8 @@ impl Known {
 
     /// The families that metrics are made of.
     pub(crate) fn families(&self) -> BTreeSet<String> {
-        let Ok(table) = self.0.table() else { return BTreeSet::new() };
-        table.iter().flat_map(|it| it.expression.calls()).map(|call| call.family.clone()).collect()
+        let metrics = self.0.iter().flat_map(api::Table::iter);
+        metrics.flat_map(|it| it.expression.calls()).map(|call| call.family.clone()).collect()
     }
 
     /// Whether text, as a query, speaks of gopulse's figures.

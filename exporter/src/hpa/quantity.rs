@@ -106,7 +106,7 @@ impl<'de> Deserialize<'de> for Fraction {
 /// YAML gives `50` as a number and `50m` as a text.
 fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     #[derive(Deserialize)]
-    #[serde(untagged)]
+    #[serde(untagged, expecting = "a quantity was expected, as 100, 0.5, 250m, 2k or 1Gi")]
     enum Given {
         Whole(i64),
         Number(f64),

@@ -4,7 +4,7 @@
 mod metric;
 mod selector;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
 pub(crate) use self::{
@@ -39,7 +39,7 @@ pub(crate) struct Spec {
     /// The workload.
     pub(crate) scale_target_ref: ObjectRef,
     /// Least replicas; 1 unless given.
-    #[serde(default = "one")]
+    #[serde(default = "one", deserialize_with = "one_for_none")]
     pub(crate) min_replicas: i32,
     /// Most replicas.
     pub(crate) max_replicas: i32,
@@ -53,6 +53,11 @@ pub(crate) struct Spec {
 
 fn one() -> i32 {
     1
+}
+
+/// The API server takes `null` as if nothing were there.
+fn one_for_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i32, D::Error> {
+    Option::<i32>::deserialize(deserializer).map(|it| it.unwrap_or_else(one))
 }
 
 /// Another object, in the HPA's namespace.
@@ -146,6 +151,8 @@ pub(crate) enum SpecError {
     Yaml(#[from] serde_norway::Error),
     #[error("{kind} of {api_version} is no HorizontalPodAutoscaler of autoscaling/v2{advice}")]
     Kind { kind: String, api_version: String, advice: String },
+    #[error("there is no HorizontalPodAutoscaler in it")]
+    Empty,
     #[error("spec.{field}: {message}")]
     Field { field: String, message: String },
 }
@@ -164,10 +171,10 @@ impl Hpa {
                 break;
             }
         }
-        let value = chosen.unwrap_or(serde_norway::Value::Null);
+        let value = chosen.ok_or(SpecError::Empty)?;
         let kind = value.get("kind").and_then(|it| it.as_str()).unwrap_or("").to_owned();
         let api_version = value.get("apiVersion").and_then(|it| it.as_str()).unwrap_or("").to_owned();
-        if !value.is_null() && (kind != "HorizontalPodAutoscaler" || api_version != "autoscaling/v2") {
+        if kind != "HorizontalPodAutoscaler" || api_version != "autoscaling/v2" {
             let name = value.get("metadata").and_then(|it| it.get("name")).and_then(|it| it.as_str()).unwrap_or("NAME");
             let advice = match kind.as_str() {
                 "HorizontalPodAutoscaler" => {

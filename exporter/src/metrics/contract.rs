@@ -109,6 +109,9 @@ contract! {
     CPU_THROTTLED: "go_cpu_throttled_seconds_total", Counter, true, [], Development,
         "Time for which the process's cgroup was kept from CPUs because it had used up its quota, added up over CPUs.",
         "cpu.stat of the cgroup";
+    CPU_LIMIT: "go_cpu_limit_cores", Gauge, true, [], Development,
+        "CPUs that the quota of the process's cgroup, or of one above it, lets it use; absent without a quota. All processes of a cgroup share it.",
+        "cpu.max of the cgroups (cgroup v1: cpu.cfs_quota_us and cpu.cfs_period_us)";
     GO_TARGET_INFO: "go_target_info", Gauge, true,
         ["go_version", "main_module", "main_version", "executable_path", "functions_from", "layouts_from", "node",
          "workload", "workload_kind", "image"], Development,

@@ -139,6 +139,7 @@ fn samples<'a>(desc: &'static Desc, snapshot: &'a Snapshot) -> Vec<Sample<'a>> {
             scheduler(snapshot, |it| it.throttled_periods.map(|n| n as f64))
         }
         name if name == contract::CPU_THROTTLED.name => scheduler(snapshot, |it| it.throttled_seconds),
+        name if name == contract::CPU_LIMIT.name => scheduler(snapshot, |it| it.cpu_limit),
         name if name == contract::BLOCKED_FUNCTIONS.name => {
             let all = snapshot.targets.iter().flat_map(|it| it.blocked_functions.iter().map(move |top| (it, top)));
             let sample = |(it, (function, seconds)): (&'a super::TargetFigures, &'a (String, f64))| {

@@ -60,6 +60,8 @@ pub(crate) struct SchedulerFigures {
     pub(crate) throttled_periods: Option<u64>,
     /// For how long.
     pub(crate) throttled_seconds: Option<f64>,
+    /// CPUs that its cgroups' quotas let it use.
+    pub(crate) cpu_limit: Option<f64>,
 }
 
 /// What some of a target's probes cost it.

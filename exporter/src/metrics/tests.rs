@@ -45,6 +45,7 @@ fn snapshot(series: usize) -> Arc<Snapshot> {
             periods: Some(2),
             throttled_periods: Some(1),
             throttled_seconds: Some(0.5),
+            cpu_limit: Some(1.5),
         }),
         info,
     };

@@ -1,7 +1,12 @@
-//! How often the kernel kept a container from its CPUs because it had used up its quota: `cpu.stat` of its cgroup. Absent where
-//! the cgroup's files cannot be found: a private cgroup namespace does not show those of others.
+//! A container's CPU quota, and how often the kernel kept it from CPUs because that was used up: the files of its cgroup. Absent
+//! where they cannot be found: a private cgroup namespace does not show those of others.
 
-use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt as _, path::PathBuf};
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+};
 
 /// The CFS bandwidth figures of a cgroup, since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -12,6 +17,8 @@ pub(crate) struct Throttling {
     pub(crate) throttled_periods: u64,
     /// For how long, seconds, added up over CPUs.
     pub(crate) throttled_seconds: f64,
+    /// CPUs that the quota lets it use; none where neither it nor a cgroup above it has one.
+    pub(crate) limit: Option<f64>,
 }
 
 /// Where cgroup file systems are mounted, in this mount namespace and the machine's own.
@@ -21,7 +28,11 @@ impl Throttling {
     /// That of the process's cgroup.
     pub(crate) fn of(pid: u32) -> Option<Self> {
         let cgroups = super::told(pid, "cgroup").ok()?;
-        files(&cgroups).into_iter().find_map(|file| Self::parse(&fs::read_to_string(file).ok()?))
+        files(&cgroups).into_iter().find_map(|file| {
+            let read = |path: &Path| fs::read_to_string(path).ok();
+            let found = Self::parse(&read(&file)?)?;
+            Some(Self { limit: limit(&file, read), ..found })
+        })
     }
 
     /// cgroup v2 counts microseconds (`throttled_usec`), v1 nanoseconds (`throttled_time`): Documentation/scheduler/sched-bwc.rst.
@@ -35,8 +46,24 @@ impl Throttling {
             periods: value("nr_periods")?,
             throttled_periods: value("nr_throttled")?,
             throttled_seconds: seconds.or_else(|| value("throttled_time").map(|ns| ns as f64 / 1e9))?,
+            limit: None,
         })
     }
+}
+
+/// The least quota of a `cpu.stat`'s cgroup and those above it, in CPUs: a pod's limit is its cgroup's, above its containers'.
+fn limit(stat: &Path, read: impl Fn(&Path) -> Option<String>) -> Option<f64> {
+    let above = stat.ancestors().skip(1).take_while(|at| MOUNTS.iter().any(|it| at.starts_with(it)));
+    let quota = |cgroup: &Path| {
+        let v2 = || read(&cgroup.join("cpu.max"));
+        let v1 = || Some([read(&cgroup.join("cpu.cfs_quota_us"))?, read(&cgroup.join("cpu.cfs_period_us"))?].join(" "));
+        let text = v2().or_else(v1)?;
+        let mut parts = text.split_whitespace().map(str::parse::<u64>);
+        // `max`, and -1 of v1, are no quota.
+        let (Some(Ok(quota)), Some(Ok(period))) = (parts.next(), parts.next()) else { return None };
+        (period > 0).then(|| quota as f64 / period as f64)
+    };
+    above.filter_map(quota).reduce(f64::min)
 }
 
 /// Where the figures may be, by the lines of `/proc/PID/cgroup` (`ID:CONTROLLERS:PATH`).
@@ -75,10 +102,36 @@ mod tests {
     fn both_versions_of_the_file_are_read() {
         let v2 = "usage_usec 5\nnr_periods 10\nnr_throttled 3\nthrottled_usec 2500000\nnr_bursts 0\n";
         let v1 = "nr_periods 10\nnr_throttled 3\nthrottled_time 2500000000\n";
-        let wanted = Throttling { periods: 10, throttled_periods: 3, throttled_seconds: 2.5 };
+        let wanted = Throttling { periods: 10, throttled_periods: 3, throttled_seconds: 2.5, limit: None };
         assert_eq!(Throttling::parse(v2), Some(wanted));
         assert_eq!(Throttling::parse(v1), Some(wanted));
         assert_eq!(Throttling::parse("usage_usec 5\n"), None);
+    }
+
+    #[test]
+    fn the_least_quota_of_the_cgroups_above_it_is_the_limit() {
+        let limit = |stat: &str, files: &[(&str, &str)]| {
+            let read = |path: &Path| {
+                let found = files.iter().find(|(name, _)| path == Path::new(name));
+                found.map(|(_, text)| (*text).to_owned())
+            };
+            super::limit(Path::new(stat), read)
+        };
+        let (stat, own, pod) = (
+            "/sys/fs/cgroup/kubepods/pod/app/cpu.stat",
+            "/sys/fs/cgroup/kubepods/pod/app/cpu.max",
+            "/sys/fs/cgroup/kubepods/pod/cpu.max",
+        );
+        assert_eq!(limit(stat, &[(own, "150000 100000\n"), (pod, "max 100000\n")]), Some(1.5));
+        assert_eq!(limit(stat, &[(own, "max 100000\n"), (pod, "50000 100000\n")]), Some(0.5));
+        assert_eq!(limit(stat, &[(own, "400000 100000"), (pod, "200000 100000")]), Some(2.0));
+        assert_eq!(limit(stat, &[(own, "max 100000\n")]), None);
+        assert_eq!(limit(stat, &[("/sys/fs/cpu.max", "1 100000")]), None, "outside of the mount");
+        let v1 = |quota| {
+            [("/sys/fs/cgroup/cpu/a/cpu.cfs_quota_us", quota), ("/sys/fs/cgroup/cpu/a/cpu.cfs_period_us", "100000\n")]
+        };
+        assert_eq!(limit("/sys/fs/cgroup/cpu/a/cpu.stat", &v1("250000\n")), Some(2.5));
+        assert_eq!(limit("/sys/fs/cgroup/cpu/a/cpu.stat", &v1("-1\n")), None);
     }
 
     #[test]

@@ -67,9 +67,12 @@ pub(crate) struct Config {
     /// The agents.
     pub(crate) agents: Agents,
     /// Metrics beside the default ones, or in their place where they have their names.
+    #[serde(deserialize_with = "table::each_once")]
     pub(crate) metrics: BTreeMap<String, Entry>,
     /// Whether the default metrics are served.
     pub(crate) default_metrics: bool,
+    /// Whether the API's resource lists, which everybody in the cluster may read, have the metrics of each route and reason.
+    pub(crate) list_values: bool,
     /// Routes whose requests are left out of metrics that choose none: those of probes and of scrapes.
     pub(crate) exclude_routes: Vec<String>,
     /// What is logged.
@@ -193,6 +196,7 @@ impl Default for Config {
             agents: Agents::default(),
             metrics: BTreeMap::new(),
             default_metrics: true,
+            list_values: false,
             exclude_routes: table::EXCLUDED_ROUTES.map(str::to_owned).to_vec(),
             log_level: "info".into(),
             log_json: false,
@@ -243,6 +247,8 @@ pub(crate) enum ConfigError {
         "the namespace is not known: set POD_NAMESPACE (in a pod: from the field metadata.namespace) or give --namespace"
     )]
     NoNamespace,
+    #[error("exclude_routes: an empty route would leave out all requests without a route; leave all in by []")]
+    NoRoute,
     #[error("certificate: give both certificate_file and key_file, or neither")]
     HalfCertificate,
     #[error("certificate.lifetime_seconds is {0}: it must be at least 60")]
@@ -269,10 +275,12 @@ impl Config {
                 let shown = path.display().to_string();
                 let text =
                     fs::read_to_string(path).map_err(|error| ConfigError::Unreadable { path: shown.clone(), error })?;
+                // Some editors begin a file with a byte order mark.
+                let text = text.trim_start_matches('\u{feff}');
                 if text.trim().is_empty() {
                     Self::default()
                 } else {
-                    serde_norway::from_str(&text).map_err(|error| ConfigError::Invalid { path: shown, error })?
+                    serde_norway::from_str(text).map_err(|error| ConfigError::Invalid { path: shown, error })?
                 }
             }
         };
@@ -312,6 +320,9 @@ impl Config {
             return Err(ConfigError::Open(self.address));
         }
         self.table()?;
+        if self.exclude_routes.iter().any(String::is_empty) {
+            return Err(ConfigError::NoRoute);
+        }
         tracing_subscriber::EnvFilter::try_new(&self.log_level)
             .map(drop)
             .map_err(|error| ConfigError::LogLevel { level: self.log_level.clone(), error: error.to_string() })
@@ -330,6 +341,26 @@ mod tests {
         assert_eq!(read(&serde_norway::to_string(&register).unwrap()).unwrap(), register);
         assert_eq!(read("{}").unwrap(), Register::default());
         assert!(read("{custom: always}").unwrap_err().to_string().contains("true, false or force"));
+    }
+
+    #[test]
+    fn a_file_may_begin_with_a_byte_order_mark_and_have_other_ends_of_lines() {
+        let path = std::env::temp_dir().join(format!("gopulse-{}-metrics-api.yaml", std::process::id()));
+        fs::write(&path, "\u{feff}namespace: shop\r\nlist_values: true\r\n").unwrap();
+        let config = Config::load(&MetricsApiArgs { config: Some(path.clone()), ..MetricsApiArgs::default() });
+        fs::remove_file(path).unwrap();
+        let config = config.unwrap();
+        assert_eq!((config.namespace.as_str(), config.list_values), ("shop", true));
+    }
+
+    #[test]
+    fn a_metric_is_there_once_and_none_may_be_there() {
+        let read = |text: &str| serde_norway::from_str::<Config>(text).map_err(|error| error.to_string());
+        let twice = "metrics:\n  a: {expression: pods()}\n  b: {expression: pods()}\n  a: {expression: 2 * pods()}\n";
+        assert!(read(twice).unwrap_err().contains("metric \"a\" is there twice"), "{:?}", read(twice));
+        assert_eq!(read("metrics:\nnamespace: x\n").unwrap().metrics, BTreeMap::new(), "all of them commented out");
+        let none = Config { namespace: "x".into(), exclude_routes: vec![String::new()], ..Config::default() };
+        assert!(none.check().unwrap_err().to_string().contains("exclude_routes"));
     }
 
     #[test]

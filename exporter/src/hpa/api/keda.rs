@@ -222,7 +222,7 @@ impl Scaler {
 
     fn spec(&self, object: &ScaledObjectRef) -> Result<GetMetricSpecResponse, Status> {
         let trigger = Trigger::of(object).map_err(invalid)?;
-        self.0.metric(&trigger.metric).map_err(invalid)?;
+        self.0.metric(&object.namespace, &trigger.metric).map_err(invalid)?;
         let spec = MetricSpec {
             metric_name: trigger.metric,
             target_size: trigger.target.ceil() as i64,
@@ -269,7 +269,7 @@ impl Scaler {
 
 fn status(error: &NoValue) -> Status {
     match error {
-        NoValue::Metric(_) | NoValue::Selector(_) => invalid(error),
+        NoValue::Metric(_) | NoValue::Several { .. } | NoValue::Selector(_) => invalid(error),
         NoValue::Object(_) | NoValue::Unknown { .. } => Status::not_found(error.to_string()),
         NoValue::Incomplete(_) => Status::unavailable(error.to_string()),
     }

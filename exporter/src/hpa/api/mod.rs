@@ -28,11 +28,13 @@ mod total;
 mod trust;
 mod upkeep;
 
+#[cfg(test)]
+pub(crate) use self::objects::Kind;
 pub(crate) use self::{
     bound::without_index,
     config::{Config, MetricsApiArgs},
     spelling::encode,
-    table::Metric,
+    table::{Metric, Table},
 };
 
 use std::{
@@ -101,6 +103,7 @@ pub(crate) async fn run(config: Config, ended: impl Future<Output = Result<(), S
     let tls = service::acceptor(serving.clone(), &provider).map_err(|error| format!("TLS: {error}"))?;
     let sources = Arc::new(Sources {
         table,
+        list_values: config.list_values,
         store: store.clone(),
         directory: directory.clone(),
         objects: Objects::new(client.clone()),

@@ -3,6 +3,7 @@
 //! remembered for a moment.
 
 mod routing;
+mod senders;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -20,7 +21,6 @@ use serde_json::Value;
 use thiserror::Error;
 
 pub(crate) use self::routing::{Path, Takes};
-use self::routing::{Reaches, Services};
 use super::{owner, selector::Selector};
 
 /// How long an answer holds.
@@ -150,7 +150,8 @@ fn known() -> String {
     names.join(", ")
 }
 
-type Key = (Kind, String, String);
+/// Kind, namespace and name, and the host whose rules are meant.
+type Key = (Kind, String, String, Option<String>);
 type Answer = Result<Arc<[Part]>, ObjectError>;
 
 /// Asks, and remembers.
@@ -165,16 +166,17 @@ impl Objects {
         Self { client, answers: Mutex::default() }
     }
 
-    /// The pods of an object. While the API server cannot be asked, what is known stands.
-    pub(crate) async fn parts(&self, kind: &Kind, namespace: &str, name: &str) -> Answer {
-        let key = (kind.clone(), namespace.to_owned(), name.to_owned());
+    /// The pods of an object; of an Ingress those behind one host's rules, if one is given. While the API server cannot be asked,
+    /// what is known stands.
+    pub(crate) async fn parts(&self, kind: &Kind, namespace: &str, name: &str, host: Option<&str>) -> Answer {
+        let key = (kind.clone(), namespace.to_owned(), name.to_owned(), host.map(str::to_owned));
         let known = self.answers.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         if let Some((at, answer)) = &known
             && at.elapsed() < KEPT
         {
             return answer.clone();
         }
-        let answer = self.ask(kind, namespace, name).await;
+        let answer = self.ask(kind, namespace, name, host).await;
         if let (Err(ObjectError::Unreadable { .. }), Some((_, Ok(parts)))) = (&answer, known) {
             return Ok(parts);
         }
@@ -188,56 +190,12 @@ impl Objects {
         answer
     }
 
-    async fn ask(&self, kind: &Kind, namespace: &str, name: &str) -> Answer {
+    async fn ask(&self, kind: &Kind, namespace: &str, name: &str, host: Option<&str>) -> Answer {
         let asked = Asked { kind, namespace, name };
         match kind {
             Kind::Scaled(resource) => self.scaled(resource, &asked).await,
-            Kind::Ingress | Kind::HttpRoute | Kind::GrpcRoute => {
-                let object = self.get(kind, namespace, name).await?;
-                let services = services_of(kind, &object, &asked)?;
-                // Two of a kind before one Service: each request came through one of them, and which is not known.
-                for other in self.list(kind, Some(namespace), &asked).await? {
-                    let other_name = other.metadata.name.clone().unwrap_or_default();
-                    if other_name == name {
-                        continue;
-                    }
-                    let others = services_of(kind, &other, &asked).unwrap_or_default();
-                    let shared = services
-                        .iter()
-                        .find(|(name, reaches)| others.get(*name).is_some_and(|others| reaches.meets(others)));
-                    if let Some((service, _)) = shared {
-                        let kind = kind.names().3;
-                        return Err(asked.unknowable(format!(
-                            "{kind} {other_name} sends requests of the same paths to Service {service} (of another host, it may \
-                             be: programs do not count by host)"
-                        )));
-                    }
-                }
-                self.behind(services, &asked).await
-            }
-            Kind::Gateway => {
-                self.get(kind, namespace, name).await?;
-                let mut services = Services::new();
-                for kind in [Kind::HttpRoute, Kind::GrpcRoute] {
-                    for route in self.list(&kind, None, &asked).await? {
-                        let of = route.metadata.namespace.clone().unwrap_or_default();
-                        if !routing::is_child_of(&route.data, &of, name, namespace) {
-                            continue;
-                        }
-                        let route_name = route.metadata.name.clone().unwrap_or_default();
-                        if of != namespace {
-                            let kind = kind.names().3;
-                            return Err(asked.unknowable(format!("{kind} {of}/{route_name} is of another namespace")));
-                        }
-                        for (service, reaches) in services_of(&kind, &route, &asked)? {
-                            let known = services.entry(service).or_default();
-                            known.paths.extend(reaches.paths);
-                            known.doubt = known.doubt.take().or(reaches.doubt);
-                        }
-                    }
-                }
-                self.behind(services, &asked).await
-            }
+            Kind::Ingress | Kind::HttpRoute | Kind::GrpcRoute => self.through(host, &asked).await,
+            Kind::Gateway => self.through_gateway(&asked).await,
             _ => {
                 let object = self.get(kind, namespace, name).await?;
                 let selector = selector_of(kind, &object.data).ok_or_else(|| asked.no_selector())?;
@@ -288,25 +246,6 @@ impl Objects {
         }
         selector.0.extend(owner::is_of(&resource.kind, asked.name));
         Ok([Part { selector, paths: None }].into())
-    }
-
-    /// The pods behind these Services.
-    async fn behind(&self, services: Services, asked: &Asked<'_>) -> Answer {
-        let mut parts = Vec::new();
-        for (name, reaches) in services {
-            let service = match self.get(&Kind::Service, asked.namespace, &name).await {
-                Ok(service) => service,
-                // A rule may name a Service that is not there (yet).
-                Err(ObjectError::NotFound { .. }) => continue,
-                Err(error) => return Err(error),
-            };
-            if let Some(why) = reaches.unknowable() {
-                return Err(asked.unknowable(format!("{why}, before Service {name}")));
-            }
-            let selector = selector_of(&Kind::Service, &service.data);
-            parts.extend(selector.map(|selector| Part { selector, paths: paths_of(reaches) }));
-        }
-        if parts.is_empty() { Err(asked.no_selector()) } else { Ok(parts.into()) }
     }
 
     async fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Result<DynamicObject, ObjectError> {
@@ -380,19 +319,6 @@ impl Asked<'_> {
     fn unreadable(&self, error: &kube::Error) -> ObjectError {
         let (kind, namespace, name) = self.names();
         ObjectError::Unreadable { kind, namespace, name, error: super::follow::line(error) }
-    }
-}
-
-/// Through which paths; none where everything comes.
-fn paths_of(reaches: Reaches) -> Option<Arc<[Path]>> {
-    (!reaches.paths.iter().any(Path::is_all)).then(|| reaches.paths.into())
-}
-
-fn services_of(kind: &Kind, object: &DynamicObject, asked: &Asked<'_>) -> Result<Services, ObjectError> {
-    let annotations = object.metadata.annotations.clone().unwrap_or_default();
-    match kind {
-        Kind::Ingress => Ok(routing::of_ingress(&object.data, &annotations)),
-        _ => routing::of_route(&object.data, asked.namespace).map_err(|why| asked.unknowable(why)),
     }
 }
 

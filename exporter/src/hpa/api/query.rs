@@ -26,12 +26,21 @@ use crate::hpa::families;
 /// Pods of a Service that went within this time are about to be replaced, as far as is known.
 const LATELY: Duration = Duration::from_mins(2);
 
+/// The key that chooses a host's rules of an Ingress.
+const HOST: &str = "host";
+
 /// Why there is no value.
 #[derive(Debug, Error)]
 pub(crate) enum NoValue {
     /// 404.
     #[error("no metric {0}: see /apis/custom.metrics.k8s.io/v1beta2 for those there are")]
     Metric(String),
+    /// 404.
+    #[error(
+        "{name} stands for several metrics, one of each value; in namespace {namespace} there are {}",
+        shown(names)
+    )]
+    Several { name: String, namespace: String, names: BTreeSet<String> },
     /// 400.
     #[error("{0}")]
     Selector(#[from] SelectorError),
@@ -46,9 +55,20 @@ pub(crate) enum NoValue {
     Incomplete(Box<Incomplete>),
 }
 
+fn shown(names: &BTreeSet<String>) -> String {
+    let some: Vec<&str> = names.iter().take(MAX_LISTED).map(String::as_str).collect();
+    match (some.is_empty(), names.len().saturating_sub(MAX_LISTED)) {
+        (true, _) => "none yet".to_owned(),
+        (_, 0) => some.join(", "),
+        (_, more) => format!("{}, and {more} more", some.join(", ")),
+    }
+}
+
 /// All that an answer is made from.
 pub(crate) struct Sources {
     pub(crate) table: Table,
+    /// Whether metrics of values, as routes, are listed for everybody.
+    pub(crate) list_values: bool,
     pub(crate) store: Arc<Mutex<Store>>,
     pub(crate) directory: Directory,
     pub(crate) objects: Objects,
@@ -74,13 +94,34 @@ fn of_figures(metric: &Metric, mut chosen: Vec<Requirement>, asked: Selector) ->
     Ok(Selector(chosen))
 }
 
+/// The host whose rules of an Ingress are meant, taken out of what chooses figures: none of those has it as a label. It is not
+/// spelled: a host is a label's value as it is, and `x.example` would be read as a spelling.
+fn host_of(kind: &Kind, chosen: &mut Selector) -> Result<Option<String>, SelectorError> {
+    let index = chosen.0.iter().position(|it| it.key == HOST).filter(|_| *kind == Kind::Ingress);
+    let Some(index) = index else { return Ok(None) };
+    match &chosen.0.remove(index).test {
+        Test::In(hosts) if hosts.len() == 1 => Ok(Some(hosts[0].to_ascii_lowercase())),
+        _ => Err(SelectorError(format!("{HOST} names one host, as {HOST}=shop.example"))),
+    }
+}
+
+/// The name that a template has for the series of these labels.
+fn spelled(metric: &Metric, labels: &LabelSet) -> Option<String> {
+    let value = |name: &str| labels.0.iter().find(|(label, _)| **label == *name);
+    metric.names.spelled(|name| value(name).map(|(_, value)| value.to_string()))
+}
+
 impl Sources {
     /// A metric by its name, and what the name chooses of its figures.
-    pub(crate) fn metric(&self, name: &str) -> Result<(&Metric, Vec<Requirement>), NoValue> {
+    pub(crate) fn metric(&self, namespace: &str, name: &str) -> Result<(&Metric, Vec<Requirement>), NoValue> {
+        if let Some(template) = self.table.template(name) {
+            return Err(self.several(namespace, template));
+        }
         self.table.find(name).ok_or_else(|| NoValue::Metric(name.to_owned()))
     }
 
-    /// Which metrics there are: of a name that stands for one of each route, those of the routes that are known.
+    /// Which metrics there are: of a name that stands for one of each route, those of the routes that are known. Everybody in the
+    /// cluster may read this list, so that they are in it only where the configuration says so.
     pub(crate) fn listed(&self) -> Listed {
         let store = self.store();
         let mut listed = Listed::default();
@@ -89,17 +130,31 @@ impl Sources {
                 listed.names.push(metric.name.clone());
                 continue;
             }
-            let name = |labels: &LabelSet| {
-                let value = |name: &str| labels.0.iter().find(|(label, _)| **label == *name);
-                metric.names.spelled(|name| value(name).map(|(_, value)| value.to_string()))
-            };
-            let names: BTreeSet<String> = store.label_sets().filter_map(name).collect();
+            if !self.list_values {
+                continue;
+            }
+            let names: BTreeSet<String> = store.label_sets().filter_map(|it| spelled(metric, it)).collect();
             if names.len() > MAX_LISTED {
                 listed.cut.push((metric.name.clone(), names.len()));
             }
             listed.names.extend(names.into_iter().take(MAX_LISTED));
         }
         listed
+    }
+
+    /// Which metrics a name stands for that is asked for as it is declared, `rps:{http_route}`: those of this namespace's routes.
+    fn several(&self, namespace: &str, metric: &Metric) -> NoValue {
+        let store = self.store();
+        let now = Instant::now();
+        let mut names = BTreeSet::new();
+        for pod in self.directory.select(namespace, &Selector::default()) {
+            let Some(view) = store.pod(namespace, &pod, now) else { continue };
+            for call in metric.expression.calls() {
+                let series = view.containers.iter().flat_map(|it| it.series(&call.family));
+                names.extend(series.filter_map(|it| spelled(metric, &it.labels)));
+            }
+        }
+        NoValue::Several { name: metric.name.clone(), namespace: namespace.to_owned(), names }
     }
 
     /// Values of objects. A wildcard gives those that have one, by name.
@@ -113,8 +168,13 @@ impl Sources {
     ) -> Result<Vec<(Described, Value)>, NoValue> {
         // As an HPA has it: by its own name, also where that stands for one of several, and as its selector is spelled.
         let (asked_name, asked_figures) = (metric, Selector::parse(figures)?);
-        let (metric, chosen) = self.metric(metric)?;
-        let (pods, figures) = (Selector::parse(pods)?, of_figures(metric, chosen, asked_figures.clone())?);
+        let (metric, chosen) = self.metric(namespace, metric)?;
+        let mut by_figures = asked_figures.clone();
+        let host = match of {
+            Of::Object(kind, _) => host_of(kind, &mut by_figures)?,
+            _ => None,
+        };
+        let (pods, figures) = (Selector::parse(pods)?, of_figures(metric, chosen, by_figures)?);
         let described = |kind: &str, api_version, name: &str| Described {
             kind: kind.to_owned(),
             api_version,
@@ -170,7 +230,7 @@ impl Sources {
                 Ok(vec![(described("Pod", "v1".into(), name), value)])
             }
             Of::Object(kind, name) => {
-                let parts = self.objects.parts(kind, namespace, name).await?;
+                let parts = self.objects.parts(kind, namespace, name, host.as_deref()).await?;
                 let what = format!("{} {namespace}/{name}", kind.names().3);
                 let asked = Asked::Object {
                     kind: kind.names().3.to_owned(),
@@ -263,13 +323,15 @@ impl Sources {
 
     /// The whole of an external metric, and never a part of it.
     pub(crate) async fn selected(&self, namespace: &str, metric: &str, selector: &str) -> Result<Value, NoValue> {
-        let (metric, chosen) = self.metric(metric)?;
+        let (metric, chosen) = self.metric(namespace, metric)?;
         let labels = families::labels();
         let (mut figures, mut pods, mut object) = (Vec::new(), Vec::new(), None);
         for requirement in Selector::parse(selector)?.0 {
             match (Kind::of_key(&requirement.key), &requirement) {
                 (Some(kind), Requirement { test: Test::In(names), .. }) if names.len() == 1 => {
-                    object = Some((kind, names[0].clone()));
+                    if object.replace((kind, names[0].clone())).is_some() {
+                        return Err(SelectorError("it names two objects, of which one can be meant".to_owned()).into());
+                    }
                 }
                 (Some(_), _) => {
                     return Err(SelectorError(format!("{} names one object, as {0}=shop", requirement.key)).into());
@@ -278,11 +340,12 @@ impl Sources {
                 _ => pods.push(requirement),
             }
         }
-        let (figures, pods) = (of_figures(metric, chosen, Selector(figures))?, Selector(pods));
+        let (figures, mut pods) = (of_figures(metric, chosen, Selector(figures))?, Selector(pods));
         let mut none = NoPods::Unknown;
         let parts = match object {
             Some((kind, name)) => {
-                let parts = self.objects.parts(&kind, namespace, &name).await?;
+                let host = host_of(&kind, &mut pods)?;
+                let parts = self.objects.parts(&kind, namespace, &name, host.as_deref()).await?;
                 none = self.without_pods(&kind, namespace, &name, &parts).await;
                 parts
             }
@@ -310,4 +373,28 @@ impl Sources {
 
 pub(super) fn unknown_because(what: &str, why: String) -> NoValue {
     NoValue::Unknown { what: what.to_owned(), why }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_chosen_of_an_ingress_alone_and_as_it_is() {
+        let of = |kind: Kind, text: &str| {
+            let mut selector = Selector::parse(text).unwrap();
+            let host = host_of(&kind, &mut selector).map_err(|error| error.to_string())?;
+            Ok::<_, String>((host, selector.0.len()))
+        };
+        assert_eq!(of(Kind::Ingress, "host=x.Example,http_request_method=GET"), Ok((Some("x.example".to_owned()), 1)));
+        assert_eq!(of(Kind::Ingress, "http_request_method=GET"), Ok((None, 1)));
+        assert_eq!(
+            of(Kind::Service, "host=a.example"),
+            Ok((None, 1)),
+            "that is a label of figures, which there is not"
+        );
+        for wrong in ["host!=a.example", "host", "host in (a, b)"] {
+            assert!(of(Kind::Ingress, wrong).unwrap_err().contains("names one host"), "{wrong}");
+        }
+    }
 }

@@ -145,8 +145,15 @@ fn requirement(text: &str) -> Result<(Requirement, &str), SelectorError> {
 
 fn key(text: &str) -> Result<(String, &str), SelectorError> {
     let end = text.find(['=', '!', ',', '(', ')', ' ', '\t']).unwrap_or(text.len());
+    let fits = |it: char| it.is_ascii_alphanumeric() || matches!(it, '-' | '_' | '.' | '/');
     if end == 0 {
         Err(SelectorError(format!("a label's name was expected at {text:?}")))
+    } else if !text[..end].chars().all(fits) {
+        // `a>5` would choose by a label of that name, which nothing has.
+        Err(SelectorError(format!(
+            "{:?} is no label's name, or asks for more or less, which is not to be had",
+            &text[..end]
+        )))
     } else {
         Ok((text[..end].to_owned(), &text[end..]))
     }
@@ -232,7 +239,21 @@ mod tests {
 
     #[test]
     fn what_is_none_is_refused() {
-        for wrong in ["=", ",", "app,", "app in", "app in x", "app in (x", "app)x", "a b", "!", "app in (x) y"] {
+        for wrong in [
+            "=",
+            ",",
+            "app,",
+            "app in",
+            "app in x",
+            "app in (x",
+            "app)x",
+            "a b",
+            "!",
+            "app in (x) y",
+            "a>5",
+            "a<5,b",
+            "a*=x",
+        ] {
             assert!(Selector::parse(wrong).is_err(), "{wrong}");
         }
         assert!(Selector::parse(&"a,".repeat(20_000)).unwrap_err().to_string().contains("bytes"));

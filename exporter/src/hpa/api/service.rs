@@ -241,7 +241,9 @@ fn refused(error: &NoValue) -> Response<Full<Bytes>> {
         NoValue::Selector(_) => (StatusCode::BAD_REQUEST, "BadRequest"),
         NoValue::Incomplete(_) => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
         NoValue::Object(ObjectError::Unreadable { .. }) => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
-        NoValue::Metric(_) | NoValue::Object(_) | NoValue::Unknown { .. } => (StatusCode::NOT_FOUND, "NotFound"),
+        NoValue::Metric(_) | NoValue::Several { .. } | NoValue::Object(_) | NoValue::Unknown { .. } => {
+            (StatusCode::NOT_FOUND, "NotFound")
+        }
     };
     failure(status, reason, &error.to_string())
 }

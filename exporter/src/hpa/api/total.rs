@@ -39,12 +39,15 @@ pub(crate) struct Total<'a> {
 #[derive(Debug, Error)]
 #[error(
     "{} of {all} pods of {what} have no figures: {}{}. Their share is not known, and a total without it would be too small; it is \
-     at least {}, and answered where that is enough to scale up. Annotate pods that are not to count with \
+     {}. Annotate pods that are not to count with \
      gopulse.io/enabled: \"false\"",
     missing.len(),
     missing.iter().take(3).map(|(pod, why)| format!("{pod} ({why})")).collect::<Vec<_>>().join(", "),
     if missing.len() > 3 { ", ..." } else { "" },
-    at_least.map_or_else(|| "0".to_owned(), |it| Milli::of(it.value).to_string()),
+    match at_least {
+        Some(it) => format!("at least {}, and answered where that is enough to scale up", Milli::of(it.value)),
+        None => "not known how much".to_owned(),
+    },
 )]
 pub(crate) struct Incomplete {
     what: String,
@@ -144,7 +147,8 @@ pub(crate) fn whole(
     let value = evaluate_whole(metric, &views, &past, figures);
     // What is missing of a total makes it too small, and the workload would be scaled down for it.
     if !missing.is_empty() && metric.is_additive() {
-        let incomplete = Incomplete { what: what.to_owned(), all, missing, at_least: value };
+        let at_least = value.filter(|_| metric.bounds_from_below());
+        let incomplete = Incomplete { what: what.to_owned(), all, missing, at_least };
         return Err(NoValue::Incomplete(Box::new(incomplete)));
     }
     if all == 0 && none == NoPods::Zero && directory.is_synced() {

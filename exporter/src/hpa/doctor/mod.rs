@@ -1,6 +1,7 @@
 //! `gopulse hpa doctor`: walks from the HPA to the metric as a person would, and names the broken link and what to do. Reads
 //! only, with the caller's own rights. [`walk`] asks the cluster; what the answers mean is judged by pure functions.
 
+mod agents;
 mod cluster;
 mod conditions;
 mod keda;

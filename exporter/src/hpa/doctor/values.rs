@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{
+    agents::{is_ready, name_of},
     cluster::{Attributes, escaped},
     report::Look,
     served::Served,
@@ -36,23 +37,51 @@ pub(super) fn question<'a>(
     (path, Attributes { group, namespace, resource, subresource })
 }
 
-/// Judges the values of type Pods.
-pub(super) fn of_pods(wanted: &Wanted, items: &[Value], running: &[Value]) -> Look {
-    let name = &wanted.name;
+/// A pod without a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Missing {
+    pub(super) pod: String,
+    /// In the words of the metrics-api.
+    pub(super) why: Option<String>,
+}
+
+/// The pods that have no value and should have one: one that is not ready yet, or no more, has no figures for a moment.
+pub(super) fn lacking<'p>(items: &[Value], running: &'p [Value]) -> Vec<&'p Value> {
     let known: Vec<&str> = items.iter().filter_map(|it| it["describedObject"]["name"].as_str()).collect();
-    // A pod that is not ready yet, or no more, has no figures for a moment.
-    let unready = |pod: &Value| {
-        let conditions = pod["status"]["conditions"].as_array();
-        conditions.is_some_and(|all| all.iter().any(|it| it["type"] == "Ready" && it["status"] == "False"))
+    let lacks = |it: &&Value| !known.contains(&name_of(it)) && is_ready(it) != Some(false);
+    running.iter().filter(lacks).collect()
+}
+
+/// The first few, each with its reason.
+fn some(missing: &[Missing]) -> String {
+    let one = |it: &Missing| match &it.why {
+        Some(why) => format!("{} ({why})", it.pod),
+        None => it.pod.clone(),
     };
-    let lacking = running.iter().filter(|it| !known.contains(&it["metadata"]["name"].as_str().unwrap_or_default()));
-    let missing: Vec<&Value> = lacking.filter(|it| !unready(it)).collect();
-    if let Some(first) = missing.first() {
+    let shown: Vec<String> = missing.iter().take(3).map(one).collect();
+    let unsaid = missing.iter().all(|it| it.why.is_none());
+    let why = if unsaid { ": not measured, or their agent has been silent for 15 s" } else { "" };
+    format!("{}{}{why}", shown.join(", "), if missing.len() > 3 { ", ..." } else { "" })
+}
+
+/// What is to be said of a value of several pods that is not of all of them.
+pub(super) fn in_part(wanted: &Wanted, all: usize, missing: &[Missing]) -> String {
+    format!(
+        "{} is without {} of {all} pods: {}. Annotate pods that cannot be measured with gopulse.io/enabled: \"false\"",
+        wanted.name,
+        missing.len(),
+        some(missing)
+    )
+}
+
+/// Judges the values of type Pods, of so many pods that run.
+pub(super) fn of_pods(wanted: &Wanted, items: &[Value], running: usize, missing: &[Missing]) -> Look {
+    let name = &wanted.name;
+    if !missing.is_empty() {
         return Look::Broken(format!(
-            "{} of {} pods have no value of {name}, as {}: not measured, or their agent has been silent for 15 s; the HPA takes them for idle when scaling up and for full when scaling down",
+            "{} of {running} pods have no value of {name}: {}; the HPA takes them for idle when scaling up and for full when scaling down",
             missing.len(),
-            running.len(),
-            first["metadata"]["name"].as_str().unwrap_or_default()
+            some(missing)
         ));
     }
     if items.is_empty() {
@@ -132,9 +161,14 @@ mod tests {
         let pod = |name: &str, ready: &str| json!({"metadata": {"name": name}, "status": {"conditions": [{"type": "Ready", "status": ready}]}});
         let item = |name: &str, value: &str| json!({"describedObject": {"name": name}, "value": value});
         let plain = pods_metric(Value::Null);
+        let of_pods = |wanted: &Wanted, items: &[Value], running: &[Value]| {
+            let missing = |pod: &&Value| Missing { pod: name_of(pod).to_owned(), why: None };
+            let missing: Vec<Missing> = lacking(items, running).iter().map(missing).collect();
+            super::of_pods(wanted, items, running.len(), &missing)
+        };
         let both = [pod("a", "True"), pod("b", "True")];
         assert!(
-            matches!(of_pods(&plain, &[item("a", "1")], &both), Look::Broken(text) if text.contains("1 of 2 pods") && text.contains("as b"))
+            matches!(of_pods(&plain, &[item("a", "1")], &both), Look::Broken(text) if text.contains("1 of 2 pods") && text.contains("rps: b: not measured"))
         );
         assert_eq!(
             of_pods(&plain, &[item("a", "1")], &[pod("a", "True"), pod("b", "False")]),
@@ -147,6 +181,19 @@ mod tests {
         assert!(
             matches!(of_pods(&chosen, &[item("a", "0"), item("b", "0")], &both), Look::Warned(text) if text.contains("code in (500)"))
         );
+    }
+
+    #[test]
+    fn pods_without_a_value_are_told_with_what_the_metrics_api_says_of_them() {
+        let missing = |pod: &str, why: Option<&str>| Missing { pod: pod.into(), why: why.map(str::to_owned) };
+        let said = [missing("a", Some("its agent says: Go 1.12 is too old")), missing("b", None)];
+        let text = in_part(&pods_metric(Value::Null), 5, &said);
+        assert!(
+            text.starts_with("rps is without 2 of 5 pods: a (its agent says: Go 1.12 is too old), b. Annotate"),
+            "{text}"
+        );
+        let many: Vec<Missing> = ["a", "b", "c", "d"].iter().map(|it| missing(it, None)).collect();
+        assert!(some(&many).starts_with("a, b, c, ...: not measured"));
     }
 
     #[test]

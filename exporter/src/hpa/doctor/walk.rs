@@ -131,6 +131,11 @@ impl Walk<'_> {
         let (kind, name, api_version) = (text("kind"), text("name"), text("apiVersion"));
         let namespace = self.args.namespace.clone();
         let group = api_version.split_once('/').map_or("", |it| it.0).to_owned();
+        // Who may not read it is told by what follows.
+        let of_namespace = self.cluster.raw(&format!("/api/v1/namespaces/{namespace}")).await.unwrap_or_default();
+        if of_namespace["status"]["phase"] == "Terminating" {
+            return self.broken(LINK, format!("namespace {namespace} is being deleted: no pod can be made in it"));
+        }
         let found = self.cluster.kind(&group, &kind).await;
         let Some(found) = self.read(LINK, &format!("the kinds of {api_version}"), found)? else {
             let places = self.cluster.versions_with(&kind).await.unwrap_or_default();
@@ -170,6 +175,9 @@ impl Walk<'_> {
         let labels = serde_json::from_value(labels).unwrap_or_default();
         let workload = Workload { group, kind, name, replicas, selector, labels, running };
         self.note(LINK, workload::judge(&workload, &namespace, &pods, waker, per_pod))?;
+        if let Some(others) = workload::others(&workload) {
+            self.note(LINK, Look::Warned(others))?;
+        }
         Ok(workload)
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::hpa::{known::Known, spec::LabelSelector};
+use crate::hpa::{families, known::Known, spec::LabelSelector};
 
 /// Where a metric comes from, as the HPA names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,22 +42,6 @@ pub(super) enum Of {
     Unknown,
 }
 
-/// Labels of figures, not of pods.
-const LABELS: [&str; 13] = [
-    "http_route",
-    "http_request_method",
-    "http_response_status_code",
-    "error_type",
-    "url_scheme",
-    "network_protocol_version",
-    "reason",
-    "container",
-    "rpc_system_name",
-    "rpc_method",
-    "rpc_response_status_code",
-    "user_agent",
-    "le",
-];
 /// Keys of a selector of type External that name an object: its group and kind.
 const OBJECTS: [(&str, &str, &str); 10] = [
     ("deployment", "apps", "Deployment"),
@@ -154,7 +138,8 @@ impl Wanted {
                         return object(group, kind, name);
                     }
                 }
-                let of_pods = self.selector.without(&LABELS);
+                let of_figures: Vec<&str> = families::labels().into_iter().collect();
+                let of_pods = self.selector.without(&of_figures);
                 if of_pods.is_empty() { Of::Unknown } else { Of::Pods(of_pods) }
             }
         }
@@ -298,6 +283,21 @@ mod tests {
         // The controller goes by the group alone.
         assert_eq!(Wanted::of(&object).unwrap().of_what(target), Of::Own);
         assert!(Wanted::of(&json!({"type": "Podz"})).is_err());
+    }
+
+    #[test]
+    fn objects_and_labels_of_figures_are_those_of_the_metrics_api() {
+        use crate::hpa::api::Kind;
+        for (key, group, kind) in OBJECTS {
+            let known = Kind::of_key(key).unwrap_or_else(|| panic!("the metrics-api knows no {key}="));
+            let (_, its_group, _, its_kind) = known.names();
+            // One that is known by its scale alone goes by its resource.
+            assert_eq!(its_group, group);
+            assert!(its_kind == kind || its_kind == format!("{}s.{group}", kind.to_lowercase()), "{key}");
+        }
+        assert!(Kind::ALL.iter().all(|known| OBJECTS.iter().any(|(_, _, kind)| *kind == known.names().3)));
+        let by = external(RPS, &json!({"matchLabels": {"user_agent": "x", "reason": "select"}}), &Value::Null);
+        assert!(matches!(by.of_what(("apps", "Deployment", "shop")), Of::Pods(it) if it.to_string() == "user_agent=x"));
     }
 
     #[test]

@@ -110,6 +110,34 @@ pub(super) fn judge(workload: &Workload, namespace: &str, pods: &[Value], waker:
     Look::Whole(format!("{kind} {name}, {} running pods", running.len()))
 }
 
+/// What is to be said of pods that the selector takes and that are another's. The controller goes by labels alone; only of these
+/// kinds it is known how their pods' owners are called.
+pub(super) fn others(workload: &Workload) -> Option<String> {
+    let Workload { group, kind, name, selector, running, .. } = workload;
+    let owned = |pod: &&Value| {
+        let owners = pod["metadata"]["ownerReferences"].as_array();
+        let controller = owners.and_then(|all| all.iter().find(|it| it["controller"] == true));
+        let Some(controller) = controller else { return false };
+        let (of, its_name) = (controller["kind"].as_str(), controller["name"].as_str().unwrap_or_default());
+        if kind == "Deployment" {
+            let hash = its_name.strip_prefix(name.as_str()).and_then(|it| it.strip_prefix('-'));
+            of == Some("ReplicaSet") && hash.is_some_and(|it| !it.contains('-'))
+        } else {
+            of == Some(kind.as_str()) && its_name == name
+        }
+    };
+    let known = group == "apps" && matches!(kind.as_str(), "Deployment" | "StatefulSet" | "ReplicaSet");
+    let others: Vec<&Value> = running.iter().filter(|it| known && !owned(it)).collect();
+    (!others.is_empty()).then(|| {
+        format!(
+            "{} of these pods are not of {kind} {name}, as {}: the HPA counts all that its selector ({selector}) takes; give each \
+             workload labels of its own",
+            others.len(),
+            some(&others)
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -155,6 +183,25 @@ mod tests {
             look(1, &["Running", "Failed"], Waker::Nobody, true),
             Look::Whole("Deployment shop, 1 running pods".into())
         );
+    }
+
+    #[test]
+    fn pods_of_others_that_the_selector_takes_are_named() {
+        let pod = |name: &str, of: Option<(&str, &str)>| {
+            let owners = of.map(|(kind, name)| json!([{"kind": kind, "name": name, "controller": true}]));
+            json!({"metadata": {"name": name, "ownerReferences": owners}})
+        };
+        let told = |group: &str, kind: &str, running: Vec<Value>| {
+            let (group, kind, name) = (group.to_owned(), kind.to_owned(), "shop".to_owned());
+            others(&Workload { group, kind, name, selector: "app=shop".into(), running, ..Workload::default() })
+        };
+        let own = || pod("shop-5f-a", Some(("ReplicaSet", "shop-5f")));
+        let of_another = || pod("shop-canary-5f-a", Some(("ReplicaSet", "shop-canary-5f")));
+        assert_eq!(told("apps", "Deployment", vec![own()]), None);
+        let said = told("apps", "Deployment", vec![own(), of_another(), pod("by-hand", None)]).unwrap();
+        assert!(said.starts_with("2 of these pods") && said.contains("as shop-canary-5f-a, by-hand: "), "{said}");
+        assert_eq!(told("apps", "StatefulSet", vec![pod("shop-0", Some(("StatefulSet", "shop")))]), None);
+        assert_eq!(told("argoproj.io", "Rollout", vec![of_another()]), None, "whose they are is not known");
     }
 
     #[test]

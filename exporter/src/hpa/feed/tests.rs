@@ -133,6 +133,11 @@ fn several_processes_of_a_container_are_one() {
     measured.add("http_server_active_requests", Vec::new(), Amount::Gauge(2.0));
     measured.add("http_server_active_requests", Vec::new(), Amount::Gauge(3.0));
     assert_eq!(measured.series, [("http_server_active_requests", Vec::new(), Amount::Gauge(5.0))]);
+    // But for what is the container's, and not a process's.
+    let mut measured = Measured::default();
+    measured.add(CPU_LIMIT, Vec::new(), Amount::Gauge(1.5));
+    measured.add(CPU_LIMIT, Vec::new(), Amount::Gauge(1.5));
+    assert_eq!(measured.series, [(CPU_LIMIT, Vec::new(), Amount::Gauge(1.5))]);
 }
 
 #[test]

@@ -54,10 +54,14 @@ pub(crate) enum LoadError {
     Header(String),
     #[error("not Prometheus' answer to a range query (/api/v1/query_range): {0}")]
     Range(String),
-    #[error("row {row}: {value:?} under {column} is no number")]
+    #[error("line {row}: {value:?} under {column} is no number")]
     Number { row: usize, column: String, value: String },
-    #[error("row {row}: {seconds} s is not after the row before")]
+    #[error("line {row}: {seconds} s is no time, or not after the row before")]
     Order { row: usize, seconds: f64 },
+    #[error("line {row}: a date among seconds, or the other way round")]
+    Mixed { row: usize },
+    #[error("{0} has a load already: give it once")]
+    Twice(String),
     #[error("there are no rows")]
     Empty,
     #[error(
@@ -76,7 +80,8 @@ impl Load {
     ) -> Result<(), LoadError> {
         let mut text = String::new();
         input.read_to_string(&mut text).map_err(|error| LoadError::Csv(error.into()))?;
-        if text.trim_start().starts_with('{') { self.range(&text, of, metric) } else { self.csv(&text, metric) }
+        let text = text.strip_prefix(MARK).unwrap_or(&text);
+        if text.trim_start().starts_with('{') { self.range(text, of, metric) } else { self.csv(text, metric) }
     }
 
     /// CSV: `seconds` and a column for each metric. An empty cell says that the metric was not to be had. Times, seconds or as
@@ -92,12 +97,14 @@ impl Load {
         let mut columns: Vec<Vec<(Time, Option<f64>)>> = vec![Vec::new(); header.len() - 1];
         let mut first = None;
         let mut last = None;
-        for (row, record) in reader.records().enumerate() {
-            let (record, row) = (record?, row + 2);
+        let mut dated = None;
+        for record in reader.records() {
+            let record = record?;
+            let row = || line_of(text, record.position());
             let number = |index: usize| {
                 let value = record.get(index).unwrap_or("");
                 let wrong = || LoadError::Number {
-                    row,
+                    row: row(),
                     column: header.get(index).unwrap_or("").to_owned(),
                     value: value.to_owned(),
                 };
@@ -107,14 +114,17 @@ impl Load {
                 value.parse::<f64>().ok().filter(|it| it.is_finite()).map(Some).ok_or_else(wrong)
             };
             let time = record.get(0).and_then(|it| it.parse::<Timestamp>().ok());
+            if *dated.get_or_insert(time.is_some()) != time.is_some() {
+                return Err(LoadError::Mixed { row: row() });
+            }
             let seconds = match time {
                 Some(time) => time.as_millisecond() as f64 / 1e3,
                 None => number(0)?.unwrap_or(f64::NAN),
             };
-            let at = ((seconds - *first.get_or_insert(seconds)) * 1e3).round() as Time;
-            if seconds.is_nan() || last.is_some_and(|last| at <= last) {
-                return Err(LoadError::Order { row, seconds });
-            }
+            let at = time_of(seconds - *first.get_or_insert(seconds));
+            let Some(at) = at.filter(|at| last.is_none_or(|last| *at > last)) else {
+                return Err(LoadError::Order { row: row(), seconds });
+            };
             last = Some(at);
             for (index, column) in columns.iter_mut().enumerate() {
                 column.push((at, number(index + 1)?));
@@ -122,9 +132,16 @@ impl Load {
         }
         self.end = self.end.max(last.ok_or(LoadError::Empty)?);
         for (name, values) in header.iter().skip(1).zip(columns) {
-            self.series.insert(metric.unwrap_or(name).to_owned(), Series::Recorded(values));
+            self.insert(metric.unwrap_or(name), Series::Recorded(values))?;
         }
         Ok(())
+    }
+
+    fn insert(&mut self, name: &str, series: Series) -> Result<(), LoadError> {
+        match self.series.insert(name.to_owned(), series) {
+            Some(_) => Err(LoadError::Twice(name.to_owned())),
+            None => Ok(()),
+        }
     }
 
     /// Adds a shape: `METRIC=KIND:...`.
@@ -139,7 +156,7 @@ impl Load {
             let mut points = Vec::new();
             for point in rest.split(',') {
                 let (at, value) = point.split_once('=').ok_or_else(wrong)?;
-                points.push(((number(at)? * 1e3) as Time, Some(number(value)?)));
+                points.push((time_of(number(at)?).ok_or_else(wrong)?, Some(number(value)?)));
             }
             if points.is_sorted_by(|a, b| a.0 < b.0) { Ok(points) } else { Err(wrong()) }
         };
@@ -147,7 +164,10 @@ impl Load {
             "steps" => Series::Recorded(points()?),
             "ramp" => Series::Ramp(points()?),
             "sine" => match rest.split(',').map(number).collect::<Result<Vec<_>, _>>()?[..] {
-                [low, high, period] if period > 0.0 => Series::Sine { low, high, period: (period * 1e3) as Time },
+                [low, high, period] => {
+                    let period = time_of(period).filter(|it| *it > 0).ok_or_else(wrong)?;
+                    Series::Sine { low, high, period }
+                }
                 _ => return Err(wrong()),
             },
             _ => return Err(wrong()),
@@ -155,9 +175,8 @@ impl Load {
         if let Series::Recorded(points) | Series::Ramp(points) = &series {
             self.end = self.end.max(points.last().map_or(0, |it| it.0));
         }
-        self.series.insert(metric.trim().to_owned(), series);
         self.made.insert(metric.trim().to_owned());
-        Ok(())
+        self.insert(metric.trim(), series)
     }
 
     /// When the last of them ends.
@@ -218,6 +237,24 @@ impl Load {
     }
 }
 
+/// What some editors and programs begin a text with, the byte order mark.
+pub(super) const MARK: char = '\u{feff}';
+
+/// The line that a record is on. What the reader says is where it went on after the record before: blank lines and comments are
+/// passed over.
+fn line_of(text: &str, position: Option<&csv::Position>) -> usize {
+    let begun = position.map_or(0, |it| it.byte() as usize).min(text.len());
+    let (before, rest) = text.as_bytes().split_at(begun);
+    let lines = rest.split(|it| *it == b'\n');
+    let passed = lines.take_while(|line| line.trim_ascii().is_empty() || line.starts_with(b"#")).count();
+    before.split(|it| *it == b'\n').count() + passed
+}
+
+/// Milliseconds of a number of seconds; none of what no clock shows.
+fn time_of(seconds: f64) -> Option<Time> {
+    (seconds.abs() <= 1e12).then(|| (seconds * 1e3).round() as Time)
+}
+
 /// Into how many parts a window is divided.
 const PARTS: i64 = 60;
 
@@ -263,12 +300,37 @@ mod tests {
     #[test]
     fn errors_name_the_row_and_the_column() {
         let error = |text: &str| Load::default().record(text.as_bytes(), &[], None).unwrap_err().to_string();
-        assert!(error("seconds,rps\n0,10\n1,x\n").contains("row 3") && error("seconds,rps\n0,x\n").contains("rps"));
-        assert!(error("seconds,rps\n1,1\n1,2\n").contains("row 3"));
+        assert!(error("seconds,rps\n0,10\n1,x\n").contains("line 3") && error("seconds,rps\n0,x\n").contains("rps"));
+        assert!(error("# of Monday\n\nseconds,rps\n1,1\n\n1,2\n").contains("line 6"));
+        assert!(error("seconds,rps\n5,1\n2026-01-01T00:00:00Z,2\n").contains("a date among seconds"));
+        assert!(error("seconds,rps\n0,1\n1e300,2\n").contains("line 3"));
+        assert!(error("seconds,rps,rps\n0,1,2\n").contains("rps has a load already"));
         assert!(error("when,rps\n").contains("seconds"));
         assert!(error("seconds,rps\n").contains("no rows"));
         assert!(Load::default().shape("rps=steep:1").unwrap_err().to_string().contains("steps:"));
-        assert!(Load::default().shape("rps=steps:5=1,5=2").is_err());
+        for wrong in
+            ["rps=steps:5=1,5=2", "rps=sine:1,2,0.0001", "rps=sine:1,2,-5", "rps=ramp:0=0,1e300=1", "rps=steps:0=500m"]
+        {
+            assert!(Load::default().shape(wrong).is_err(), "{wrong}");
+        }
+        let mut load = Load::default();
+        load.shape("rps=steps:0=1").unwrap();
+        assert!(load.shape("rps=steps:0=2").unwrap_err().to_string().contains("give it once"));
+    }
+
+    #[test]
+    fn a_byte_order_mark_and_other_ends_of_lines_are_no_part_of_a_load() {
+        let mut load = Load::default();
+        load.record("\u{feff}seconds,rps\r\n0,10\r\n".as_bytes(), &[], None).unwrap();
+        assert_eq!(load.at("rps", 0), Some(10.0));
+        let answer = "\u{feff}{\"status\": \"error\", \"error\": \"no series\"}";
+        assert!(
+            Load::default()
+                .record(answer.as_bytes(), &[], None)
+                .unwrap_err()
+                .to_string()
+                .contains("query_range): no series")
+        );
     }
 
     #[test]

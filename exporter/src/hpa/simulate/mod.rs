@@ -128,7 +128,7 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<String, String> {
         fs::read_to_string(&args.hpa)
     };
     let text = text.map_err(|error| format!("cannot read {name}: {error}"))?;
-    let hpa = Hpa::parse(&text).map_err(|error| format!("{name}: {error}"))?;
+    let hpa = Hpa::parse(text.strip_prefix(load::MARK).unwrap_or(&text)).map_err(|error| format!("{name}: {error}"))?;
     let names = names(&hpa.metrics());
     let load = read_load(args, &names)?;
     let request =
@@ -137,6 +137,11 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<String, String> {
         return Err(format!("--tolerance is {}: it must be from 0 to less than 1", args.tolerance));
     }
     let held = held(args, &hpa, &names, &load, request)?;
+    // A column that no metric has may be there for something else; a shape is made for a metric.
+    let is_a_metric = |name: &str| names.iter().any(|it| it.all.iter().any(|it| it == name));
+    if let Some(other) = load.names().find(|it| load.is_made(it) && !is_a_metric(it)) {
+        return Err(format!("--shape: {other:?} is no metric of the HPA, which has: {}", shown(&names)));
+    }
     let pace = Pace {
         start: ms(args.start_after.min(args.ready_after)),
         ready: ms(args.ready_after),
@@ -152,6 +157,13 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<String, String> {
         ..Flags::default()
     };
     let end = args.duration.map_or(load.end() + 600_000, ms);
+    let syncs = end / ms(args.sync_period);
+    if syncs > MOST_SYNCS {
+        return Err(format!("{syncs} syncs, of {MOST_SYNCS} at most: give --for SECONDS, or a longer --sync-period"));
+    }
+    if let Some(many) = args.replicas.filter(|it| *it > MOST_REPLICAS) {
+        return Err(too_many(many));
+    }
     let mut world = World::new(pace, args.replicas.unwrap_or(hpa.spec.min_replicas));
     let mut controller = Controller::new(flags);
     if args.replicas.is_none() && hpa.spec.min_replicas == 0 {
@@ -172,6 +184,9 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<String, String> {
         let loads = held.iter().enumerate().map(|(index, it)| load.at(&it.track.name, now).filter(|_| !failed(index)));
         let loads: Vec<_> = loads.collect();
         let shares = held.iter().map(|it| it.share(&load, &world, now)).collect();
+        if decision.desired > MOST_REPLICAS {
+            return Err(format!("at {} s: {}", now / 1000, too_many(decision.desired)));
+        }
         world.scale(decision.desired, now);
         let until = (now + ms(args.sync_period)).min(end);
         let above = held.iter().map(|it| it.seconds_above(&load, &world, now, until)).collect();
@@ -183,6 +198,15 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<String, String> {
         return Ok(out);
     }
     if args.csv { show::csv(&held, &steps) } else { Ok(show::picture(&hpa, &held, &steps, args.sync_period)) }
+}
+
+/// A month of syncs 5 s apart.
+const MOST_SYNCS: i64 = 520_000;
+/// As many pods as a cluster of Kubernetes is made for.
+const MOST_REPLICAS: i32 = 150_000;
+
+fn too_many(replicas: i32) -> String {
+    format!("{replicas} replicas, of {MOST_REPLICAS} at most: is the target meant so, and maxReplicas?")
 }
 
 /// Milliseconds.
@@ -272,6 +296,12 @@ fn held<'a>(
         let default = if load.is_made(name) { of_table() } else { 0 };
         let own = args.per_pod.iter().any(|it| names.all.contains(it));
         let track = Track { name: name.to_owned(), window: given.unwrap_or(default), own };
+        if matches!(metric.goal, Goal::Utilization(_)) && request.is_none() {
+            return Err(format!(
+                "{name}: the target is a percentage of what pods request: give --request QUANTITY, as 500m; without requests the \
+                 controller has no such metric"
+            ));
+        }
         let target = match metric.goal {
             Goal::Value(it) | Goal::AverageValue(it) => it.0 as f64 / 1e3,
             Goal::Utilization(percent) => f64::from(percent),

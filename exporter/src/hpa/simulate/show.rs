@@ -117,12 +117,10 @@ fn summary(held: &[Held<'_>], steps: &[Step], period: u32) -> String {
         let above: u32 = steps.iter().map(|step| step.above[index]).sum();
         let peak = steps.iter().filter_map(|step| step.shares[index]).fold(0.0, f64::max);
         let (unit, target) = (it.unit(), number(it.target));
-        let known = steps.iter().any(|step| step.shares[index].is_some());
-        let _ = if known {
-            writeln!(out, "summary: {unit} above its target of {target} for {above} s, at most {}", number(peak))
-        } else {
-            writeln!(out, "summary: {unit}: give --request to have it held against its target")
-        };
+        if steps.iter().any(|step| step.shares[index].is_some()) {
+            let _ =
+                writeln!(out, "summary: {unit} above its target of {target} for {above} s, at most {}", number(peak));
+        }
         let away = steps.iter().filter(|step| step.loads[index].is_none()).count();
         if away > 0 {
             let _ = writeln!(out, "summary: {} was not to be had at {away} of {} syncs", it.track.name, steps.len());

@@ -215,3 +215,43 @@ fn values_are_cut_to_thousandths() {
     };
     assert_eq!((at("0"), at("60")), ("12", "10"));
 }
+
+#[test]
+fn what_would_never_end_is_refused_with_what_to_change() {
+    let shape = ["--shape", "rps=steps:0=100"];
+    let error = |flags: &[&str]| simulate(&[&shape[..], flags].concat()).unwrap_err();
+    assert!(error(&["--for", "4000000000"]).contains("--for SECONDS"));
+    assert!(simulate(&["--shape", "rps=steps:0=1,1e11=2"]).unwrap_err().contains("syncs"));
+    assert!(error(&["--replicas", "2000000000"]).contains("150000 at most"));
+    let most = HPA.replace("maxReplicas: 20", "maxReplicas: 2000000000");
+    assert!(simulate_hpa(&most, &["--shape", "rps=steps:0=1e9"]).unwrap_err().contains("replicas, of 150000 at most"));
+}
+
+#[test]
+fn a_load_is_of_a_metric_of_the_hpa_and_given_once() {
+    let shape = ["--shape", "rps=steps:0=100"];
+    let error = |flags: &[&str]| simulate(&[&shape[..], flags].concat()).unwrap_err();
+    assert!(error(&["--shape", "rps=steps:0=900"]).contains("give it once"));
+    assert!(error(&["--shape", "qps=steps:0=900"]).contains("\"qps\" is no metric of the HPA, which has: rps"));
+    let load = file("twice.csv", "seconds,rps\n0,80\n");
+    assert!(error(&["--load", load.to_str().unwrap()]).contains("give it once"));
+    fs::remove_file(load).unwrap();
+}
+
+#[test]
+fn a_percentage_needs_what_pods_request() {
+    let hpa = on(
+        "  - type: ContainerResource\n    containerResource: {name: cpu, container: app, target: {type: Utilization, averageUtilization: 60}}",
+    );
+    let shape = ["--shape", "cpu=steps:0=1", "--csv"];
+    assert!(simulate_hpa(&hpa, &shape).unwrap_err().contains("give --request QUANTITY"));
+    // 500m at each of two pods, of which each requests 250m.
+    let csv = simulate_hpa(&hpa, &[&shape[..], &["--request", "250m"]].concat()).unwrap();
+    assert!(csv.lines().nth(1).unwrap().ends_with(",200.000"), "{csv}");
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_an_hpa() {
+    let hpa = format!("\u{feff}{}", HPA.replace('\n', "\r\n"));
+    assert!(simulate_hpa(&hpa, &["--shape", "rps=steps:0=100"]).is_ok());
+}

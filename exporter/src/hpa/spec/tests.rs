@@ -22,6 +22,8 @@ fn defaults_are_the_api_servers() {
     assert_eq!(behavior.scale_down.policies.as_ref().unwrap()[0].value, 100);
     assert_eq!(hpa.metrics()[0].goal, Goal::AverageValue(Milli(50_000)));
     assert!(with(PODS).unwrap().spec.behavior.is_none());
+    let nulls = with(&format!("{PODS}  minReplicas: null\n  behavior: {{scaleUp: null}}\n")).unwrap();
+    assert_eq!(nulls.spec.min_replicas, 1);
 }
 
 #[test]
@@ -64,7 +66,7 @@ fn what_the_controller_could_not_use_is_refused_too() {
     let both = format!("{PODS}    external: {{metric: {{name: q}}, {target}}}\n");
     assert!(error(&both).contains("there is a section external"));
     assert!(error(&PODS.replace("type: AverageValue", "type: Average")).contains("target.type"));
-    for quantity in ["'1e3m'", "' 50'", "'1k '"] {
+    for quantity in ["true", "[5]", "'1e3m'", "' 50'", "'1k '"] {
         assert!(
             error(&PODS.replace("averageValue: 50", &format!("averageValue: {quantity}"))).contains("quantity"),
             "{quantity}"
@@ -89,5 +91,7 @@ fn other_objects_are_named_and_other_documents_passed_over() {
     let error = Hpa::parse("apiVersion: autoscaling/v1\nkind: HorizontalPodAutoscaler\n").unwrap_err().to_string();
     assert!(error.contains("autoscaling/v1") && error.contains("kubectl"), "{error}");
     assert!(Hpa::parse("apiVersion: apps/v1\nkind: Deployment\n").unwrap_err().to_string().contains("Deployment"));
-    assert!(Hpa::parse("").is_err());
+    for none in ["", "---\n---\n", "# later\n"] {
+        assert!(Hpa::parse(none).unwrap_err().to_string().contains("there is no HorizontalPodAutoscaler"), "{none:?}");
+    }
 }

@@ -89,6 +89,7 @@ fn the_doctor_names_the_broken_link() {
 fn what_is_scaled(stage: &Stage) {
     let whole = hpa(&by_pods());
     names(stage, &["shop", "--namespace", "default"], "HPA", "there is no HPA shop in namespace default");
+    a_namespace_that_is_being_deleted(stage);
     // A target that is not there.
     apply(
         stage,
@@ -107,6 +108,19 @@ fn what_is_scaled(stage: &Stage) {
     kubectl(stage, &["annotate", "pods", "--all", "-n", "shop", "--overwrite", "gopulse.io/enabled=false"]);
     names(stage, &SHOP, "opt-in", "gopulse.io/enabled");
     kubectl(stage, &["annotate", "pods", "--all", "-n", "shop", "--overwrite", "gopulse.io/enabled=true"]);
+}
+
+fn a_namespace_that_is_being_deleted(stage: &Stage) {
+    apply(stage, &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "going"}}).to_string());
+    let mut held: Value = serde_json::from_str(&hpa(&by_pods())).unwrap();
+    held["metadata"] = json!({"name": "shop", "namespace": "going", "finalizers": ["example.com/hold"]});
+    apply(stage, &held.to_string());
+    kubectl(stage, &["delete", "namespace", "going", "--wait=false"]);
+    names(stage, &["shop", "--namespace", "going"], "workload", "namespace going is being deleted");
+    kubectl(
+        stage,
+        &["patch", "hpa", "shop", "-n", "going", "--type=merge", "-p", "{\"metadata\": {\"finalizers\": null}}"],
+    );
 }
 
 /// The HPA's metrics.
@@ -154,7 +168,16 @@ fn the_controllers_rights(stage: &Stage) {
 
 fn an_agent_that_died(stage: &mut Stage) {
     drop(stage.agents.pop());
-    names(stage, &SHOP, "values", "pods have no value of");
+    names(stage, &SHOP, "values", "its agent has been silent for 15 s");
+    // A total is refused, and a quantile is of the pods that are left.
+    apply(stage, &hpa(&object(RPS, &json!({"type": "AverageValue", "averageValue": "500"}))));
+    names(stage, &SHOP, "values", "1 of 2 pods of Deployment shop/shop have no figures");
+    let p99 = "http_server_request_duration_p99_milliseconds";
+    apply(stage, &hpa(&object(p99, &json!({"type": "Value", "value": "250"}))));
+    told(stage, &SHOP, "the doctor warns of a quantile that lacks a pod", |report, content| {
+        content && report.contains("is without 1 of 2 pods: ") && report.contains("its agent has been silent for 15 s")
+    });
+    apply(stage, &hpa(&by_pods()));
 }
 
 /// The APIServices of the custom metrics.

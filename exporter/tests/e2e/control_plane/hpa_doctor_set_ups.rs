@@ -1,12 +1,18 @@
 //! `gopulse hpa doctor` against many set-ups at one control plane, whole ones and such as are broken in one place: it must be content
 //! with each whole one, which the HPA controller is, too, and name the broken link of each other.
 
-use std::{collections::BTreeMap, path::Path, process::Command, thread};
+mod objects;
+mod others;
 
-use crate::support::{
-    aggregated,
-    stage::{PATIENCE, RPS, Stage},
+use std::{path::Path, process::Command, thread};
+
+use self::{
+    objects::{
+        average, by_pods, definition, deployment, external, labels, object, pod, rollout, service, template, value,
+    },
+    others::{by_another_adapter, by_keda},
 };
+use crate::support::stage::{PATIENCE, RPS, Stage};
 use serde_json::{Value, json};
 use xtask::cluster::wait_for;
 
@@ -87,75 +93,6 @@ impl SetUp {
     }
 }
 
-fn deployment(name: &str, replicas: i32, opted_in: Option<&str>) -> Value {
-    json!({
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": "shop"},
-        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": template(name, opted_in)},
-    })
-}
-
-fn template(name: &str, opted_in: Option<&str>) -> Value {
-    let annotations = opted_in.map(|it| json!({"gopulse.io/enabled": it}));
-    json!({"metadata": {"labels": {"app": name}, "annotations": annotations},
-        "spec": {"terminationGracePeriodSeconds": 0, "containers": [{"name": "app", "image": "none"}]}})
-}
-
-/// A pod of no workload.
-fn pod(name: &str, app: &str) -> Value {
-    let mut pod = template(app, Some("true"));
-    pod["apiVersion"] = "v1".into();
-    pod["kind"] = "Pod".into();
-    pod["metadata"]["name"] = name.into();
-    pod["metadata"]["namespace"] = "shop".into();
-    pod
-}
-
-fn service(name: &str, app: &str) -> Value {
-    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "shop"},
-        "spec": {"selector": {"app": app}, "ports": [{"port": 80}]}})
-}
-
-fn by_pods(selector: &Value) -> Value {
-    json!({"type": "Pods", "pods": {"metric": {"name": RPS, "selector": selector}, "target": average()}})
-}
-
-fn object(kind: (&str, &str), name: &str, metric: &str, target: &Value) -> Value {
-    json!({"type": "Object", "object": {"describedObject": {"apiVersion": kind.0, "kind": kind.1, "name": name},
-        "metric": {"name": metric}, "target": target}})
-}
-
-fn external(metric: &str, labels: &Value, target: &Value) -> Value {
-    json!({"type": "External", "external": {"metric": {"name": metric, "selector": {"matchLabels": labels}}, "target": target}})
-}
-
-fn average() -> Value {
-    json!({"type": "AverageValue", "averageValue": "500"})
-}
-
-fn value() -> Value {
-    json!({"type": "Value", "value": "500"})
-}
-
-fn labels(key: &str, value: &str) -> Value {
-    json!({"matchLabels": {key: value}})
-}
-
-fn definition(group: &str, kind: &str, subresources: &Value) -> Value {
-    let (singular, plural) = (kind.to_lowercase(), format!("{}s", kind.to_lowercase()));
-    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {"name": format!("{plural}.{group}")},
-        "spec": {"group": group, "scope": "Namespaced", "names": {"kind": kind, "plural": plural, "singular": singular},
-            "versions": [{"name": "v1alpha1", "served": true, "storage": true, "subresources": subresources,
-                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]}})
-}
-
-/// A Rollout that takes its pods from elsewhere (`workloadRef`): it has no selector in its spec.
-fn rollout(name: &str, selector: &str) -> Value {
-    json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "metadata": {"name": name, "namespace": "shop"},
-        "spec": {"replicas": 1, "workloadRef": {"kind": "Deployment", "name": "elsewhere"}},
-        "status": {"replicas": 1, "selector": selector}})
-}
-
 /// With gopulse serving both APIs.
 fn by_gopulse() -> Vec<SetUp> {
     let rps_of = |of: &str| external(RPS, &json!({"service": of}), &average());
@@ -168,6 +105,14 @@ fn by_gopulse() -> Vec<SetUp> {
     let mut by_expression = deployment("by-expression", 1, Some("true"));
     by_expression["spec"]["selector"] =
         json!({"matchExpressions": [{"key": "app", "operator": "In", "values": ["by-expression"]}]});
+    let stateful = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "stateful", "namespace": "shop"},
+        "spec": {"serviceName": "stateful", "replicas": 1, "selector": {"matchLabels": {"app": "stateful"}},
+            "template": template("stateful", Some("true"))}});
+    let mut but_not = deployment("but-not", 1, Some("true"));
+    but_not["spec"]["selector"]["matchExpressions"] =
+        json!([{"key": "track", "operator": "NotIn", "values": ["canary"]}]);
+    let of_a_container = json!({"type": "ContainerResource", "containerResource": {"name": "cpu", "container": "app",
+        "target": {"type": "Utilization", "averageUtilization": 60}}});
     vec![
         SetUp::new("front", Content("1 running pods")).and(service("front", "front")),
         SetUp::new(
@@ -235,6 +180,24 @@ fn by_gopulse() -> Vec<SetUp> {
             &value(),
         )]),
         SetUp::new("outside", Content("is ")).metrics(&[rps_of("front")]),
+        SetUp::new("stateful", Content("StatefulSet stateful, 1 running pods"))
+            .target("apps/v1", "StatefulSet")
+            .objects(&[stateful]),
+        SetUp::new("but-not", Content("1 running pods")).objects(&[but_not]),
+        SetUp::new("shared", Content("1 of these pods are not of Deployment shared, as shared-by-hand"))
+            .and(pod("shared-by-hand", "shared")),
+        // Its rollout is, once it has its pod: that keeps no HPA from scaling.
+        SetUp::new("paused", Content("1 running pods")),
+        SetUp::new("one-of-two", Broken("discovery", "has no metric queue_depth"))
+            .metrics(&[by_pods(&Value::Null), object(("v1", "Service"), "front", "queue_depth", &value())]),
+        SetUp::new("of-a-container", Broken("resource metrics", "nobody serves metrics.k8s.io"))
+            .metrics(&[by_pods(&Value::Null), of_a_container]),
+        SetUp::new("as-declared", Broken("values", "stands for several metrics")).metrics(&[object(
+            ("v1", "Service"),
+            "front",
+            "http_server_requests_per_second:{http_route}",
+            &average(),
+        )]),
         // Its pods have figures, whatever it is that says so.
         SetUp::new("by-default", Content("although none that can be read says so")).objects(&[deployment(
             "by-default",
@@ -328,6 +291,10 @@ fn whole_set_ups_are_told_from_broken_ones() {
             (pod["status"]["phase"] == "Running").then(|| stage.plane.kubectl(&patch).unwrap())
         });
     }
+    stage.until("the rollout can be paused", || {
+        let ready = stage.plane.get(&["deployment", "paused", "-n", "shop"]).ok()?["status"]["readyReplicas"] == 1;
+        ready.then(|| stage.plane.kubectl(&["rollout", "pause", "deployment/paused", "-n", "shop"]).unwrap())
+    });
     look(&stage, &by_gopulse());
     two_hpas_of_one_workload(&stage);
     the_agents_configuration(&stage);
@@ -395,106 +362,4 @@ fn who_may_not_look(stage: &Stage) {
         assert_eq!(report["hpa"], format!("shop/{name}"));
         assert!(report["links"].as_array().unwrap().iter().all(|it| it["text"].is_string() && it["state"].is_string()));
     }
-}
-
-/// An APIService of another's, served by a stand-in.
-fn hand_over(stage: &Stage, group: &str, owner: (&str, &str), answers: BTreeMap<&'static str, Value>) {
-    let port = aggregated::serve(&stage.plane, answers);
-    let (namespace, name) = owner;
-    apply(
-        stage,
-        &[
-            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}),
-            json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": namespace},
-            "spec": {"type": "ExternalName", "externalName": "localhost"}}),
-        ],
-    );
-    let patch = json!({"spec": {"caBundle": null, "insecureSkipTLSVerify": true,
-        "service": {"namespace": namespace, "name": name, "port": port}}});
-    let api_service = format!("v1beta1.{group}");
-    stage.plane.kubectl(&["patch", "apiservice", &api_service, "--type=merge", "-p", &patch.to_string()]).unwrap();
-}
-
-/// Where KEDA has the external metrics API, and lists no names.
-fn by_keda(stage: &Stage) {
-    const METRIC: &str = "s0-http_server_requests_per_second";
-    let list = json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "external.metrics.k8s.io/v1beta1",
-        "resources": [{"name": "externalmetrics", "singularName": "", "namespaced": true, "kind": "ExternalMetricValueList", "verbs": ["get"]}]});
-    let value = json!({"kind": "ExternalMetricValueList", "apiVersion": "external.metrics.k8s.io/v1beta1", "metadata": {},
-        "items": [{"metricName": METRIC, "metricLabels": null, "timestamp": "2026-01-01T00:00:00Z", "value": "40"}]});
-    let answers = BTreeMap::from([
-        ("/apis/external.metrics.k8s.io/v1beta1", list),
-        ("/apis/external.metrics.k8s.io/v1beta1/namespaces/shop/s0-http_server_requests_per_second", value),
-    ]);
-    hand_over(stage, "external.metrics.k8s.io", ("keda", "keda-operator-metrics-apiserver"), answers);
-    let of = |name: &'static str, right: Right| {
-        SetUp::new(name, right).metrics(&[external(METRIC, &json!({"scaledobject.keda.sh/name": name}), &average())])
-    };
-    // Pods that gopulse does not measure are none of KEDA's business.
-    let other = of("keda-other", Content("is 40")).objects(&[deployment("keda-other", 1, None)]);
-    are_told(stage, &[of("keda", Content("is 40")), other]);
-
-    apply(stage, &[definition("keda.sh", "ScaledObject", &json!({}))]);
-    stage.until("ScaledObjects can be made", || stage.plane.kubectl(&["get", "scaledobjects", "-A"]).ok().map(drop));
-    let scaled = |name: &str, least: i32, annotations: Value, status: Value| {
-        json!({"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject",
-            "metadata": {"name": name, "namespace": "shop", "annotations": annotations},
-            "spec": {"scaleTargetRef": {"name": name}, "minReplicaCount": least, "fallback": {"failureThreshold": 3, "replicas": 6},
-                "triggers": [{"type": "external", "metadata": {"scalerAddress": "gopulse-metrics-api.gopulse.svc:9443",
-                    "metric": RPS, "selector": format!("deployment={name}"), "target": "50"}}]},
-            "status": status})
-    };
-    let conditions = |active: &str, fallback: &str| {
-        json!({"conditions": [{"type": "Ready", "status": "True"},
-        {"type": "Active", "status": active}, {"type": "Fallback", "status": fallback}]})
-    };
-    let none = || json!({});
-    let failing = json!({"health": {METRIC: {"status": "Failing", "numberOfFailures": 7}}});
-    are_told(stage, &[
-        of("keda-whole", Content("ScaledObject: keda-whole")).and(scaled("keda-whole", 1, none(), conditions("True", "False"))),
-        of("keda-paused", Broken("ScaledObject", "is paused"))
-            .and(scaled("keda-paused", 1, json!({"autoscaling.keda.sh/paused": "true"}), none())),
-        of("keda-fallback", Broken("ScaledObject", "fallback of 6")).and(scaled("keda-fallback", 1, none(), conditions("True", "True"))),
-        of("keda-failing", Broken("ScaledObject", "fails, 7 times")).and(scaled("keda-failing", 1, none(), failing)),
-        of("keda-zero", Content("KEDA wakes it"))
-            .objects(&[deployment("keda-zero", 0, Some("true"))])
-            .and(json!({"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": {"name": "keda-zero", "namespace": "shop"},
-                "spec": {"scaleTargetRef": {"name": "keda-zero"}, "triggers": [{"type": "kafka", "metadata": {}}]},
-                "status": conditions("False", "False")})),
-        of("keda-sleeper", Broken("ScaledObject", "nothing wakes them")).and(scaled("keda-sleeper", 0, none(), none())),
-        SetUp::new("not-kedas", Broken("discovery", "is KEDA's"))
-            .metrics(&[external(RPS, &json!({"service": "front"}), &average())]),
-    ]);
-}
-
-/// Where another adapter has a version of the custom metrics API, and where it has the whole.
-fn by_another_adapter(stage: &Stage) {
-    let list = json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "custom.metrics.k8s.io/v1beta1",
-        "resources": [{"name": "services/queue_depth", "singularName": "", "namespaced": true, "kind": "MetricValueList", "verbs": ["get"]}]});
-    let value = json!({"kind": "MetricValueList", "apiVersion": "custom.metrics.k8s.io/v1beta1", "metadata": {}, "items": [{
-        "describedObject": {"kind": "Service", "namespace": "shop", "name": "front", "apiVersion": "/v1"}, "metricName": "queue_depth",
-        "timestamp": "2026-01-01T00:00:00Z", "value": "7", "selector": null}]});
-    let answers = BTreeMap::from([
-        ("/apis/custom.metrics.k8s.io/v1beta1", list),
-        ("/apis/custom.metrics.k8s.io/v1beta1/namespaces/shop/services/front/queue_depth", value),
-    ]);
-    hand_over(stage, "custom.metrics.k8s.io", ("monitoring", "prometheus-adapter"), answers);
-    look(
-        stage,
-        &[
-            SetUp::new("unknown", Broken("discovery", "v1beta1 has it, of another server")),
-            SetUp::new("front", Content("is another server's")),
-        ],
-    );
-    stage.plane.kubectl(&["delete", "apiservice", "v1beta2.custom.metrics.k8s.io"]).unwrap();
-    // There is no Prometheus operator, and so no kind PodMonitor: the walk goes on.
-    look(
-        stage,
-        &[
-            SetUp::new("unknown", Content("queue_depth is 7")),
-            SetUp::new("front", Broken("discovery", "the group belongs to another adapter")),
-        ],
-    );
-    let (report, _) = doctor(stage.plane.kubeconfig(), &["front"]);
-    assert!(report.contains("-       PodMonitor: there is no PodMonitor gopulse"), "{report}");
 }

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use crate::support::stage::{Stage, values_of};
+use crate::support::stage::{RPS, Stage, values_of};
 use serde_json::{Value, json};
 use xtask::util;
 
@@ -64,6 +64,7 @@ fn the_shipped_examples_scale() {
     // 700 a second, 200 a pod.
     example(&stage, "hpa-pods.yaml", |text| text);
     scales(&stage, "shop", 4..=6);
+    an_hpas_own_tolerance_holds_and_one_wakes_from_0(&stage);
     // 700 of the route, 150 a pod.
     example(&stage, "hpa-route.yaml", |text| text);
     scales(&stage, "shop", 5..=6);
@@ -76,18 +77,51 @@ fn the_shipped_examples_scale() {
     });
     scales(&stage, "shop", 6..=20);
     scales(&stage, "worker", 7..=10);
-    routes_are_listed_and_what_has_none_is_refused(&stage);
+    routes_are_told_and_what_has_none_is_refused(&stage);
     objects_stand_for_their_own_pods(&stage);
     what_sends_requests_is_told_by_path_or_refused(&stage);
 }
 
-fn routes_are_listed_and_what_has_none_is_refused(stage: &Stage) {
-    let external = "/apis/external.metrics.k8s.io/v1beta1";
-    let listed = stage.raw(external).unwrap();
-    let names: Vec<&str> =
-        listed["resources"].as_array().unwrap().iter().filter_map(|it| it["name"].as_str()).collect();
-    for name in ["http_server_requests_per_second:x..orders._7bid_7d", "go_goroutines_waiting:x.chan_20receive"] {
-        assert!(names.contains(&name), "{name} of {names:?}");
+/// By the feature gates that are on by default in newer Kubernetes than the control plane's.
+fn an_hpas_own_tolerance_holds_and_one_wakes_from_0(stage: &Stage) {
+    // 700 over two pods is 1.17 times what is wanted.
+    for (name, replicas, least, up) in
+        [("eager", 2, 2, json!({})), ("calm", 2, 2, json!({"tolerance": "500m"})), ("asleep", 0, 0, json!({}))]
+    {
+        let pod = json!({"metadata": {"labels": {"app": name}},
+            "spec": {"terminationGracePeriodSeconds": 0, "containers": [{"name": "app", "image": "none"}]}});
+        let labels = json!({"matchLabels": {"app": name}});
+        object(
+            stage,
+            "apps/v1",
+            "Deployment",
+            name,
+            &json!({"spec": {"replicas": replicas, "selector": labels, "template": pod}}),
+        );
+        let selector = json!({"matchLabels": {"service": "shop"}});
+        let metric = json!({"type": "External", "external": {"metric": {"name": RPS, "selector": selector},
+            "target": {"type": "AverageValue", "averageValue": "300"}}});
+        let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": name});
+        let spec = json!({"scaleTargetRef": target, "minReplicas": least, "maxReplicas": 8, "metrics": [metric],
+            "behavior": {"scaleUp": up}});
+        object(stage, "autoscaling/v2", "HorizontalPodAutoscaler", name, &json!({"spec": spec}));
+    }
+    scales(stage, "eager", 3..=8);
+    scales(stage, "asleep", 1..=8);
+    scales(stage, "calm", 2..=2);
+    stage.plane.kubectl(&["delete", "hpa,deployment", "eager", "calm", "asleep", "-n", "shop"]).unwrap();
+}
+
+fn routes_are_told_and_what_has_none_is_refused(stage: &Stage) {
+    // Every user may read the list, and whoever may get metrics in a namespace is told of its routes.
+    let listed = stage.raw("/apis/external.metrics.k8s.io/v1beta1").unwrap().to_string();
+    assert!(listed.contains(RPS) && !listed.contains("orders") && !listed.contains("receive"), "{listed}");
+    for (template, one) in [
+        ("http_server_requests_per_second:{http_route}", "http_server_requests_per_second:x..orders._7bid_7d"),
+        ("go_goroutines_waiting:{reason}", "go_goroutines_waiting:x.chan_20receive"),
+    ] {
+        refused(stage, &format!("pods/*/{template}"), one);
+        refused(stage, &format!("services/shop/{template}"), "stands for several metrics");
     }
     let custom = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/shop";
     let waiting = format!("{custom}/deployments.apps/shop/go_goroutines_waiting:x.chan_20receive");
@@ -100,6 +134,10 @@ fn routes_are_listed_and_what_has_none_is_refused(stage: &Stage) {
     let refused = |path: &str| stage.raw(&format!("{custom}/pods/*/{path}")).unwrap_err();
     let none = refused("http_server_active_requests?metricLabelSelector=http_route%3Dx._2f");
     assert!(none.contains("no label"), "a figure without routes would be 0 of each: {none}");
+    let two = format!(
+        "/apis/external.metrics.k8s.io/v1beta1/namespaces/shop/{RPS}?labelSelector=deployment%3Dshop,service%3Dshop"
+    );
+    assert!(stage.raw(&two).unwrap_err().contains("two objects"), "one of them would be passed over");
     let typing = refused("http_server_requests_per_second?metricLabelSelector=http_route%3Dx.orders_7");
     assert!(typing.contains("--encode"), "{typing}");
 }
@@ -208,10 +246,14 @@ fn what_sends_requests_is_told_by_path_or_refused(stage: &Stage) {
     refused(stage, &rps("ingresses.networking.k8s.io/cut"), "http.StripPrefix");
     ingress("literal", "a.example", "/orders/7", "Prefix", json!({}));
     refused(stage, &rps("ingresses.networking.k8s.io/literal"), "sends requests of the same paths to Service shop");
+    one_host_of_an_ingress(stage);
     ingress("regex", "b.example", "/shop(/|$)(.*)", "ImplementationSpecific", json!({}));
     refused(stage, &rps("ingresses.networking.k8s.io/regex"), "may be a pattern");
     ingress("rewritten", "c.example", "/else", "Prefix", json!({"nginx.ingress.kubernetes.io/rewrite-target": "/"}));
     refused(stage, &rps("ingresses.networking.k8s.io/rewritten"), "rewrite-target");
+    // What is rewritten there may be a request of these paths.
+    ingress("orders", "a.example", "/orders", "Prefix", json!({}));
+    refused(stage, &rps("ingresses.networking.k8s.io/orders"), "sends requests of the same paths");
 
     custom_resource(stage, "gateway.networking.k8s.io", "HTTPRoute");
     custom_resource(stage, "gateway.networking.k8s.io", "Gateway");
@@ -222,9 +264,43 @@ fn what_sends_requests_is_told_by_path_or_refused(stage: &Stage) {
     };
     route("orders", json!({"type": "PathPrefix", "value": "/orders"}));
     object(stage, "gateway.networking.k8s.io/v1", "Gateway", "edge", &json!({"spec": {}}));
+    // As while one takes the place of the other.
+    refused(stage, &rps("httproutes.gateway.networking.k8s.io/orders"), "Ingress ");
+    refused(stage, &rps("gateways.gateway.networking.k8s.io/edge"), "Ingress ");
+    stage.plane.kubectl(&["delete", "ingress", "--all", "-n", "shop"]).unwrap();
     for of in ["httproutes.gateway.networking.k8s.io/orders", "gateways.gateway.networking.k8s.io/edge"] {
         has_all(of);
     }
     route("regex", json!({"type": "RegularExpression", "value": "/.*"}));
     refused(stage, &rps("httproutes.gateway.networking.k8s.io/regex"), "regular expressions");
+}
+
+fn one_host_of_an_ingress(stage: &Stage) {
+    let rule = |host: &str, path: &str, service: &str| {
+        let backend = json!({"service": {"name": service, "port": {"number": 80}}});
+        json!({"host": host, "http": {"paths": [{"path": path, "pathType": "Prefix", "backend": backend}]}})
+    };
+    stage.plane.kubectl(&["delete", "ingress", "--all", "-n", "shop"]).unwrap();
+    let rules = [rule("a.example", "/", "shop"), rule("b.example", "/", "worker"), rule("*.c.example", "/", "worker")];
+    object(stage, "networking.k8s.io/v1", "Ingress", "hosts", &json!({"spec": {"rules": rules}}));
+    let of = |host: &str| format!("ingresses.networking.k8s.io/hosts/{RPS}?metricLabelSelector=host%3D{host}");
+    stage.until("one host's requests are those of its Service", || {
+        let (all, through) =
+            (value(stage, &format!("services/shop/{RPS}")).ok()?, value(stage, &of("a.example")).ok()?);
+        ((through - all).abs() < all / 5.0).then_some(())
+    });
+    let external = format!(
+        "/apis/external.metrics.k8s.io/v1beta1/namespaces/shop/{RPS}?labelSelector=ingress%3Dhosts,host%3Da.example"
+    );
+    assert!(stage.raw(&external).is_ok(), "{:?}", stage.raw(&external));
+    refused(stage, &of("x.c.example"), "take other hosts' requests");
+    refused(stage, &of("d.example"), "no rules for host d.example, but for *.c.example, a.example, b.example");
+    refused(stage, &format!("services/shop/{RPS}?metricLabelSelector=host%3Da.example"), "no label");
+    // Two hosts before one Service.
+    let rules = [rule("a.example", "/", "shop"), rule("b.example", "/orders", "shop")];
+    object(stage, "networking.k8s.io/v1", "Ingress", "both", &json!({"spec": {"rules": rules}}));
+    stage.plane.kubectl(&["delete", "ingress", "hosts", "-n", "shop"]).unwrap();
+    let of = |host: &str| format!("ingresses.networking.k8s.io/both/{RPS}?metricLabelSelector=host%3D{host}");
+    refused(stage, &of("b.example"), "another host's rule sends requests");
+    stage.plane.kubectl(&["delete", "ingress", "--all", "-n", "shop"]).unwrap();
 }

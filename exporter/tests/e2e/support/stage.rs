@@ -28,8 +28,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(4);
 /// The controller's sync period.
 pub(crate) const SYNC: Duration = Duration::from_secs(1);
 
-/// On by default since Kubernetes 1.37.
-const SCALE_TO_ZERO: &str = "--feature-gates=HPAScaleToZero=true";
+/// On by default since Kubernetes 1.35 and 1.37.
+const GATES: &str = "--feature-gates=HPAConfigurableTolerance=true,HPAScaleToZero=true";
 
 /// A process that ends with this value.
 pub(crate) struct Running(pub(crate) Child);
@@ -135,12 +135,12 @@ impl Stage {
             "--bind-address=127.0.0.1".to_owned(),
             format!("--secure-port={controllers}"),
             "--authorization-always-allow-paths=/metrics".to_owned(),
-            SCALE_TO_ZERO.to_owned(),
+            GATES.to_owned(),
         ];
         let api_server = vec![
             // As OpenShift has it: whoever sets an owner must be allowed to delete what is owned.
             "--enable-admission-plugins=OwnerReferencesPermissionEnforcement".to_owned(),
-            SCALE_TO_ZERO.to_owned(),
+            GATES.to_owned(),
         ];
         let api_server = [api_server, flags].concat();
         let options = Options { autoscaler_period: SYNC, controller_manager, api_server, ..Options::default() };

@@ -85,9 +85,15 @@ impl Reaches {
         if self.paths.iter().any(Path::is_all) { None } else { self.doubt.as_deref() }
     }
 
-    /// Whether requests could come through both.
+    /// Whether requests could come through both. What is in doubt may take those of any path.
     pub(crate) fn meets(&self, other: &Self) -> bool {
-        self.paths.iter().any(|it| other.paths.iter().any(|other| it.meets(other)))
+        other.doubt.is_some() || self.paths.iter().any(|it| other.paths.iter().any(|other| it.meets(other)))
+    }
+
+    /// With what comes in another way.
+    pub(crate) fn join(&mut self, other: Self) {
+        self.paths.extend(other.paths);
+        self.doubt = self.doubt.take().or(other.doubt);
     }
 
     fn doubt(&mut self, why: impl FnOnce() -> String) {
@@ -116,15 +122,61 @@ const REWRITES: [(&str, Option<&str>); 14] = [
     ("/rule-type", None),
 ];
 
-/// Services that an Ingress sends requests to.
-pub(crate) fn of_ingress(ingress: &Value, annotations: &BTreeMap<String, String>) -> Services {
+/// Which rules of an Ingress.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Hosts<'a> {
+    /// All.
+    All,
+    /// Those for this host.
+    Only(&'a str),
+    /// The others, and where requests go that fit no rule.
+    Others(&'a str),
+}
+
+impl Hosts<'_> {
+    fn has(self, rule: &Value) -> bool {
+        let host = rule.get("host").and_then(Value::as_str);
+        match self {
+            Self::All => true,
+            Self::Only(only) => host == Some(only),
+            Self::Others(only) => host != Some(only),
+        }
+    }
+}
+
+/// Why the rules for a host are not all that takes its requests, or there are none.
+pub(crate) fn has_host(ingress: &Value, host: &str) -> Result<(), String> {
+    let hosts = || array(ingress.pointer("/spec/rules")).map(|it| it.get("host").and_then(Value::as_str).unwrap_or(""));
+    if hosts().any(|it| it == host) {
+        return Ok(());
+    }
+    // `*.example.com` is of one label more (networking/v1, IngressRule).
+    let covers = |rule: &str| {
+        let parent = host.split_once('.').map_or("", |(_, parent)| parent);
+        rule.is_empty() || rule.strip_prefix("*.").is_some_and(|it| it == parent)
+    };
+    let mut shown: Vec<&str> = hosts().map(|it| if it.is_empty() { "any host" } else { it }).collect();
+    shown.sort_unstable();
+    shown.dedup();
+    Err(match hosts().find(|it| covers(it)) {
+        Some(rule) => format!(
+            "host {host} has no rules of its own, and those for {} take other hosts' requests as well",
+            if rule.is_empty() { "any host" } else { rule }
+        ),
+        None => format!("it has no rules for host {host}, but for {}", shown.join(", ")),
+    })
+}
+
+/// Services that an Ingress' rules send requests to.
+pub(crate) fn of_ingress(ingress: &Value, annotations: &BTreeMap<String, String>, hosts: Hosts<'_>) -> Services {
     let mut services = Services::new();
     let name = |backend: &Value| Some(backend.pointer("/service/name")?.as_str()?.to_owned());
     let spec = ingress.get("spec").unwrap_or(&Value::Null);
-    if let Some(service) = spec.get("defaultBackend").and_then(name) {
+    let default = spec.get("defaultBackend").filter(|_| !matches!(hosts, Hosts::Only(_)));
+    if let Some(service) = default.and_then(name) {
         services.entry(service).or_default().paths.push(Path { path: "/".into(), exact: false });
     }
-    let rules = spec.get("rules").and_then(Value::as_array).into_iter().flatten();
+    let rules = array(spec.get("rules")).filter(|rule| hosts.has(rule));
     for rule in rules.filter_map(|rule| rule.pointer("/http/paths")?.as_array()).flatten() {
         let Some(service) = rule.get("backend").and_then(name) else { continue };
         let kind = rule.get("pathType").and_then(Value::as_str).unwrap_or("ImplementationSpecific");
@@ -147,9 +199,9 @@ pub(crate) fn of_ingress(ingress: &Value, annotations: &BTreeMap<String, String>
     services
 }
 
-/// Services that an HTTPRoute or a GRPCRoute sends requests to; else why it cannot be told.
-pub(crate) fn of_route(route: &Value, namespace: &str) -> Result<Services, String> {
-    let mut services = Services::new();
+/// Services of its namespace that an HTTPRoute or a GRPCRoute sends requests to, and why those are not all that it sends them to.
+pub(crate) fn of_route(route: &Value, namespace: &str) -> (Services, Option<String>) {
+    let (mut services, mut outside) = (Services::new(), None);
     for rule in array(route.pointer("/spec/rules")) {
         let (paths, mut doubt) = paths_of(rule);
         let filters =
@@ -165,12 +217,14 @@ pub(crate) fn of_route(route: &Value, namespace: &str) -> Result<Services, Strin
             let text = |key: &str| backend.get(key).and_then(Value::as_str);
             let (kind, name) = (text("kind").unwrap_or("Service"), text("name").unwrap_or_default());
             if kind != "Service" || !text("group").unwrap_or_default().is_empty() {
-                return Err(format!("it sends requests to {kind} {name}: pods of Services alone are known"));
+                outside = Some(format!("it sends requests to {kind} {name}: pods of Services alone are known"));
+                continue;
             }
             if let Some(other) = text("namespace").filter(|it| *it != namespace) {
-                return Err(format!(
+                outside = Some(format!(
                     "it sends requests to Service {name} of namespace {other}: only pods of its own are asked for"
                 ));
+                continue;
             }
             if backend.get("weight").and_then(Value::as_u64) == Some(0) {
                 continue;
@@ -182,7 +236,7 @@ pub(crate) fn of_route(route: &Value, namespace: &str) -> Result<Services, Strin
             }
         }
     }
-    Ok(services)
+    (services, outside)
 }
 
 /// Paths of a rule's matches, and why they do not say it all. A match by more than its path takes not all of it.
@@ -216,14 +270,14 @@ fn paths_of(rule: &Value) -> (Vec<Path>, Option<String>) {
     (paths, doubt)
 }
 
-/// Whether a route names this Gateway as its parent.
-pub(crate) fn is_child_of(route: &Value, route_namespace: &str, gateway: &str, namespace: &str) -> bool {
-    array(route.pointer("/spec/parentRefs")).any(|parent| {
+/// Namespaces and names of the Gateways that a route names as its parents.
+pub(crate) fn gateways_of<'a>(route: &'a Value, namespace: &'a str) -> Vec<(&'a str, &'a str)> {
+    let parents = array(route.pointer("/spec/parentRefs")).filter_map(|parent| {
         let text = |key: &str| parent.get(key).and_then(Value::as_str);
-        text("kind").unwrap_or("Gateway") == "Gateway"
-            && text("name") == Some(gateway)
-            && text("namespace").unwrap_or(route_namespace) == namespace
-    })
+        (text("kind").unwrap_or("Gateway") == "Gateway").then_some(())?;
+        Some((text("namespace").unwrap_or(namespace), text("name")?))
+    });
+    parents.collect()
 }
 
 fn array(value: Option<&Value>) -> impl Iterator<Item = &Value> {
@@ -231,128 +285,4 @@ fn array(value: Option<&Value>) -> impl Iterator<Item = &Value> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn prefix(path: &str) -> Path {
-        Path { path: path.into(), exact: false }
-    }
-
-    fn exact(path: &str) -> Path {
-        Path { path: path.into(), exact: true }
-    }
-
-    fn backend(name: &str) -> Value {
-        json!({"service": {"name": name, "port": {"number": 80}}})
-    }
-
-    #[test]
-    fn a_path_takes_routes_below_it_and_is_in_doubt_where_a_wildcard_stands_for_its_text() {
-        for (path, route, takes) in [
-            (prefix("/"), "", Takes::Yes),
-            (prefix("/"), "/anything", Takes::Yes),
-            (prefix("/api"), "/api", Takes::Yes),
-            (prefix("/api/"), "/api/items/{id}", Takes::Yes),
-            (prefix("/api"), "shop.example/api/items", Takes::Yes),
-            (prefix("/api"), "/apis", Takes::No),
-            (prefix("/api/v1"), "/api", Takes::No),
-            (prefix("/api"), "", Takes::No),
-            (prefix("/acme"), "/{tenant}/orders", Takes::Perhaps),
-            (prefix("/acme"), "/:tenant/orders", Takes::Perhaps),
-            (prefix("/acme"), "/{path...}", Takes::Perhaps),
-            (prefix("/acme"), "/*path", Takes::Perhaps),
-            (prefix("/acme"), "/**", Takes::Perhaps),
-            (prefix("/a/b"), "/{x}/c", Takes::No),
-            (prefix("/a/b"), "/{x}/b/c", Takes::Perhaps),
-            (exact("/login"), "/login", Takes::Yes),
-            (exact("/login"), "/login/x", Takes::No),
-            (exact("/login"), "/login/", Takes::No),
-            (exact("/login"), "/{page}", Takes::Perhaps),
-            (exact("/login"), "/login/{rest...}", Takes::Perhaps),
-        ] {
-            assert_eq!(path.takes(route), takes, "{path:?} {route}");
-        }
-    }
-
-    #[test]
-    fn an_ingress_sends_by_path_and_says_where_that_cannot_be_told() {
-        let ingress = json!({"spec": {
-            "defaultBackend": backend("web"),
-            "rules": [{"http": {"paths": [
-                {"path": "/api", "pathType": "Prefix", "backend": backend("api")},
-                {"path": "/login", "pathType": "Exact", "backend": backend("web")},
-                {"path": "/shop(/|$)(.*)", "pathType": "ImplementationSpecific", "backend": backend("shop")},
-                {"path": "/plain", "pathType": "ImplementationSpecific", "backend": backend("plain")},
-            ]}}],
-        }});
-        let services = of_ingress(&ingress, &BTreeMap::new());
-        assert_eq!(services["api"], Reaches { paths: vec![prefix("/api")], doubt: None });
-        assert_eq!(services["web"].paths.len(), 2);
-        assert!(services["shop"].unknowable().unwrap().contains("pattern"));
-        assert_eq!(services["plain"].unknowable(), None);
-        for (annotation, value, doubted) in [
-            ("nginx.ingress.kubernetes.io/rewrite-target", "/$2", true),
-            ("nginx.ingress.kubernetes.io/use-regex", "true", true),
-            ("nginx.ingress.kubernetes.io/use-regex", "false", false),
-            ("haproxy.org/path-rewrite", "/foo/(.*) /\\1", true),
-            ("konghq.com/strip-path", "true", true),
-            ("traefik.ingress.kubernetes.io/router.middlewares", "shop-strip@kubernetescrd", true),
-            ("nginx.org/rewrites", "serviceName=api rewrite=/", true),
-            ("nginx.ingress.kubernetes.io/proxy-body-size", "8m", false),
-        ] {
-            let annotations = [(annotation.to_owned(), value.to_owned())].into();
-            let services = of_ingress(&ingress, &annotations);
-            assert_eq!(services["api"].unknowable().is_some(), doubted, "{annotation}");
-            assert_eq!(services["web"].unknowable(), None, "all that comes to it is meant, whatever its path");
-        }
-    }
-
-    #[test]
-    fn routes_of_the_gateway_api_send_by_path() {
-        let route = |rules: Value| of_route(&json!({"spec": {"rules": rules}}), "shop");
-        let to = |matches: Value| {
-            route(json!([{"matches": matches, "backendRefs": [{"name": "api"}]}])).unwrap()["api"].clone()
-        };
-        assert_eq!(to(json!([])).paths, [prefix("/")]);
-        let paths =
-            json!([{"path": {"type": "PathPrefix", "value": "/api"}}, {"path": {"type": "Exact", "value": "/x"}}]);
-        assert_eq!(to(paths), Reaches { paths: vec![prefix("/api"), exact("/x")], doubt: None });
-        assert!(to(json!([{"path": {"type": "RegularExpression", "value": "/a.*"}}])).unknowable().is_some());
-        assert!(
-            to(json!([{"path": {"value": "/a"}, "headers": [{"name": "x", "value": "y"}]}])).unknowable().is_some()
-        );
-        assert!(to(json!([{"path": {"value": "/a"}, "method": "GET"}])).unknowable().is_some());
-        let grpc =
-            json!([{"method": {"service": "shop.Orders", "method": "Get"}}, {"method": {"service": "shop.Carts"}}]);
-        assert_eq!(to(grpc).paths, [exact("/shop.Orders/Get"), prefix("/shop.Carts")]);
-        assert!(to(json!([{"method": {"method": "Get"}}])).unknowable().is_some());
-
-        let rewritten = json!([{"matches": [{"path": {"value": "/a"}}], "backendRefs": [{"name": "api"}],
-            "filters": [{"type": "URLRewrite", "urlRewrite": {"path": {"type": "ReplacePrefixMatch"}}}]}]);
-        assert!(route(rewritten).unwrap()["api"].unknowable().unwrap().contains("filter"));
-        let split = json!([{"backendRefs": [{"name": "a", "weight": 9}, {"name": "b", "weight": 1}, {"name": "c", "weight": 0}]}]);
-        assert_eq!(route(split).unwrap().into_keys().collect::<Vec<_>>(), ["a", "b"]);
-        assert!(
-            route(json!([{"backendRefs": [{"name": "a", "namespace": "other"}]}]))
-                .unwrap_err()
-                .contains("namespace other")
-        );
-        assert!(
-            route(json!([{"backendRefs": [{"name": "a", "kind": "ServiceImport"}]}]))
-                .unwrap_err()
-                .contains("ServiceImport")
-        );
-    }
-
-    #[test]
-    fn paths_that_share_requests_meet_and_parents_are_found() {
-        let one = |path: Path| Reaches { paths: vec![path], doubt: None };
-        assert!(one(prefix("/")).meets(&one(prefix("/api"))) && one(prefix("/api")).meets(&one(exact("/api"))));
-        assert!(!one(prefix("/api")).meets(&one(prefix("/web"))));
-        let route = json!({"spec": {"parentRefs": [{"name": "edge"}, {"name": "other", "namespace": "infra"}]}});
-        assert!(is_child_of(&route, "shop", "edge", "shop") && is_child_of(&route, "shop", "other", "infra"));
-        assert!(!is_child_of(&route, "shop", "edge", "infra") && !is_child_of(&route, "shop", "other", "shop"));
-    }
-}
+mod tests;

@@ -82,6 +82,12 @@ const DEFAULTS: &[(&str, f64, &str, &str)] = &[
         "CPU in use as a share of GOMAXPROCS.",
     ),
     (
+        "process_cpu_limit_percent",
+        15.0,
+        "100 * rate(process_cpu_seconds_total) / last(go_cpu_limit_cores)",
+        "CPU in use as a share of the CPU limit; of containers that have one.",
+    ),
+    (
         "go_cpu_throttled_periods_percent",
         30.0,
         "100 * rate(go_cpu_throttled_periods_total) / rate(go_cpu_periods_total)",

@@ -2,6 +2,7 @@
 //! once; what is wrong is said with its column. Knows nothing of where figures come from, nor of which families there are.
 
 mod matcher;
+mod parser;
 
 use std::fmt;
 
@@ -85,14 +86,7 @@ pub(crate) struct ExpressionError {
 impl Expression {
     /// Reads one.
     pub(crate) fn parse(text: &str) -> Result<Self, ExpressionError> {
-        let mut parser = Parser { text, at: 0, of_each: false };
-        let expression = parser.sum()?;
-        parser.space();
-        if parser.at < text.len() {
-            Err(parser.error("one of + - * / or the end was expected"))
-        } else {
-            Ok(expression)
-        }
+        parser::parse(text)
     }
 
     /// Every call in it.
@@ -167,7 +161,7 @@ impl Expression {
         }
     }
 
-    /// Whether the values of parts add up to that of the whole: counts and rates do, quantiles and shares do not.
+    /// Whether the values of parts add up to that of the whole, but for a constant: counts and rates do, quantiles and shares do not.
     pub(crate) fn is_additive(&self) -> bool {
         match self {
             Self::Number(_) | Self::OverPods(..) => false,
@@ -175,9 +169,46 @@ impl Expression {
             Self::Call(call) => {
                 !matches!(call.function, Function::Quantile(_) | Function::Below(_) | Function::Above(_))
             }
-            Self::Join(left, Operator::Add | Operator::Subtract, right) => left.is_additive() && right.is_additive(),
+            Self::Join(left, Operator::Add | Operator::Subtract, right) => {
+                let fits = |it: &Self| it.is_additive() || it.constant().is_some();
+                fits(left) && fits(right) && (left.is_additive() || right.is_additive())
+            }
             Self::Join(left, Operator::Multiply, right) => left.is_additive() != right.is_additive(),
-            Self::Join(left, Operator::Divide, right) => left.is_additive() && matches!(**right, Self::Number(_)),
+            Self::Join(left, Operator::Divide, right) => left.is_additive() && right.constant().is_some(),
+        }
+    }
+
+    /// Whether more pods never make it less, so that its value of some of them is at most that of all.
+    pub(crate) fn only_grows(&self) -> bool {
+        let times = |factor: &Self, other: &Self| factor.constant().is_some_and(|it| it >= 0.0) && other.only_grows();
+        match self {
+            Self::Number(_) | Self::Pods => true,
+            Self::OverPods(over, each) => *over == OverPods::Max && each.constant().is_none(),
+            Self::Call(_) => self.is_additive(),
+            Self::Join(left, Operator::Add, right) => left.only_grows() && right.only_grows(),
+            Self::Join(left, Operator::Subtract, right) => left.only_grows() && right.constant().is_some(),
+            Self::Join(left, Operator::Multiply, right) => times(left, right) || times(right, left),
+            Self::Join(left, Operator::Divide, right) => times(right, left),
+        }
+    }
+
+    /// What it is whatever is measured.
+    fn constant(&self) -> Option<f64> {
+        if self.is_measured() { None } else { self.evaluate(0, &mut |_, _| None) }
+    }
+
+    /// What in it says nothing of pods where something was meant to.
+    pub(super) fn is_idle(&self) -> Option<&'static str> {
+        match self {
+            Self::Number(_) | Self::Pods | Self::Call(_) => None,
+            Self::OverPods(_, each) if !each.is_measured() => {
+                Some("pods_max, pods_mean and pods_min are of figures, as of rate(...)")
+            }
+            Self::OverPods(_, each) => each.is_idle(),
+            Self::Join(_, Operator::Divide, right) if right.constant() == Some(0.0) => {
+                Some("a division by 0 is always 0")
+            }
+            Self::Join(left, _, right) => left.is_idle().or_else(|| right.is_idle()),
         }
     }
 }
@@ -194,192 +225,6 @@ impl fmt::Display for Call {
             Function::Max => "max",
         };
         write!(formatter, "{name}({})", self.family)
-    }
-}
-
-/// For whoever writes another.
-const FUNCTIONS: &str = "rate(FAMILY), quantile(0.99, FAMILY), below(0.25, FAMILY), above(0.25, FAMILY), of gauges last, avg or \
-                         max, pods(), or pods_max, pods_mean or pods_min of an expression";
-
-struct Parser<'t> {
-    text: &'t str,
-    at: usize,
-    /// Whether it is within a value of each pod.
-    of_each: bool,
-}
-
-impl Parser<'_> {
-    fn sum(&mut self) -> Result<Expression, ExpressionError> {
-        self.joined(Self::product, &[('+', Operator::Add), ('-', Operator::Subtract)])
-    }
-
-    fn product(&mut self) -> Result<Expression, ExpressionError> {
-        self.joined(Self::factor, &[('*', Operator::Multiply), ('/', Operator::Divide)])
-    }
-
-    fn joined(
-        &mut self,
-        part: fn(&mut Self) -> Result<Expression, ExpressionError>,
-        operators: &[(char, Operator)],
-    ) -> Result<Expression, ExpressionError> {
-        let mut left = part(self)?;
-        while let Some((_, operator)) = operators.iter().find(|(sign, _)| self.take(*sign)) {
-            left = Expression::Join(Box::new(left), *operator, Box::new(part(self)?));
-        }
-        Ok(left)
-    }
-
-    fn factor(&mut self) -> Result<Expression, ExpressionError> {
-        self.space();
-        let start = self.at;
-        if self.rest().starts_with(|it: char| it.is_ascii_digit() || it == '.') {
-            return self.number().map(Expression::Number);
-        }
-        if self.take('(') {
-            // Depth is bounded by the text's length, which the configuration bounds.
-            let inner = self.sum()?;
-            self.expect(')')?;
-            return Ok(inner);
-        }
-        let name = self.word().to_owned();
-        let over = match name.as_str() {
-            "pods_max" => Some(OverPods::Max),
-            "pods_mean" => Some(OverPods::Mean),
-            "pods_min" => Some(OverPods::Min),
-            _ => None,
-        };
-        if let Some(over) = over {
-            if self.of_each {
-                self.at = start;
-                return Err(self.error("of a value of each pod there are no values of each pod"));
-            }
-            self.expect('(')?;
-            self.of_each = true;
-            let each = self.sum()?;
-            self.of_each = false;
-            self.expect(')')?;
-            return Ok(Expression::OverPods(over, Box::new(each)));
-        }
-        if name == "pods" {
-            self.expect('(')?;
-            self.expect(')')?;
-            return Ok(Expression::Pods);
-        }
-        let known = match name.as_str() {
-            "rate" => Some(Function::Rate),
-            "quantile" => Some(Function::Quantile(0.0)),
-            "below" => Some(Function::Below(0.0)),
-            "above" => Some(Function::Above(0.0)),
-            "last" => Some(Function::Last),
-            "avg" => Some(Function::Avg),
-            "max" => Some(Function::Max),
-            _ => None,
-        };
-        let Some(mut function) = known else {
-            self.at = start;
-            return Err(self.error(&format!("{name:?} is no function: use {FUNCTIONS}")));
-        };
-        self.expect('(')?;
-        match &mut function {
-            Function::Quantile(quantile) => {
-                *quantile = self.argument()?;
-                if !(0.0..=1.0).contains(quantile) {
-                    return Err(self.error("a quantile is from 0 to 1"));
-                }
-            }
-            Function::Below(bound) | Function::Above(bound) => *bound = self.argument()?,
-            Function::Rate | Function::Last | Function::Avg | Function::Max => {}
-        }
-        self.space();
-        let family = self.word().to_owned();
-        if family.is_empty() {
-            return Err(self.error("the name of a family was expected"));
-        }
-        let matchers = if self.take('{') { self.matchers()? } else { Vec::new() };
-        self.expect(')')?;
-        Ok(Expression::Call(Call { function, family, matchers }))
-    }
-
-    fn matchers(&mut self) -> Result<Vec<Matcher>, ExpressionError> {
-        let mut matchers = Vec::new();
-        while !self.take('}') {
-            self.space();
-            let label = self.word().to_owned();
-            if label.is_empty() {
-                return Err(self.error("a label's name was expected"));
-            }
-            self.space();
-            let sign = ["=~", "!~", "!=", "="].into_iter().find(|sign| self.rest().starts_with(sign));
-            let Some(sign) = sign else { return Err(self.error("=, !=, =~ or !~ was expected")) };
-            self.at += sign.len();
-            let value = self.quoted()?;
-            let pattern = |text: &str| Pattern::new(text).map_err(|error| self.error(&error));
-            let test = match sign {
-                "=" => Test::Equal(value),
-                "!=" => Test::NotEqual(value),
-                "=~" => Test::Matches(pattern(&value)?),
-                _ => Test::MatchesNot(pattern(&value)?),
-            };
-            matchers.push(Matcher { label, test });
-            if !self.take(',') && !self.rest().trim_start().starts_with('}') {
-                return Err(self.error(", or } was expected"));
-            }
-        }
-        Ok(matchers)
-    }
-
-    /// A function's number, and the comma after it.
-    fn argument(&mut self) -> Result<f64, ExpressionError> {
-        self.space();
-        let number = self.number()?;
-        self.expect(',')?;
-        Ok(number)
-    }
-
-    fn quoted(&mut self) -> Result<String, ExpressionError> {
-        self.expect('"')?;
-        let Some(end) = self.rest().find('"') else { return Err(self.error("the closing \" is missing")) };
-        let value = self.rest()[..end].to_owned();
-        self.at += end + 1;
-        Ok(value)
-    }
-
-    fn number(&mut self) -> Result<f64, ExpressionError> {
-        let length = self.rest().find(|it: char| !(it.is_ascii_digit() || it == '.')).unwrap_or(self.rest().len());
-        let number = self.rest()[..length].parse().map_err(|_| self.error("a number was expected"))?;
-        self.at += length;
-        Ok(number)
-    }
-
-    fn word(&mut self) -> &str {
-        let rest = &self.text[self.at..];
-        let length =
-            rest.find(|it: char| !(it.is_ascii_alphanumeric() || it == '_' || it == ':')).unwrap_or(rest.len());
-        self.at += length;
-        &rest[..length]
-    }
-
-    fn take(&mut self, sign: char) -> bool {
-        self.space();
-        let found = self.rest().starts_with(sign);
-        self.at += if found { sign.len_utf8() } else { 0 };
-        found
-    }
-
-    fn expect(&mut self, sign: char) -> Result<(), ExpressionError> {
-        if self.take(sign) { Ok(()) } else { Err(self.error(&format!("{sign} was expected"))) }
-    }
-
-    fn space(&mut self) {
-        self.at += self.rest().len() - self.rest().trim_start().len();
-    }
-
-    fn rest(&self) -> &str {
-        &self.text[self.at..]
-    }
-
-    fn error(&self, message: &str) -> ExpressionError {
-        ExpressionError { column: self.text[..self.at].chars().count() + 1, message: message.to_owned() }
     }
 }
 
@@ -439,9 +284,47 @@ mod tests {
     fn what_adds_up() {
         let additive = |text| Expression::parse(text).unwrap().is_additive();
         assert!(additive("rate(f)") && additive("2 * rate(f) + avg(g) / 2"));
-        assert!(!additive("quantile(0.5, f)") && !additive("rate(f) / rate(g)") && !additive("rate(f) + 1"));
+        assert!(!additive("quantile(0.5, f)") && !additive("rate(f) / rate(g)"));
         assert!(additive("pods()") && !additive("pods_max(rate(f))") && !additive("below(0.1, f)"));
         assert!(!additive("rate(f) / pods()"));
+        // Whatever a constant is written as.
+        assert!(additive("rate(f) / (2 * 30)") && additive("rate(f) * (1 / 60)") && !additive("(2 * 3) / rate(f)"));
+        assert!(additive("rate(f) + 1") && additive("avg(f) - rate(g)") && !additive("rate(f) / rate(g) + 1"));
+    }
+
+    #[test]
+    fn some_pods_bound_from_below_what_only_grows() {
+        let grows = |text| Expression::parse(text).unwrap().only_grows();
+        for yes in [
+            "rate(f)",
+            "2 * rate(f) + avg(g) / 2 + 5",
+            "rate(f) - 3",
+            "pods()",
+            "pods_max(rate(f))",
+            "rate(f) * (3 - 1)",
+        ] {
+            assert!(grows(yes), "{yes}");
+        }
+        for no in [
+            "rate(f) - avg(g)",
+            "5 - rate(f)",
+            "rate(f) * (1 - 3)",
+            "rate(f) / rate(g)",
+            "quantile(0.5, f)",
+            "pods_min(rate(f))",
+        ] {
+            assert!(!grows(no), "{no}");
+        }
+    }
+
+    #[test]
+    fn what_says_nothing_of_pods_is_told() {
+        let idle = |text| Expression::parse(text).unwrap().is_idle().unwrap_or_default();
+        assert!(
+            idle("rate(f) + pods_max(3)").contains("of figures")
+                && idle("2 * (rate(f) / (1 - 1))").contains("always 0")
+        );
+        assert_eq!(idle("pods_mean(pods() + rate(f)) / 2"), "");
     }
 
     #[test]
@@ -456,6 +339,8 @@ mod tests {
         assert!(error("pods_max(pods_mean(rate(f)))").starts_with("column 10:"));
         assert!(error("below(f)").contains("number"));
         assert!(error("rate(f{a=\"x)").contains("closing"));
-        assert!(error("").contains("column 1"));
+        for none in ["", "-1 * rate(f)", "2 *"] {
+            assert!(error(none).contains("a number, a function or ( was expected"), "{none}");
+        }
     }
 }

@@ -3,15 +3,22 @@
 
 mod defaults;
 pub(crate) mod expression;
+mod fits;
 mod name;
+mod smoothing;
 
-use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write as _},
+    sync::Arc,
+    time::Duration,
+};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use thiserror::Error;
 
-use self::expression::{Call, Expression, ExpressionError, Function, Matcher, Test};
-pub(crate) use self::{defaults::defaults, name::Name};
+use self::expression::{Expression, ExpressionError, Matcher, Test};
+pub(crate) use self::{defaults::defaults, name::Name, smoothing::Smoothing};
 use super::{
     selector::{Requirement, Selector},
     store::Kept,
@@ -52,66 +59,36 @@ pub(crate) struct Entry {
     pub(crate) help: String,
 }
 
-fn default_window() -> f64 {
-    DEFAULT_WINDOW
-}
+/// Entries by name, of which none may be there twice: the last would count, and nobody be told. Nothing is as none.
+pub(crate) fn each_once<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Entry>, D::Error> {
+    struct Entries;
+    impl<'de> de::Visitor<'de> for Entries {
+        type Value = BTreeMap<String, Entry>;
 
-/// How values are evened out. Computed from the history when asked for, so that replicas of the metrics-api agree.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub(crate) enum Smoothing {
-    /// Not at all.
-    #[default]
-    None,
-    /// An exponentially weighted moving average over the last `seconds`; the newest value's weight is `alpha`.
-    Ewma {
-        /// From more than 0 to 1.
-        alpha: f64,
-        /// Over how many values a second apart.
-        #[serde(default = "fifteen")]
-        seconds: u32,
-    },
-    /// The median of the last `seconds` values.
-    Median {
-        /// How many values a second apart.
-        #[serde(default = "fifteen")]
-        seconds: u32,
-    },
-}
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("metrics by name")
+        }
 
-fn fifteen() -> u32 {
-    15
-}
+        fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+            Ok(BTreeMap::new())
+        }
 
-impl Smoothing {
-    fn is_none(&self) -> bool {
-        *self == Self::None
-    }
-
-    /// Over how many values, a second apart.
-    pub(crate) fn seconds(self) -> u32 {
-        match self {
-            Self::None => 1,
-            Self::Ewma { seconds, .. } | Self::Median { seconds } => seconds,
+        fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut entries = BTreeMap::new();
+            while let Some((name, entry)) = map.next_entry::<String, Entry>()? {
+                if entries.contains_key(&name) {
+                    return Err(de::Error::custom(format!("metric {name:?} is there twice")));
+                }
+                entries.insert(name, entry);
+            }
+            Ok(entries)
         }
     }
+    deserializer.deserialize_any(Entries)
+}
 
-    /// One value of several, the oldest first.
-    pub(crate) fn apply(self, values: &[f64]) -> Option<f64> {
-        let last = *values.last()?;
-        Some(match self {
-            Self::None => last,
-            Self::Ewma { alpha, .. } => {
-                values.iter().copied().reduce(|smooth, value| smooth + alpha * (value - smooth)).unwrap_or(last)
-            }
-            Self::Median { .. } => {
-                let mut sorted = values.to_vec();
-                sorted.sort_by(f64::total_cmp);
-                let middle = sorted.len() / 2;
-                if sorted.len() % 2 == 1 { sorted[middle] } else { f64::midpoint(sorted[middle - 1], sorted[middle]) }
-            }
-        })
-    }
+fn default_window() -> f64 {
+    DEFAULT_WINDOW
 }
 
 /// A metric, checked.
@@ -180,7 +157,7 @@ impl Table {
         for metric in self.iter() {
             for call in metric.expression.calls() {
                 let wrong = |message| TableError::Value { name: metric.name.clone(), message };
-                call_fits(call, &metric.names).map_err(wrong)?;
+                fits::check(call, &metric.names).map_err(wrong)?;
             }
         }
         Ok(self)
@@ -207,6 +184,11 @@ impl Table {
     #[cfg(test)]
     pub(crate) fn get(&self, name: &str) -> Option<&Metric> {
         self.metrics.get(name)
+    }
+
+    /// A metric of each value of a label, by its name as it is declared.
+    pub(crate) fn template(&self, name: &str) -> Option<&Metric> {
+        self.metrics.get(name).filter(|it| it.names.is_template())
     }
 
     /// What a name that is asked for stands for: a metric, and what is chosen of its figures.
@@ -278,6 +260,9 @@ impl Metric {
         if !expression.is_measured() {
             return value("the expression names no family of figures, as rate(http_server_request_duration_seconds)");
         }
+        if let Some(why) = expression.is_idle() {
+            return value(why);
+        }
         if names.is_template() && expression.calls().is_empty() {
             return value("a metric of each value of a label is made of a family that has the label");
         }
@@ -309,6 +294,11 @@ impl Metric {
         self.expression.is_additive()
     }
 
+    /// Whether the value of some of the pods is at most that of all.
+    pub(crate) fn bounds_from_below(&self) -> bool {
+        self.expression.only_grows()
+    }
+
     /// What is wrong with choosing its figures so: by a label that they do not have, everything would be 0.
     pub(crate) fn refuses(&self, figures: &Selector) -> Option<String> {
         let asked = figures.0.iter().map(|it| it.key.as_str()).filter(|it| *it != families::CONTAINER);
@@ -322,41 +312,11 @@ impl Metric {
 
     /// Whether it uses this function on a family of this kind sensibly.
     pub(crate) fn misuse(&self, family: &str, kind: Kind) -> Option<String> {
-        self.expression.calls().into_iter().filter(|call| call.family == family).find_map(|call| misuse(call, kind))
-    }
-}
-
-fn misuse(call: &Call, kind: Kind) -> Option<String> {
-    let fits = match call.function {
-        Function::Rate => kind != Kind::Gauge,
-        Function::Quantile(_) | Function::Below(_) | Function::Above(_) => kind == Kind::Histogram,
-        Function::Last | Function::Avg | Function::Max => kind == Kind::Gauge,
-    };
-    (!fits).then(|| format!("{call} does not fit a {kind:?}"))
-}
-
-/// Whether there is what it names.
-fn call_fits(call: &Call, names: &Name) -> Result<(), String> {
-    let family = Family::find(&call.family)?;
-    if let Some(misuse) = misuse(call, family.kind) {
-        return Err(misuse);
-    }
-    let labels = call.matchers.iter().map(|it| it.label.as_str()).chain(names.labels());
-    if let Some(lacks) = labels.into_iter().find_map(|it| family.lacks(it)) {
-        return Err(lacks);
-    }
-    let (Function::Below(bound) | Function::Above(bound)) = call.function else { return Ok(()) };
-    match family.bounds {
-        Some(bounds) if bounds.contains(&bound) => Ok(()),
-        Some(bounds) => {
-            let bounds: Vec<String> = bounds.iter().map(f64::to_string).collect();
-            Err(format!(
-                "how much of {} is below {bound} is known at the bounds of its buckets alone: {}",
-                family.name,
-                bounds.join(", ")
-            ))
-        }
-        None => Err(format!("the buckets of {} are each program's own: use quantile", family.name)),
+        self.expression
+            .calls()
+            .into_iter()
+            .filter(|call| call.family == family)
+            .find_map(|call| fits::misuse(call, kind))
     }
 }
 
@@ -403,21 +363,6 @@ mod tests {
     }
 
     #[test]
-    fn what_no_figures_have_is_refused_with_what_was_meant() {
-        let f = REQUESTS;
-        let refused = |expression: &str| error("m", &format!("expression: '{expression}'"));
-        assert!(refused("rate(http_server_request_duration_second)").contains("did you mean"));
-        assert!(refused(&format!("rate({f}{{http_rute=\"/\"}})")).contains("did you mean \"http_route\"?"));
-        assert!(refused(&format!("rate({f}{{container=\"a\"}})")).contains("no label \"container\""));
-        assert!(refused("quantile(0.5, http_server_active_requests)").contains("does not fit a Gauge"));
-        assert!(refused(&format!("avg({f})")).contains("does not fit a Histogram"));
-        assert!(refused(&format!("below(0.3, {f})")).contains("0.25, 0.5"));
-        assert!(refused("above(0.001, go_sched_latencies_seconds)").contains("use quantile"));
-        assert!(error("m:{reason}", &format!("expression: rate({f})")).contains("no label \"reason\""));
-        assert!(error("m:{reason}", "expression: pods()").contains("family"));
-    }
-
-    #[test]
     fn a_name_stands_for_each_route_and_for_nothing_else() {
         let table = Table::new(&defaults()).unwrap();
         let (metric, chosen) = table.find("http_server_requests_per_second:x..orders._7bid_7d").unwrap();
@@ -425,6 +370,9 @@ mod tests {
         assert_eq!(Selector(chosen), Selector::parse("http_route=/orders/{id}").unwrap());
         assert!(table.find("http_server_requests_per_second").unwrap().1.is_empty());
         assert!(table.find("http_server_requests_per_second:").is_none());
+        // As it is declared it is no metric, and least of all that of a route of this name, which would be 0.
+        assert!(table.template("http_server_requests_per_second:{http_route}").is_some());
+        assert!(table.template("http_server_requests_per_second").is_none());
         let rate = entry(&format!("expression: rate({REQUESTS})"));
         let both = [("m:{http_route}".to_owned(), rate.clone()), ("m:{http_request_method}".to_owned(), rate)].into();
         assert!(Table::new(&both).unwrap_err().to_string().contains("in common"));
@@ -454,15 +402,5 @@ mod tests {
         let calls = table.get("all").unwrap().expression.calls();
         assert!(!calls[0].matchers[0].matches(&labels, |_| false) && calls[0].matchers[0].matches(&labels, |_| true));
         assert!(table.markdown().contains("`/healthz`"));
-    }
-
-    #[test]
-    fn smoothing() {
-        let values = [10.0, 20.0, 100.0, 20.0];
-        assert_eq!(Smoothing::None.apply(&values), Some(20.0));
-        assert_eq!(Smoothing::Ewma { alpha: 0.5, seconds: 4 }.apply(&values), Some(38.75));
-        assert_eq!(Smoothing::Median { seconds: 4 }.apply(&values), Some(20.0));
-        assert_eq!(Smoothing::Median { seconds: 4 }.apply(&values[1..3]), Some(60.0));
-        assert_eq!(Smoothing::None.apply(&[]), None);
     }
 }

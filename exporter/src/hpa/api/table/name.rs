@@ -31,7 +31,9 @@ impl Name {
         };
         let parts: Vec<Part> = text.split(':').map(part).collect::<Option<_>>()?;
         let begins = matches!(parts.first(), Some(Part::Text(_)));
-        (begins && text.len() <= MOST && !matches!(text, "." | "..")).then_some(Self(parts))
+        let twice = |(index, part): (usize, &Part)| matches!(part, Part::Label(_)) && parts[..index].contains(part);
+        (begins && !parts.iter().enumerate().any(twice) && text.len() <= MOST && !matches!(text, "." | ".."))
+            .then_some(Self(parts))
     }
 
     /// The labels that it has a metric for each value of.
@@ -112,7 +114,7 @@ mod tests {
 
     #[test]
     fn what_is_no_name() {
-        for wrong in ["", "a b", "rps:", "{a}", "a:{b", "a:x{b}", "a/b", ".", "..", "a:{}", "a%"] {
+        for wrong in ["", "a b", "rps:", "{a}", "a:{b", "a:x{b}", "a/b", ".", "..", "a:{}", "a%", "a:{b}:{b}"] {
             assert_eq!(Name::parse(wrong), None, "{wrong}");
         }
     }

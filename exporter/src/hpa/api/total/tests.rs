@@ -147,6 +147,14 @@ fn a_total_is_refused_while_a_pod_that_opted_in_has_no_figures() {
     it.begin("n1", 1, &[("a", 0.0)]);
     it.begun(&[("n1", &[40.0])]);
     assert!(it.total(&pods).unwrap_err().contains("b (no agent tells of it"));
+    // Whatever constants are in it; and what may get less with the other pod's share is no lower bound.
+    let refused = |expression: &str| match it.ask(&pods, expression, NoPods::Unknown) {
+        Err(NoValue::Incomplete(incomplete)) => incomplete.at_least.map(|it| it.value.round()),
+        other => panic!("{expression}: {other:?}"),
+    };
+    assert_eq!(refused(&format!("{RATE} / (1 + 1)")), Some(20.0));
+    assert_eq!(refused(&format!("{RATE} + 2")), Some(42.0));
+    assert_eq!(refused(&format!("{RATE} - {RATE} / 4")), None);
     // It is heard, and has told nothing that a rate can be made of.
     it.begin("n2", 1, &[("b", 10.0)]);
     assert!(it.total(&pods).unwrap_err().contains("b (its figures begin just now)"));

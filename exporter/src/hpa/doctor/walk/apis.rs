@@ -72,13 +72,14 @@ impl Walk<'_> {
         Ok(served)
     }
 
-    /// Asks as the controller does.
+    /// Asks as the controller does. `measured_at` are the pods that gopulse makes the value of, as far as they are known.
     pub(super) async fn values(
         &mut self,
         hpa: &Value,
         workload: &Workload,
         wanted: &Wanted,
         served: &Served,
+        measured_at: &[Value],
     ) -> Result<(), Over> {
         const LINK: &str = "values";
         let plural = self.plural(&wanted.object).await;
@@ -88,10 +89,17 @@ impl Walk<'_> {
             Ok(list) => {
                 let items = list["items"].as_array().cloned().unwrap_or_default();
                 let look = match wanted.source {
-                    Source::Pods => values::of_pods(wanted, &items, &workload.running),
+                    Source::Pods => {
+                        let missing = values::lacking(&items, &workload.running);
+                        let missing = self.without_value(served, &missing, name).await;
+                        values::of_pods(wanted, &items, workload.running.len(), &missing)
+                    }
                     _ => values::figure(wanted, &items),
                 };
                 self.note(LINK, look)?;
+                if wanted.source != Source::Pods && served.owner == Owner::Gopulse {
+                    self.whole(wanted, served, measured_at).await?;
+                }
             }
             Err(Trouble { code, message }) if code == 0 || REFUSED.contains(&code) => {
                 self.note(
@@ -119,6 +127,28 @@ impl Walk<'_> {
             Err(error) => Look::Passed(format!("you may not ask what others may: {error}")),
         };
         self.note("controller's rights", look)
+    }
+
+    /// Whether a value is made of all pods: quantiles and shares are made of those that have figures, and of a total what is known
+    /// is answered where that is enough to scale up.
+    async fn whole(&mut self, wanted: &Wanted, served: &Served, pods: &[Value]) -> Result<(), Over> {
+        if pods.is_empty() {
+            return Ok(());
+        }
+        let Ok(group) = self.cluster.raw(&format!("/apis/{CUSTOM}")).await else { return Ok(()) };
+        let version = group["preferredVersion"]["version"].as_str().unwrap_or("v1beta1");
+        let (namespace, name) = (&self.args.namespace, &wanted.name);
+        // Of whoever cannot read it, or of another adapter's, the value stands as it is.
+        let path = format!("/apis/{CUSTOM}/{version}/namespaces/{namespace}/pods/*/{name}");
+        let Ok(list) = self.cluster.raw(&path).await else { return Ok(()) };
+        let items = list["items"].as_array().cloned().unwrap_or_default();
+        let lacking = values::lacking(&items, pods);
+        // If none has one, there is no such value of a pod alone.
+        if lacking.is_empty() || items.is_empty() {
+            return Ok(());
+        }
+        let missing = self.without_value(served, &lacking, name).await;
+        self.note("values", Look::Warned(values::in_part(wanted, pods.len(), &missing)))
     }
 
     /// A described object's resource with its group, as the controller writes it.

@@ -1,15 +1,19 @@
 //! The chain of one metric: whose it is, whether the pods that it is measured at are measured, and what comes of it.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::{
     super::{
+        agents::{self, has_figures, name_of},
         cluster::{Trouble, escaped},
         keda, long_road,
         opt_in::{self, Said},
         report::Look,
         resources,
         served::{CUSTOM, EXTERNAL, Owner, Served},
+        values::Missing,
         wanted::{Source, Wanted},
         workload::Workload,
     },
@@ -18,12 +22,6 @@ use super::{
 
 /// A metric that gopulse has of every pod that it measures.
 const RPS: &str = "http_server_requests_per_second";
-
-/// The agent of a pod's node.
-fn agent_of<'a>(agents: &'a [Value], pod: &Value) -> Option<&'a Value> {
-    let node = pod["spec"]["nodeName"].as_str()?;
-    agents.iter().find(|it| it["spec"]["nodeName"].as_str() == Some(node))
-}
 
 impl Walk<'_> {
     /// The chain of one metric.
@@ -73,6 +71,7 @@ impl Walk<'_> {
         if let Some(subject) = &asked {
             self.measurable(&served, &subject.pods).await?;
         }
+        let pods_of_it = asked.as_ref().map_or_else(Vec::new, |it| it.pods.clone());
         if long {
             let namespace = &self.args.agents_namespace;
             let path = format!("/apis/monitoring.coreos.com/v1/namespaces/{namespace}/podmonitors/gopulse");
@@ -88,7 +87,7 @@ impl Walk<'_> {
                 self.note("Prometheus", look)?;
             }
         }
-        self.values(hpa, workload, wanted, &served).await
+        self.values(hpa, workload, wanted, &served, &pods_of_it).await
     }
 
     /// Whether pods are to be measured, and are. What was told of them for another metric is not told again.
@@ -105,7 +104,7 @@ impl Walk<'_> {
         }
         self.seen.insert(names.clone(), false);
         self.opted_in(served, pods).await?;
-        self.agents(pods).await?;
+        self.agents(served, pods).await?;
         self.seen.insert(names, true);
         Ok(())
     }
@@ -138,18 +137,38 @@ impl Walk<'_> {
 
     /// Whether the metrics-api, or the agent of its node, has figures of a pod.
     async fn measured(&self, served: &Served, pod: &Value) -> bool {
-        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
         if served.owner == Owner::Gopulse {
-            let Ok(Some(group)) = self.cluster.get(&format!("/apis/{CUSTOM}")).await else { return false };
-            let version = group["preferredVersion"]["version"].as_str().unwrap_or("v1beta1");
-            let path = format!("/apis/{CUSTOM}/{version}/namespaces/{}/pods/{name}/{RPS}", self.args.namespace);
-            return self.cluster.raw(&path).await.is_ok();
+            return self.asked_of(pod, RPS).await.is_ok();
         }
         let agents = self.agents_pods().await.unwrap_or_default();
-        match agent_of(&agents, pod).and_then(|it| it["metadata"]["name"].as_str()) {
-            Some(agent) => self.agent_text(agent).await.is_ok_and(|text| text.contains(&format!("pod=\"{name}\""))),
+        match agents::of_node(&agents, pod) {
+            Some(agent) => {
+                let text = self.agent_text(name_of(agent)).await;
+                text.is_ok_and(|text| has_figures(&text, &self.args.namespace, name_of(pod)))
+            }
             None => false,
         }
+    }
+
+    /// What gopulse's metrics-api answers of one pod, or why it has nothing.
+    async fn asked_of(&self, pod: &Value, metric: &str) -> Result<Value, String> {
+        let group = self.cluster.raw(&format!("/apis/{CUSTOM}")).await.map_err(|it| it.message)?;
+        let version = group["preferredVersion"]["version"].as_str().unwrap_or("v1beta1");
+        let (namespace, name) = (&self.args.namespace, name_of(pod));
+        let path = format!("/apis/{CUSTOM}/{version}/namespaces/{namespace}/pods/{name}/{metric}");
+        self.cluster.raw(&path).await.map_err(|it| it.message)
+    }
+
+    /// Those of these pods that have no value of a metric, each with what gopulse's metrics-api says of it: the list of all
+    /// leaves them out without a word. Of more than a few it says enough of the first.
+    pub(super) async fn without_value(&self, served: &Served, pods: &[&Value], metric: &str) -> Vec<Missing> {
+        let mut missing = Vec::new();
+        for (index, pod) in pods.iter().enumerate() {
+            let asks = served.owner == Owner::Gopulse && index < 3;
+            let why = if asks { self.asked_of(pod, metric).await.err() } else { None };
+            missing.push(Missing { pod: name_of(pod).to_owned(), why });
+        }
+        missing
     }
 
     async fn agents_pods(&self) -> Result<Vec<Value>, Trouble> {
@@ -164,7 +183,7 @@ impl Walk<'_> {
     }
 
     /// Whether the agents of the pods' nodes have figures of them.
-    async fn agents(&mut self, pods: &[Value]) -> Result<(), Over> {
+    async fn agents(&mut self, served: &Served, pods: &[Value]) -> Result<(), Over> {
         const LINK: &str = "node agent";
         let namespace = self.args.agents_namespace.clone();
         let agents = match self.agents_pods().await {
@@ -174,15 +193,17 @@ impl Walk<'_> {
                 return self.note(LINK, Look::Passed(text));
             }
         };
+        let mut texts: BTreeMap<String, Result<String, String>> = BTreeMap::new();
         let mut looked = 0;
-        for pod in pods {
-            let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        // One that is not ready, as a container between its crash and its next start, has no figures for a while.
+        for pod in pods.iter().filter(|it| agents::is_ready(it) != Some(false)) {
+            let name = name_of(pod);
             let Some(node) = pod["spec"]["nodeName"].as_str() else { continue };
-            let Some(agent) = agent_of(&agents, pod) else {
+            let Some(agent) = agents::of_node(&agents, pod) else {
                 return self.broken(LINK, format!("there is no agent on node {node}, where pod {name} runs: see `kubectl get pods -n {namespace} -o wide`, taints and the DaemonSet's nodeSelector"));
             };
-            let agent_name = agent["metadata"]["name"].as_str().unwrap_or_default();
-            if agent["status"]["containerStatuses"][0]["ready"] != true {
+            let agent_name = name_of(agent).to_owned();
+            if agents::is_ready(agent) != Some(true) {
                 return self.broken(
                     LINK,
                     format!(
@@ -190,10 +211,16 @@ impl Walk<'_> {
                     ),
                 );
             }
-            match self.agent_text(agent_name).await {
-                Ok(text) if text.contains(&format!("pod=\"{name}\"")) => looked += 1,
+            if !texts.contains_key(&agent_name) {
+                let text = self.agent_text(&agent_name).await;
+                texts.insert(agent_name.clone(), text);
+            }
+            match &texts[&agent_name] {
+                Ok(text) if has_figures(text, &self.args.namespace, name) => looked += 1,
                 Ok(_) => {
-                    return self.broken(LINK, format!("agent {agent_name} has no figures of pod {name}: /targets of the agent says why (`kubectl get --raw /api/v1/namespaces/{namespace}/pods/{agent_name}:9464/proxy/targets`)"));
+                    let said = self.without_value(served, &[pod], RPS).await.pop().and_then(|it| it.why);
+                    let said = said.map_or_else(String::new, |it| format!(" ({it})"));
+                    return self.broken(LINK, format!("agent {agent_name} has no figures of pod {name}{said}: /targets of the agent says why (`kubectl get --raw /api/v1/namespaces/{namespace}/pods/{agent_name}:9464/proxy/targets`); a program that cannot be measured keeps its workload's totals from being known until its pods are annotated with gopulse.io/enabled: \"false\""));
                 }
                 Err(error) => {
                     let text = format!("agent {agent_name} cannot be asked through the API server: {error}");
@@ -202,7 +229,7 @@ impl Walk<'_> {
             }
         }
         let look = if looked == 0 {
-            Look::Passed("the pods are on no node".into())
+            Look::Passed("no pod is on a node and ready".into())
         } else {
             Look::Whole(format!("figures of {looked} pods"))
         };

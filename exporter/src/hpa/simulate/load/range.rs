@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{Load, LoadError, Names, Series, Time};
+use super::{Load, LoadError, Names, Series, Time, time_of};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -41,6 +41,12 @@ impl Load {
         if data.result_type != "matrix" {
             return Err(wrong(format!("its result is a {}, not a matrix", data.result_type)));
         }
+        for row in &data.result {
+            let grows = row.values.is_sorted_by(|a, b| a.0 < b.0);
+            if !grows || row.values.iter().any(|it| time_of(it.0).is_none()) {
+                return Err(wrong("times that are none, or do not grow".to_owned()));
+            }
+        }
         let times = data.result.iter().flat_map(|it| &it.values).map(|it| milliseconds(it.0));
         let first = times.min().ok_or(LoadError::Empty)?;
         let only = data.result.len() == 1;
@@ -74,7 +80,7 @@ impl Load {
         }
         for (name, values) in taken {
             self.end = self.end.max(values.last().map_or(0, |it| it.0));
-            self.series.insert(name, Series::Recorded(values));
+            self.insert(&name, Series::Recorded(values))?;
         }
         Ok(())
     }
@@ -105,7 +111,7 @@ impl Row {
 }
 
 fn milliseconds(seconds: f64) -> Time {
-    (seconds * 1e3).round() as Time
+    time_of(seconds).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -161,5 +167,10 @@ mod tests {
         assert!(error(r#"{"status": "error", "error": "parse error"}"#).contains("parse error"));
         assert!(error(r#"{"status": "success", "data": {"resultType": "vector", "result": []}}"#).contains("vector"));
         assert!(error("{").contains("query_range"));
+        let of = [names("rps", &[])];
+        for values in [r#"[15, "1"], [0, "2"]"#, r#"[0, "1"], [0, "2"]"#, r#"[0, "1"], [1e15, "2"]"#] {
+            let row = format!(r#"{{"metric": {{"__name__": "rps"}}, "values": [{values}]}}"#);
+            assert!(read(&row, &of, None).unwrap_err().contains("do not grow"), "{values}");
+        }
     }
 }

@@ -7,6 +7,10 @@ use regex::{Regex, RegexBuilder};
 /// The largest pattern once compiled, bytes: they come from the configuration.
 const MOST: usize = 1 << 18;
 
+/// Around a pattern, so that it is of the whole value.
+const BEFORE: &str = "^(?s:";
+const AFTER: &str = ")$";
+
 /// A condition on a label. A label that is not there is empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Matcher {
@@ -38,7 +42,7 @@ pub(crate) struct Pattern(Regex);
 impl Pattern {
     /// Compiles one; else what is wrong with it.
     pub(crate) fn new(text: &str) -> Result<Self, String> {
-        let whole = format!("^(?s:{text})$");
+        let whole = format!("{BEFORE}{text}{AFTER}");
         // Read by itself first: brackets of its own must not close ours.
         let compiled = Regex::new(text).and_then(|_| RegexBuilder::new(&whole).size_limit(MOST).build());
         compiled.map(Self).map_err(|error| {
@@ -50,8 +54,14 @@ impl Pattern {
         })
     }
 
-    fn matches(&self, value: &str) -> bool {
+    pub(crate) fn matches(&self, value: &str) -> bool {
         self.0.is_match(value)
+    }
+
+    /// As it was written.
+    pub(crate) fn text(&self) -> &str {
+        let whole = self.0.as_str();
+        whole.strip_prefix(BEFORE).and_then(|it| it.strip_suffix(AFTER)).unwrap_or(whole)
     }
 }
 
