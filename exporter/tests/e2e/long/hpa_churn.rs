@@ -455,4 +455,5 @@ fn hpa_churn() {
     println!("seed {seed}, {} things done: {done:?}\n{summary}", done.values().sum::<u32>());
     let too_long = watched.excursions.iter().filter(|it| it.is_too_long()).count();
     assert_eq!(too_long, 0, "excursions that outlasted the next look of the controller: they are above");
+    assert!(watched.has_judged(), "the machine is too busy: the load was not constant for most of the time");
 }

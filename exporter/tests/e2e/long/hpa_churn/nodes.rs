@@ -138,4 +138,5 @@ fn hpa_churn_of_several_nodes() {
     println!("seed {seed}, {} things done: {done:?}\n{}", done.values().sum::<u32>(), watch.summary());
     let too_long = watch.excursions.iter().filter(|it| it.is_too_long()).count();
     assert_eq!(too_long, 0, "excursions that outlasted the next look of the controller: they are above");
+    assert!(watch.has_judged(), "the machine is too busy: the load was not constant for most of the time");
 }
