@@ -15,7 +15,9 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::{
-    Dice, EACH, LOAD, REPLICAS, number, signal,
+    EACH, LOAD, REPLICAS,
+    hand::{Dice, signal},
+    number,
     watch::{Scaled, Watch, audited},
 };
 use crate::support::{
