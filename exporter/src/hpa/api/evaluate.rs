@@ -99,6 +99,26 @@ pub(crate) fn is_too_young(metric: &Metric, pod: &PodView<'_>, selector: &Select
     })
 }
 
+/// Whether what was counted of a pod that is gone is a part of what it did in the window: its agent was started anew meanwhile, or it
+/// was measured for a part of its life. A sum with it is too small.
+pub(crate) fn is_partial(metric: &Metric, past: &Past<'_>, selector: &Selector) -> bool {
+    let window_ms = metric.window.as_millis() as u64;
+    let little = (LITTLE.as_millis() as u64).min(window_ms / 3);
+    let rates = metric.expression.calls().into_iter().filter(|call| call.function == Function::Rate);
+    rates.into_iter().any(|call| {
+        let measured = past.containers.iter().filter(|(_, it)| of_container(selector, it));
+        measured.into_iter().any(|(agent, container)| {
+            let (Some(since), Some(to)) = (container.since(&call.family), agent.frames.back().copied()) else {
+                return false;
+            };
+            let start = agent.frame_at(to.saturating_sub(window_ms));
+            let begin = start.unwrap_or(to.saturating_sub(window_ms.min(agent.known_ms)));
+            let late = !container.began_at(since) && since > begin + little;
+            container.is_of_window(begin) && (late || container.is_cut_off())
+        })
+    })
+}
+
 /// How far the rates of pods that are younger than the window are to be taken over their own age, and not over the window: from 0
 /// to 1. Over the window the rates of all pods add up to what came in, where old pods' rates still have what new ones serve
 /// now. But what pods counted that are gone now is in no pod's rate, so that after a rollout all would be too small: as much as
@@ -107,6 +127,9 @@ pub(crate) fn lift(metric: &Metric, pods: &[PodView<'_>], past: &[Past<'_>], sel
     let window_ms = metric.window.as_millis() as u64;
     let rates = metric.expression.calls().into_iter().filter(|call| call.function == Function::Rate);
     let Some(call) = rates.into_iter().next() else { return 0.0 };
+    if past.iter().any(|past| is_partial(metric, past, selector)) {
+        return 1.0;
+    }
     let ask = Ask { call, selector, window_ms, back_ms: 0 };
     let mut room = 0.0;
     for pod in pods {

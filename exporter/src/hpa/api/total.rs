@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::{
     directory::{Chosen, DEPARTED, Directory},
-    evaluate::{Value, evaluate_whole, is_too_young},
+    evaluate::{Value, evaluate_whole, is_partial, is_too_young},
     objects::{Part, Path},
     query::{NoValue, unknown_because},
     selector::Selector,
@@ -90,6 +90,7 @@ pub(crate) fn whole(
     let mut gone: HashMap<Box<str>, usize> = HashMap::new();
     // Of a namespace in which a pod that says nothing is measured, all are that say nothing.
     let mut by_default = None;
+    let mut departed = 0;
     for part in parts {
         for pod in directory.choose(namespace, &part.selector) {
             // Two Services may choose one pod: what comes through either is counted once.
@@ -135,9 +136,18 @@ pub(crate) fn whole(
         }
         // What served within the window is part of it, and others have begun to take its place.
         for name in directory.departed(namespace, &part.selector, metric.window) {
-            if store.is_silent(namespace, &name, now) && !missing.iter().any(|(known, _)| *known == name) {
-                missing.push((name, "it is gone, and its agent was silent before".to_owned()));
+            if missing.iter().any(|(known, _)| *known == name) {
+                continue;
             }
+            let why = if store.is_silent(namespace, &name, now) {
+                "it is gone, and its agent was silent before"
+            } else if is_partial(metric, &store.past(namespace, &name, now), figures) {
+                "it is gone, and was counted for a part of the last seconds"
+            } else {
+                continue;
+            };
+            departed += 1;
+            missing.push((name, why.to_owned()));
         }
     }
     let all = seen.len();
@@ -148,7 +158,7 @@ pub(crate) fn whole(
     // What is missing of a total makes it too small, and the workload would be scaled down for it.
     if !missing.is_empty() && metric.is_additive() {
         let at_least = value.filter(|_| metric.bounds_from_below());
-        let incomplete = Incomplete { what: what.to_owned(), all, missing, at_least };
+        let incomplete = Incomplete { what: what.to_owned(), all: all + departed, missing, at_least };
         return Err(NoValue::Incomplete(Box::new(incomplete)));
     }
     if all == 0 && none == NoPods::Zero && directory.is_synced() {

@@ -111,6 +111,16 @@ impl Container {
         self.series.iter().filter(move |it| *it.family.name == *family)
     }
 
+    /// Whether it was there after this time.
+    pub(crate) fn is_of_window(&self, begin: u64) -> bool {
+        self.gone.is_none_or(|gone| gone > begin)
+    }
+
+    /// Whether it is not known until when it went on: the agent that counted it ended before it did.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.over
+    }
+
     /// How many series the stream has of it.
     pub(super) fn told_series(&self) -> usize {
         self.series.iter().filter(|it| it.is_told()).count()

@@ -15,7 +15,9 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::{
-    Dice, EACH, LOAD, REPLICAS, number, signal,
+    EACH, LOAD, REPLICAS,
+    hand::{Dice, signal},
+    number,
     watch::{Scaled, Watch, audited},
 };
 use crate::support::{
@@ -138,4 +140,5 @@ fn hpa_churn_of_several_nodes() {
     println!("seed {seed}, {} things done: {done:?}\n{}", done.values().sum::<u32>(), watch.summary());
     let too_long = watch.excursions.iter().filter(|it| it.is_too_long()).count();
     assert_eq!(too_long, 0, "excursions that outlasted the next look of the controller: they are above");
+    assert!(watch.has_judged(), "the machine is too busy: the load was not constant for most of the time");
 }

@@ -24,6 +24,8 @@ use crate::support::stage::quantity;
 const TOLERANCE: f64 = 0.1;
 /// The true load is taken over so many seconds, as the metric is.
 const WINDOW: usize = 15;
+/// Where little is known yet, it is over so many.
+const SHORT: usize = 3;
 /// And what is told may be of so long ago.
 const LAG: usize = 6;
 /// An answer that does not come.
@@ -103,12 +105,21 @@ impl Truth {
         }
     }
 
+    /// Whether so many requests a second were sent all the time, also over the few seconds of which a rate is made where an agent
+    /// was started anew: a machine that others burn may not get them sent.
+    fn is_steady(&self, load: f64) -> bool {
+        let last = |seconds: usize| self.answered.iter().zip(self.answered.iter().skip(seconds));
+        let rates = last(SHORT).map(Self::rate);
+        self.answered.len() == WINDOW + LAG && rates.into_iter().all(|rate| (rate / load - 1.0).abs() < TOLERANCE)
+    }
+
+    fn rate((from, to): (&(Instant, u64), &(Instant, u64))) -> f64 {
+        (to.1 - from.1) as f64 / to.0.duration_since(from.0).as_secs_f64()
+    }
+
     /// The least and the most a second over windows of lately; none before there is one.
     fn range(&self) -> Option<(f64, f64)> {
-        let rate = |(from, to): (&(Instant, u64), &(Instant, u64))| {
-            (to.1 - from.1) as f64 / to.0.duration_since(from.0).as_secs_f64()
-        };
-        let rates = self.answered.iter().zip(self.answered.iter().skip(WINDOW)).map(rate);
+        let rates = self.answered.iter().zip(self.answered.iter().skip(WINDOW)).map(Self::rate);
         rates.fold(None, |range, rate| {
             let (least, most) = range.unwrap_or((rate, rate));
             Some((rate.min(least), rate.max(most)))
@@ -169,6 +180,8 @@ struct Watched {
     told: VecDeque<String>,
     /// Looks of the controller by the status of their answers.
     looks: BTreeMap<u64, u64>,
+    /// Seconds in which the load was not constant.
+    unsteady: u64,
     /// How far a total was from the truth at most, and when.
     farthest: (f64, Duration),
 }
@@ -200,6 +213,7 @@ impl<'a> Watch<'a> {
             open: None,
             told: VecDeque::new(),
             looks: BTreeMap::new(),
+            unsteady: 0,
             farthest: (0.0, Duration::ZERO),
         };
         let all = of.iter().map(watched).collect();
@@ -226,7 +240,7 @@ impl<'a> Watch<'a> {
             if let Some((total, count)) = total.filter(|(_, count)| *count > 0) {
                 // The mean of pods of which one has no figures is not comparable.
                 let off = if total > truth.1 { total / truth.1 - 1.0 } else { (total / truth.0 - 1.0).min(0.0) };
-                if count == 1 && off.abs() > it.farthest.0.abs() {
+                if count == 1 && it.truth.is_steady(it.of.load) && off.abs() > it.farthest.0.abs() {
                     it.farthest = (off, now);
                 }
             }
@@ -241,6 +255,15 @@ impl<'a> Watch<'a> {
                 it.told.pop_front();
             }
             let Some(desired) = desired else { continue };
+            if !it.truth.is_steady(it.of.load) {
+                it.unsteady += 1;
+                // Nobody can say what is right.
+                if let Some(open) = it.open.take() {
+                    println!("NOT JUDGED, the load was not constant: {}", open.line());
+                }
+                it.told.clear();
+                continue;
+            }
             if is_right(desired, truth, it.of.target) {
                 if let Some(mut over) = it.open.take() {
                     over.told = it.told.drain(..).collect();
@@ -312,14 +335,20 @@ impl<'a> Watch<'a> {
         }
     }
 
+    /// Whether the load was constant for most of the time, so that something was judged.
+    pub(super) fn has_judged(&self) -> bool {
+        self.all.iter().all(|it| 2 * it.unsteady < self.seconds)
+    }
+
     pub(super) fn summary(&self) -> String {
         let mut text = format!("{} seconds watched, the API server away in {}\n", self.seconds, self.away);
         for it in &self.all {
             let _ = writeln!(
                 text,
-                "{}: looks of the controller by status {:?}; a total was off by {:+.1}% at most, at {:.0} s",
+                "{}: looks of the controller by status {:?}; load not constant in {} s; a total was off by {:+.1}% at most, at {:.0} s",
                 it.of.name,
                 it.looks,
+                it.unsteady,
                 100.0 * it.farthest.0,
                 it.farthest.1.as_secs_f64(),
             );
