@@ -246,6 +246,11 @@ pub(crate) mod testing {
 
         /// An expression's value of a pod of namespace `shop`, over 15 s.
         pub(crate) fn ask(&self, expression: &str, pod: &str, now: Instant) -> Option<f64> {
+            self.ask_of("shop", expression, pod, now)
+        }
+
+        /// The same of any namespace.
+        pub(crate) fn ask_of(&self, namespace: &str, expression: &str, pod: &str, now: Instant) -> Option<f64> {
             let entry = Entry {
                 expression: expression.into(),
                 window_seconds: 15.0,
@@ -253,7 +258,7 @@ pub(crate) mod testing {
                 help: String::new(),
             };
             let table = Table::new(&[("m".to_owned(), entry)].into()).unwrap();
-            let view = self.0.pod("shop", pod, now)?;
+            let view = self.0.pod(namespace, pod, now)?;
             evaluate(table.get("m")?, &[view], &Selector::default()).map(|it| it.value)
         }
     }

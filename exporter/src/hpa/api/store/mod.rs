@@ -5,6 +5,8 @@
 //! when its frames came, by our own.
 
 mod agent;
+mod history;
+mod places;
 mod series;
 
 use std::{
@@ -15,7 +17,7 @@ use std::{
 
 use thiserror::Error;
 
-use self::agent::Naming;
+use self::{agent::Naming, series::Meaning};
 pub(crate) use self::{
     agent::{Agent, Container, Without},
     series::{FamilyInfo, LabelSet, Series},
@@ -45,6 +47,8 @@ pub(crate) struct Store {
     pods: HashMap<Box<str>, HashMap<Box<str>, Vec<Holder>>>,
     families: HashSet<Arc<FamilyInfo>>,
     labels: HashSet<LabelSet>,
+    /// What there are series of, by the addresses of family and labels.
+    meanings: HashMap<(usize, usize), Arc<Meaning>>,
     /// When the first frame of all came.
     began: Option<Instant>,
 }
@@ -102,6 +106,7 @@ impl Store {
             pods: HashMap::new(),
             families: HashSet::new(),
             labels: HashSet::new(),
+            meanings: HashMap::new(),
             began: None,
         }
     }
@@ -137,11 +142,13 @@ impl Store {
             let pairs: Vec<(Box<str>, Box<str>)> =
                 wire.labels.chunks_exact(2).map(|pair| (pair[0].as_str().into(), pair[1].as_str().into())).collect();
             let labels = shared_labels(&mut self.labels, pairs);
-            state.name_series(wire.id, wire.container, wire.family, labels)?;
+            let family = state.family(wire.family)?.clone();
+            let addresses = (Arc::as_ptr(&family).addr(), labels.0.as_ptr().addr());
+            let meaning = self.meanings.entry(addresses).or_insert_with(|| Arc::new(Meaning { family, labels }));
+            state.name_series(wire.id, wire.container, meaning.clone())?;
         }
-        for sample in &frame.samples {
-            state.sample(sample, at, anew)?;
-        }
+        state.named_series(frame.first);
+        state.samples(&frame.samples, at, anew)?;
         state.leave(frame, at);
         if let Some(unmeasured) = &frame.unmeasured {
             state.set_unmeasured(unmeasured);
@@ -178,6 +185,7 @@ impl Store {
             });
             !pods.is_empty()
         });
+        self.meanings.retain(|_, it| Arc::strong_count(it) > 1);
         self.labels.retain(|it| Arc::strong_count(&it.0) > 1);
         self.families.retain(|it| Arc::strong_count(it) > 1);
     }
