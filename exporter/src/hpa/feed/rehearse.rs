@@ -1,6 +1,7 @@
 //! Agents that measure nothing and tell what a script says: for tests and benchmarks of what listens to them. The stream is the
 //! agents' own.
 
+mod cost;
 mod fleet;
 
 use std::{
@@ -39,7 +40,7 @@ const BOUNDS: [f64; 20] = [
 #[derive(Debug, Args)]
 pub(crate) struct RehearseArgs {
     /// Where to listen: one agent at each. With port 0 the kernel chooses, and the addresses are printed.
-    #[arg(long = "address", value_name = "ADDRESS:PORT", required = true)]
+    #[arg(long = "address", value_name = "ADDRESS:PORT", required_unless_present = "cost")]
     addresses: Vec<SocketAddr>,
     /// So many agents at the first address, at ports that the kernel chooses.
     #[arg(long, default_value = "1")]
@@ -70,6 +71,10 @@ pub(crate) struct RehearseArgs {
     /// ... and its key.
     #[arg(long, value_name = "FILE", requires = "certificate")]
     key: Option<PathBuf>,
+    /// Listen nowhere, but print what a second of the stream costs an agent of a container with so many series: their number, and
+    /// nanoseconds a series to read figures and to make a frame.
+    #[arg(long, value_name = "SERIES")]
+    cost: Vec<usize>,
     /// Answer 401 without this bearer token.
     #[arg(long)]
     token: Option<String>,
@@ -224,6 +229,13 @@ fn read(path: &Path) -> Script {
 
 /// Serves until it is ended.
 pub(crate) async fn run(args: RehearseArgs) -> Result<(), String> {
+    if !args.cost.is_empty() {
+        for series in args.cost {
+            let [figures, frame] = cost::of(series);
+            println!("{series} {figures:.0} {frame:.0}");
+        }
+        return Ok(());
+    }
     let mut addresses = args.addresses.clone();
     if args.agents > 1 {
         addresses = vec![SocketAddr::new(args.addresses[0].ip(), 0); args.agents];

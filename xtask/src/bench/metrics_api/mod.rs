@@ -27,7 +27,7 @@ use crate::service::LoadReport;
 use crate::util;
 
 /// How many.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(super) struct Options {
     /// Agents
     #[arg(long, default_value = "1000")]
@@ -108,7 +108,21 @@ pub(super) fn run(tools: &Tools, options: &Options) -> Result<Section> {
     let report = served.load(tools, &mix, rate, options.seconds)?;
     let seconds = at.elapsed().as_secs_f64();
     let used: Vec<f64> = cpu()?.iter().zip(before).map(|(now, then)| (now - then) as f64 / 1e9 / seconds).collect();
-    section(options, fleet, &report, &used, served.process.0.id())
+    let mut section = section(options, fleet, &report, &used, served.process.0.id())?;
+    section.tables.push(agents_side(tools)?);
+    Ok(section)
+}
+
+/// What the stream costs an agent, by the series of a container.
+fn agents_side(tools: &Tools) -> Result<Table> {
+    let mut command = Command::new(&tools.agent);
+    command.args(["hpa", "rehearse-agents", "--cost", "100", "--cost", "1000", "--cost", "10000"]);
+    let said = util::output(&mut command)?;
+    Ok(Table {
+        title: "What a second of the stream costs an agent, of a container all of whose series have changed".to_owned(),
+        columns: ["series", "figures, ns a series", "frame, ns a series"].map(Into::into).to_vec(),
+        rows: said.lines().map(|line| line.split(' ').map(str::to_owned).collect()).collect(),
+    })
 }
 
 fn section(options: &Options, fleet: Fleet, report: &LoadReport, used: &[f64], pid: u32) -> Result<Section> {

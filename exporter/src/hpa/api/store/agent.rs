@@ -39,6 +39,8 @@ pub(crate) struct Agent {
     family_ids: HashMap<u32, Arc<FamilyInfo>>,
     container_ids: HashMap<u32, Key>,
     series_ids: Ids,
+    /// Containers that made room for others.
+    made_room: Vec<Key>,
     /// Families of the container named last: the next is likely to have the same.
     families: Families,
     /// When series were last looked at.
@@ -193,6 +195,7 @@ impl Agent {
             family_ids: HashMap::new(),
             container_ids: HashMap::new(),
             series_ids: Ids::default(),
+            made_room: Vec::new(),
             families: Families::default(),
             swept: 0,
         }
@@ -312,7 +315,15 @@ impl Agent {
         let (_, oldest) =
             gone.min_by_key(|(at, _)| *at).ok_or(FrameError::TooMany { what: "containers", most: MAX_CONTAINERS })?;
         self.containers.remove(&oldest);
+        self.made_room.push(oldest);
         Ok(())
+    }
+
+    /// Forgets containers, and says which are forgotten since this was last asked.
+    pub(super) fn forget(&mut self, old: impl Fn(&Key, &Container) -> bool) -> Vec<Key> {
+        let mut forgotten = std::mem::take(&mut self.made_room);
+        forgotten.extend(self.containers.forget(old));
+        forgotten
     }
 
     /// A family by the stream's id.

@@ -165,29 +165,48 @@ impl Store {
     pub(crate) fn clean(&mut self, now: Instant, is_there: impl Fn(&str, &str) -> bool) {
         let longest = self.kept.longest();
         let old = |agent: &Agent| now.duration_since(agent.arrived) > MEMORY;
-        self.agents.retain(|_, agent| !old(agent));
-        for agent in self.agents.values_mut() {
-            let newest = agent.frames.back().copied().unwrap_or(0);
-            agent.containers.retain(|key, container| {
-                let past = container.gone.is_some_and(|gone| newest.saturating_sub(gone) > longest);
-                !past || is_there(&key.0, &key.1)
-            });
+        let mut gone: Vec<(Arc<str>, Vec<Key>)> = Vec::new();
+        for (name, agent) in self.agents.extract_if(|_, agent| old(agent)) {
+            gone.push((name, agent.containers.values().map(|it| it.key.clone()).collect()));
         }
-        let agents = &self.agents;
-        self.pods.retain(|_, pods| {
-            pods.retain(|_, holders| {
-                for holder in &mut *holders {
-                    let agent = agents.get(&holder.agent);
-                    holder.containers.retain(|key| agent.is_some_and(|it| it.containers.contains_key(key)));
-                }
-                holders.retain(|it| !it.containers.is_empty());
-                !holders.is_empty()
+        for (name, agent) in &mut self.agents {
+            let newest = agent.frames.back().copied().unwrap_or(0);
+            let forgotten = agent.forget(|key, container| {
+                let past = container.gone.is_some_and(|gone| newest.saturating_sub(gone) > longest);
+                past && !is_there(&key.0, &key.1)
             });
-            !pods.is_empty()
-        });
+            if !forgotten.is_empty() {
+                gone.push((name.clone(), forgotten));
+            }
+        }
+        // Of those alone: looking through all pods would keep everybody waiting who asks meanwhile.
+        for (agent, keys) in &gone {
+            keys.iter().for_each(|key| self.release(agent, key));
+        }
         self.meanings.retain(|_, it| Arc::strong_count(it) > 1);
         self.labels.retain(|it| Arc::strong_count(&it.0) > 1);
         self.families.retain(|it| Arc::strong_count(it) > 1);
+    }
+
+    /// An agent does not have this container any more.
+    fn release(&mut self, agent: &Arc<str>, key: &Key) {
+        // It may have come back meanwhile.
+        if self.agents.get(agent).is_some_and(|it| it.containers.contains_key(key)) {
+            return;
+        }
+        let Some(pods) = self.pods.get_mut(&key.0) else { return };
+        if let Some(holders) = pods.get_mut(&key.1) {
+            for holder in holders.iter_mut().filter(|it| it.agent == *agent) {
+                holder.containers.retain(|it| it != key);
+            }
+            holders.retain(|it| !it.containers.is_empty());
+            if holders.is_empty() {
+                pods.remove(&key.1);
+            }
+        }
+        if pods.is_empty() {
+            self.pods.remove(&key.0);
+        }
     }
 
     /// Agents heard of within [`SILENCE`].

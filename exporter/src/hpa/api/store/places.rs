@@ -70,9 +70,11 @@ impl Containers {
         self.held.iter_mut().flatten()
     }
 
-    pub(super) fn retain(&mut self, stays: impl Fn(&Key, &Container) -> bool) {
-        let goes: Vec<Key> = self.values().filter(|it| !stays(&it.key, it)).map(|it| it.key.clone()).collect();
+    /// Removes some, and says which.
+    pub(super) fn forget(&mut self, old: impl Fn(&Key, &Container) -> bool) -> Vec<Key> {
+        let goes: Vec<Key> = self.values().filter(|it| old(&it.key, it)).map(|it| it.key.clone()).collect();
         goes.iter().for_each(|key| self.remove(key));
+        goes
     }
 }
 
