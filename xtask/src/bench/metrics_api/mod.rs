@@ -41,9 +41,9 @@ pub(super) struct Options {
     /// Routes of each pod
     #[arg(long, default_value = "2")]
     routes: u32,
-    /// Agents tell of requests alone, and nothing of runtimes, processes and the scheduler
+    /// Agents tell all that they can of each pod, and not of its requests alone: some 24 series instead of 5
     #[arg(long)]
-    requests_alone: bool,
+    all_figures: bool,
     /// HPAs, each of a workload of its own
     #[arg(long, default_value = "2000")]
     hpas: usize,
@@ -135,10 +135,10 @@ fn section(options: &Options, fleet: Fleet, report: &LoadReport, used: &[f64], p
         options.rate,
         options.routes
     );
-    let more = if options.requests_alone {
-        "; nothing is told of its runtime. "
-    } else {
+    let more = if options.all_figures {
         ", and all that an agent tells of a pod is told of it, as its runtime's, scheduler's and process' figures. "
+    } else {
+        ": durations and their sums by route, and requests in flight. "
     };
     let _ = write!(
         about,
@@ -179,7 +179,7 @@ fn rehearse(tools: &Tools, options: &Options, plane: &ControlPlane) -> Result<(E
     command.arg("--namespaces").arg(options.namespaces.to_string()).arg("--rate").arg(options.rate.to_string());
     command.arg("--routes").arg(options.routes.to_string());
     command.arg("--certificate").arg(&pair.certificate).arg("--key").arg(&pair.key);
-    if options.requests_alone {
+    if !options.all_figures {
         command.arg("--requests-alone");
     }
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start the agents")?;
