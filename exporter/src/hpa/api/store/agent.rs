@@ -81,6 +81,7 @@ pub(crate) struct Container {
     series: Vec<Series>,
     /// Where a series is in `series`, by the address of its meaning, which is shared and so never the same for two. None while there
     /// are [`FEW`].
+    #[expect(clippy::box_collection, reason = "most of very many containers have none, which is to take little room")]
     places: Option<Box<HashMap<usize, usize>>>,
 }
 

@@ -34,7 +34,7 @@ impl Number {
     /// A gauge's value, as it is.
     pub(super) fn exact(value: f64) -> Self {
         let integer =
-            value >= 0.0 && value < MOST && value.fract() == 0.0 && !(value == 0.0 && value.is_sign_negative());
+            (0.0..MOST).contains(&value) && value.fract() == 0.0 && !(value == 0.0 && value.is_sign_negative());
         if integer { Self::Integer(value as u64) } else { Self::Float(value) }
     }
 

@@ -181,7 +181,9 @@ impl Store {
         }
         // Of those alone: looking through all pods would keep everybody waiting who asks meanwhile.
         for (agent, keys) in &gone {
-            keys.iter().for_each(|key| self.release(agent, key));
+            for key in keys {
+                self.release(agent, key);
+            }
         }
         self.meanings.retain(|_, it| Arc::strong_count(it) > 1);
         self.labels.retain(|it| Arc::strong_count(&it.0) > 1);

@@ -73,7 +73,9 @@ impl Containers {
     /// Removes some, and says which.
     pub(super) fn forget(&mut self, old: impl Fn(&Key, &Container) -> bool) -> Vec<Key> {
         let goes: Vec<Key> = self.values().filter(|it| old(&it.key, it)).map(|it| it.key.clone()).collect();
-        goes.iter().for_each(|key| self.remove(key));
+        for key in &goes {
+            self.remove(key);
+        }
         goes
     }
 }

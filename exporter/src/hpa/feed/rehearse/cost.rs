@@ -36,7 +36,7 @@ pub(super) fn of(series: usize) -> [f64; 2] {
         // The first second names everything.
         if second > 0 {
             took[0].push(read);
-            took[1].push(begun.elapsed() - read);
+            took[1].push(begun.elapsed().saturating_sub(read));
         }
     }
     took.map(|mut took| {
