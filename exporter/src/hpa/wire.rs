@@ -200,7 +200,8 @@ pub(crate) fn next_frame(pending: &mut BytesMut) -> Result<Option<Frame>, WireEr
     }
     pending.advance(prefix);
     let body = pending.split_to(length);
-    Frame::decode(body).map(Some).map_err(|error| WireError::Malformed(error.to_string()))
+    // From a slice: byte by byte out of a `BytesMut` takes twice as long.
+    Frame::decode(&body[..]).map(Some).map_err(|error| WireError::Malformed(error.to_string()))
 }
 
 #[cfg(test)]

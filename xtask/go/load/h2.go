@@ -28,7 +28,7 @@ func newH2(c config) []worker {
 			base = "http://" + c.address
 			transport.Protocols.SetUnencryptedHTTP2(true)
 		} else {
-			transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true}
+			transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true, Certificates: c.certificates}
 			transport.Protocols.SetHTTP2(true)
 		}
 		for range c.streams {
@@ -72,6 +72,9 @@ func (h *h2) exchange(r *request, n int64) (int, error) {
 		}
 		// Without it, the transport may send the request again after a failure, and it would be counted twice.
 		out.GetBody = nil
+	}
+	for name, values := range h.config.headers {
+		out.Header[name] = values
 	}
 	answer, err := h.transport.RoundTrip(out)
 	if err != nil {

@@ -4,14 +4,17 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"log"
+	"net/http"
 	"os"
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -30,12 +33,15 @@ type config struct {
 	rate     float64
 	timeout  time.Duration
 	mix      *mix
+	// certificates are shown to the service, and headers sent with each request of the h2 modes.
+	certificates []tls.Certificate
+	headers      http.Header
 }
 
 func main() {
 	log.SetFlags(0)
 	log.SetPrefix("load: ")
-	var c config
+	c := config{headers: http.Header{}}
 	var lines mixFlag
 	flag.StringVar(&c.mode, "mode", "h1", "h1, h1-pipelined, h2 (over TLS) or h2c")
 	flag.StringVar(&c.address, "address", "", "host:port of the service")
@@ -50,6 +56,16 @@ func main() {
 	flag.Var(&lines, "mix", "a line `METHOD PATH STATUS ROUTE WEIGHT [body=TEXT] [send=TEXT]`, may be repeated; "+
 		"{n} in PATH becomes a running number, STATUS 0 expects no answer, body= is what the answer must hold, "+
 		"send= is sent")
+	certificate := flag.String("cert", "", "client certificate for the h2 mode (PEM), with -key")
+	key := flag.String("key", "", "its key")
+	flag.Func("header", "a header `NAME: VALUE` of every request of the h2 modes, may be repeated", func(line string) error {
+		name, value, found := strings.Cut(line, ":")
+		if !found {
+			return fmt.Errorf("no colon in it")
+		}
+		c.headers.Add(strings.TrimSpace(name), strings.TrimSpace(value))
+		return nil
+	})
 	mixFile := flag.String("mix-file", "", "file of such lines")
 	procs := flag.Int("procs", 0, "GOMAXPROCS; 0 leaves it")
 	flag.Parse()
@@ -66,6 +82,13 @@ func main() {
 	var err error
 	if c.mix, err = readMix(lines, *mixFile); err != nil {
 		log.Fatal(err)
+	}
+	if *certificate != "" {
+		pair, err := tls.LoadX509KeyPair(*certificate, *key)
+		if err != nil {
+			log.Fatal(err)
+		}
+		c.certificates = append(c.certificates, pair)
 	}
 	report, err := run(c)
 	if err != nil {

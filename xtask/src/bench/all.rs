@@ -11,7 +11,7 @@ use super::fixture::Tools;
 use super::fleet::{self, Fleet};
 use super::machine::Machine;
 use super::report::{Section, number};
-use super::{agent, attach, budget, inspect, overhead, replicas, runtime, scale, scrape};
+use super::{agent, attach, budget, inspect, metrics_api, overhead, replicas, runtime, scale, scrape};
 use crate::util;
 
 const JSON: &str = "docs/performance.json";
@@ -26,6 +26,11 @@ pub(super) struct Options {
     /// Measure the overhead alone anew, and keep the rest of docs/performance.json
     #[arg(long, conflicts_with = "render")]
     overhead_again: bool,
+    /// The same of the metrics-api
+    #[arg(long, conflicts_with_all = ["render", "overhead_again"])]
+    metrics_api_again: bool,
+    #[command(flatten)]
+    metrics_api: metrics_api::Options,
     #[command(flatten)]
     overhead: overhead::Options,
     #[command(flatten)]
@@ -47,16 +52,10 @@ pub(super) fn run(tools: &Tools, options: &Options) -> Result<()> {
     }
     let machine = Machine::here()?;
     if options.overhead_again {
-        let mut page = read()?;
-        if !page.machine.is_like(&machine) {
-            bail!("{JSON} is of another machine: measure all of it");
-        }
-        let mut section = overhead::run(tools, &options.overhead)?;
-        section.note("Measured anew by itself, after the other sections (`--overhead-again`).");
-        super::finish(&section)?;
-        let old = page.sections.iter_mut().find(|old| old.name == section.name);
-        *old.with_context(|| format!("{JSON} has no such section"))? = section;
-        return write(&page);
+        return again(&machine, overhead::run(tools, &options.overhead)?, "--overhead-again");
+    }
+    if options.metrics_api_again {
+        return again(&machine, metrics_api::run(tools, &options.metrics_api)?, "--metrics-api-again");
     }
     let mut sections = Vec::new();
     let mut done = |section: Section| -> Result<()> {
@@ -76,7 +75,23 @@ pub(super) fn run(tools: &Tools, options: &Options) -> Result<()> {
         done(scrape::run(&mut fleet)?)?;
     }
     done(budget::run(tools, &budget::Options::default())?)?;
+    done(metrics_api::run(tools, &options.metrics_api)?)?;
     write(&Page { machine, sections })
+}
+
+/// Puts a section that was measured by itself into the page.
+fn again(machine: &Machine, mut section: Section, option: &str) -> Result<()> {
+    let mut page = read()?;
+    if !page.machine.is_like(machine) {
+        bail!("{JSON} is of another machine: measure all of it");
+    }
+    section.note(format!("Measured anew by itself, after the other sections (`{option}`)."));
+    super::finish(&section)?;
+    match page.sections.iter_mut().find(|old| old.name == section.name) {
+        Some(old) => *old = section,
+        None => page.sections.push(section),
+    }
+    write(&page)
 }
 
 fn read() -> Result<Page> {

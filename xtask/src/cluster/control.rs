@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use super::bulk;
 use super::certificates::{Authority, Pair, Subject, signing_key};
 use super::process::{Process, wait_for};
 use super::programs;
@@ -29,6 +30,8 @@ pub struct Options {
     /// The API server sends requests of the aggregation layer to a Service's endpoints (whose addresses must not be
     /// loopback) rather than to its cluster IP or external name.
     pub aggregator_routing: bool,
+    /// Whether kube-controller-manager runs: without it nobody acts on what there is.
+    pub controllers: bool,
     /// Further flags of kube-apiserver.
     pub api_server: Vec<String>,
     /// Further flags of kube-controller-manager.
@@ -44,6 +47,7 @@ impl Default for Options {
             autoscaler_period: Duration::from_secs(2),
             autoscaler_stabilization: Duration::from_secs(5),
             aggregator_routing: false,
+            controllers: true,
             api_server: Vec::new(),
             controller_manager: Vec::new(),
             service_address: None,
@@ -59,6 +63,7 @@ pub struct ControlPlane {
     controller_manager: Option<Process>,
     api_server: Option<Process>,
     etcd: Process,
+    etcd_url: String,
     api_server_command: Command,
     programs: PathBuf,
     directory: PathBuf,
@@ -110,6 +115,7 @@ impl ControlPlane {
             controller_manager: None,
             api_server: None,
             etcd,
+            etcd_url,
             api_server_command,
             kubeconfig: directory.join("admin.kubeconfig"),
             programs,
@@ -120,8 +126,10 @@ impl ControlPlane {
         };
         plane.kubeconfig = plane.kubeconfig_for("admin", "admin", &["system:masters"])?;
         plane.start_api_server()?;
-        plane.start_controllers(options, &tokens)?;
-        plane.controllers_work()?;
+        if options.controllers {
+            plane.start_controllers(options, &tokens)?;
+            plane.controllers_work()?;
+        }
         Ok(plane)
     }
 
@@ -192,6 +200,12 @@ impl ControlPlane {
         let mut command = Command::new(self.programs.join("kubectl"));
         command.arg("--kubeconfig").arg(&self.kubeconfig).env("HOME", &self.directory).env_remove("KUBECONFIG");
         command
+    }
+
+    /// Puts objects into the store as they are, by their keys there, such as `pods/NAMESPACE/NAME`: nothing of them is checked or
+    /// defaulted. For more of them than can be created one by one.
+    pub fn put_into_store(&self, objects: impl Iterator<Item = (String, Value)>) -> Result<()> {
+        bulk::put(&self.etcd_url, objects)
     }
 
     /// Runs kubectl as the administrator; what it prints.

@@ -23,6 +23,7 @@
 //! [`Cluster`] is a control plane with a [`Node`]: the real kube-scheduler, kubelet and containerd. Without a node, pods stay Pending. A test may write a pod's status itself
 //! (`kubectl patch pod NAME --subresource status`), which is what the HorizontalPodAutoscaler's controller looks at.
 
+mod bulk;
 mod certificates;
 mod control;
 mod image;

@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use hyper::HeaderMap;
@@ -70,17 +71,29 @@ struct RequestHeader {
     extras: Vec<String>,
 }
 
+/// How long it holds that a certificate is good: a verification takes as long as a good part of an answer.
+const CHECKED: Duration = Duration::from_secs(5);
+
+/// A certificate with those between it and the CA, found good by what the ConfigMap said, and when.
+struct Checked {
+    by: Arc<RequestHeader>,
+    certificates: Vec<CertificateDer<'static>>,
+    at: Instant,
+}
+
 /// The check. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Authenticator {
     header: Arc<Mutex<Arc<RequestHeader>>>,
+    /// The API servers have one certificate each.
+    checked: Arc<Mutex<Option<Checked>>>,
     provider: Arc<CryptoProvider>,
 }
 
 impl Authenticator {
     /// Nobody is known until the ConfigMap is.
     pub(crate) fn new(provider: Arc<CryptoProvider>) -> Self {
-        Self { header: Arc::default(), provider }
+        Self { header: Arc::default(), checked: Arc::default(), provider }
     }
 
     /// Follows the ConfigMap for ever.
@@ -119,17 +132,29 @@ impl Authenticator {
     ) -> Result<User, Unknown> {
         let header = self.header();
         let verifier = header.verifier.as_ref().ok_or(Unknown::NotConfigured)?;
-        let (leaf, between) = certificates.and_then(<[_]>::split_first).ok_or(Unknown::NoCertificate)?;
-        verifier
-            .verify_client_cert(leaf, between, UnixTime::now())
-            .map_err(|error| Unknown::Untrusted(error.to_string()))?;
-        if !header.names.is_empty() {
-            let name = common_name(leaf).unwrap_or_default();
-            if !header.names.contains(&name) {
-                return Err(Unknown::Name(name));
+        let certificates = certificates.unwrap_or_default();
+        let (leaf, between) = certificates.split_first().ok_or(Unknown::NoCertificate)?;
+        if !self.is_checked(&header, certificates) {
+            verifier
+                .verify_client_cert(leaf, between, UnixTime::now())
+                .map_err(|error| Unknown::Untrusted(error.to_string()))?;
+            if !header.names.is_empty() {
+                let name = common_name(leaf).unwrap_or_default();
+                if !header.names.contains(&name) {
+                    return Err(Unknown::Name(name));
+                }
             }
+            let checked = Checked { by: header.clone(), certificates: certificates.to_vec(), at: Instant::now() };
+            *self.checked.lock().unwrap_or_else(PoisonError::into_inner) = Some(checked);
         }
         header.user(headers)
+    }
+
+    fn is_checked(&self, by: &Arc<RequestHeader>, certificates: &[CertificateDer<'static>]) -> bool {
+        let checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        checked
+            .as_ref()
+            .is_some_and(|it| Arc::ptr_eq(&it.by, by) && it.at.elapsed() < CHECKED && it.certificates == certificates)
     }
 
     fn header(&self) -> Arc<RequestHeader> {
@@ -293,6 +318,10 @@ mod tests {
         assert_eq!(user.extra, [("example.com/scope".to_owned(), vec!["a".to_owned()])].into());
         assert_eq!(ask(&proxy.client("kubelet")), Err(Unknown::Name("kubelet".into())));
         assert!(matches!(ask(&other.client("front-proxy-client")), Err(Unknown::Untrusted(_))));
+        // One that was found good is, for as long as the ConfigMap says the same, and no other is for it.
+        let good = proxy.client("front-proxy-client");
+        assert!(ask(&good).is_ok() && ask(&good).is_ok());
+        assert!(matches!(ask(&other.client("front-proxy-client")), Err(Unknown::Untrusted(_))));
         assert_eq!(authenticator.user(None, &headers()), Err(Unknown::NoCertificate));
         let nobody = authenticator.user(Some(&proxy.client("front-proxy-client")), &HeaderMap::new());
         assert_eq!(nobody, Err(Unknown::NoUser));
@@ -300,6 +329,7 @@ mod tests {
         authenticator.take(&configured(&other, "[]"));
         authenticator.take(&BTreeMap::new());
         assert!(ask(&other.client("anyone")).is_ok());
+        assert!(matches!(ask(&good), Err(Unknown::Untrusted(_))));
         assert!(matches!(ask(&proxy.client("front-proxy-client")), Err(Unknown::Untrusted(_))));
     }
 }

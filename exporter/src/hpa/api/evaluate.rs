@@ -287,8 +287,9 @@ pub(super) fn is_meant(
 
 /// Whether the selector's wishes about `container` hold.
 pub(super) fn of_container(selector: &Selector, container: &Container) -> bool {
-    let wishes = selector.0.iter().filter(|it| it.key == "container").cloned().collect();
-    Selector(wishes).matches(|_| Some(container.name()))
+    let wishes: Vec<_> = selector.0.iter().filter(|it| it.key == "container").cloned().collect();
+    // Asked of each container of each pod.
+    wishes.is_empty() || Selector(wishes).matches(|_| Some(container.name()))
 }
 
 fn selected(selector: &Selector, container: &Container, labels: &[(Box<str>, Box<str>)]) -> bool {

@@ -194,7 +194,8 @@ async fn clean(sources: &Sources) {
         let mut store = sources.store.lock().unwrap_or_else(PoisonError::into_inner);
         store.clean(Instant::now(), |namespace, pod| sources.directory.has(namespace, pod));
         let live = store.live_agents(Instant::now());
-        let (containers, series) = store.size();
+        // Nobody waits for answers while all series are counted, but for who wants to see them.
+        let size = tracing::enabled!(tracing::Level::DEBUG).then(|| store.size());
         for metric in sources.table.iter() {
             let misuse = store.family_kinds().find_map(|(family, kind)| metric.misuse(family, kind));
             if let Some(misuse) = misuse.filter(|_| misused.insert(metric.name.clone())) {
@@ -207,7 +208,9 @@ async fn clean(sources: &Sources) {
                 warn!(metric = name, names = count, listed = table::MAX_LISTED, "not all are listed; all are served");
             }
         }
-        debug!(agents = live, containers, series, pods = sources.directory.len(), "known");
+        if let Some((containers, series)) = size {
+            debug!(agents = live, containers, series, pods = sources.directory.len(), "known");
+        }
         let none = live == 0;
         if none && !told {
             warn!("no agent is heard of: metrics of pods are missing, not 0");
@@ -249,6 +252,11 @@ pub(crate) mod testing {
 
         /// An expression's value of a pod of namespace `shop`, over 15 s.
         pub(crate) fn ask(&self, expression: &str, pod: &str, now: Instant) -> Option<f64> {
+            self.ask_of("shop", expression, pod, now)
+        }
+
+        /// The same of any namespace.
+        pub(crate) fn ask_of(&self, namespace: &str, expression: &str, pod: &str, now: Instant) -> Option<f64> {
             let entry = Entry {
                 expression: expression.into(),
                 window_seconds: 15.0,
@@ -256,7 +264,7 @@ pub(crate) mod testing {
                 help: String::new(),
             };
             let table = Table::new(&[("m".to_owned(), entry)].into()).unwrap();
-            let view = self.0.pod("shop", pod, now)?;
+            let view = self.0.pod(namespace, pod, now)?;
             evaluate(table.get("m")?, &[view], &Selector::default()).map(|it| it.value)
         }
     }

@@ -1,6 +1,9 @@
 //! Agents that measure nothing and tell what a script says: for tests and benchmarks of what listens to them. The stream is the
 //! agents' own.
 
+mod cost;
+mod fleet;
+
 use std::{
     collections::{BTreeMap, HashMap},
     convert::Infallible,
@@ -18,7 +21,11 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+};
+use tokio_rustls::TlsAcceptor;
 
 use super::{Amount, Counted, Feed, Figures, Stream};
 use crate::hpa::wire;
@@ -33,7 +40,7 @@ const BOUNDS: [f64; 20] = [
 #[derive(Debug, Args)]
 pub(crate) struct RehearseArgs {
     /// Where to listen: one agent at each. With port 0 the kernel chooses, and the addresses are printed.
-    #[arg(long = "address", value_name = "ADDRESS:PORT", required = true)]
+    #[arg(long = "address", value_name = "ADDRESS:PORT", required_unless_present = "cost")]
     addresses: Vec<SocketAddr>,
     /// So many agents at the first address, at ports that the kernel chooses.
     #[arg(long, default_value = "1")]
@@ -43,7 +50,7 @@ pub(crate) struct RehearseArgs {
     /// `reason`, `agent`: pods without figures.
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
-    /// Without a script: so many pods at each agent, `NAMESPACE/pod-AGENT-NUMBER`.
+    /// Without a script: so many pods at each agent, `ns-NUMBER/pod-AGENT-NUMBER`.
     #[arg(long, default_value = "100")]
     pods: usize,
     /// Namespaces that they are spread over.
@@ -52,6 +59,22 @@ pub(crate) struct RehearseArgs {
     /// Requests a second of each.
     #[arg(long, default_value = "50")]
     rate: f64,
+    /// Routes of each.
+    #[arg(long, default_value = "2")]
+    routes: usize,
+    /// Of requests alone, and nothing of runtimes, processes and the scheduler.
+    #[arg(long)]
+    requests_alone: bool,
+    /// Serve TLS by this certificate (PEM) ...
+    #[arg(long, value_name = "FILE", requires = "key")]
+    certificate: Option<PathBuf>,
+    /// ... and its key.
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    key: Option<PathBuf>,
+    /// Listen nowhere, but print what a second of the stream costs an agent of a container with so many series: their number, and
+    /// nanoseconds a series to read figures and to make a frame.
+    #[arg(long, value_name = "SERIES")]
+    cost: Vec<usize>,
     /// Answer 401 without this bearer token.
     #[arg(long)]
     token: Option<String>,
@@ -112,7 +135,7 @@ fn root() -> String {
 /// One agent: its script, and what has been counted by it.
 struct Rehearsal {
     number: usize,
-    source: Source,
+    script: PathBuf,
     counted: HashMap<(String, String, String), Tally>,
     at: Instant,
     looked: bool,
@@ -128,18 +151,29 @@ struct Tally {
     counted: Counted,
 }
 
+/// What an agent tells.
+#[derive(Clone)]
 enum Source {
-    File(PathBuf),
-    Made(Script),
+    Script(Feed, Arc<Mutex<Rehearsal>>),
+    Fleet(fleet::Agent),
+}
+
+impl Source {
+    fn listen(&self) -> Stream {
+        match self {
+            Self::Fleet(agent) => agent.listen(),
+            Self::Script(feed, rehearsal) => {
+                let rehearsal = rehearsal.clone();
+                feed.listen(move || rehearsal.lock().unwrap_or_else(PoisonError::into_inner).figures())
+            }
+        }
+    }
 }
 
 impl Rehearsal {
     /// The figures of now: requests since the last look, at the script's rates, are counted.
     fn figures(&mut self) -> Figures {
-        let script = match &self.source {
-            Source::Made(script) => script.clone(),
-            Source::File(path) => read(path),
-        };
+        let script = read(&self.script);
         let elapsed = self.at.elapsed().as_secs_f64();
         // Pods of the first look were there before this agent, as those that an agent finds when it starts.
         let counted = Counted { since: self.at, from_start: self.looked };
@@ -195,65 +229,83 @@ fn read(path: &Path) -> Script {
 
 /// Serves until it is ended.
 pub(crate) async fn run(args: RehearseArgs) -> Result<(), String> {
+    if !args.cost.is_empty() {
+        for series in args.cost {
+            let [figures, frame] = cost::of(series);
+            println!("{series} {figures:.0} {frame:.0}");
+        }
+        return Ok(());
+    }
     let mut addresses = args.addresses.clone();
     if args.agents > 1 {
         addresses = vec![SocketAddr::new(args.addresses[0].ip(), 0); args.agents];
     }
+    let tls = match (&args.certificate, &args.key) {
+        (Some(certificate), Some(key)) => Some(crate::serve::acceptor(certificate, key)?),
+        _ => None,
+    };
+    let pods = fleet::Pods {
+        count: args.pods,
+        namespaces: args.namespaces,
+        rate: args.rate,
+        routes: args.routes,
+        runtime: !args.requests_alone,
+    };
+    let fleet = if args.script.is_none() { fleet::agents(addresses.len(), &pods) } else { Vec::new() };
+    let mut fleet = fleet.into_iter();
     let mut shown = String::new();
     for (number, address) in addresses.into_iter().enumerate() {
         let listener =
             TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))?;
         let _ = writeln!(shown, "{}", listener.local_addr().map_err(|error| error.to_string())?);
-        let source = match &args.script {
-            Some(path) => Source::File(path.clone()),
-            None => Source::Made(made(&args, number)),
+        let source = match (fleet.next(), &args.script) {
+            (Some(agent), _) => Source::Fleet(agent),
+            (None, script) => {
+                let script = script.clone().unwrap_or_default();
+                let rehearsal =
+                    Rehearsal { number, script, counted: HashMap::new(), at: Instant::now(), looked: false };
+                Source::Script(Feed::default(), Arc::new(Mutex::new(rehearsal)))
+            }
         };
-        let rehearsal = Rehearsal { number, source, counted: HashMap::new(), at: Instant::now(), looked: false };
-        tokio::spawn(serve(listener, Arc::new(Mutex::new(rehearsal)), args.token.clone()));
+        tokio::spawn(serve(listener, tls.clone(), source, args.token.clone()));
     }
     print!("{shown}");
     let _ = std::io::Write::flush(&mut std::io::stdout());
     std::future::pending().await
 }
 
-fn made(args: &RehearseArgs, agent: usize) -> Script {
-    let pod = |number: usize| Scripted {
-        namespace: format!("ns-{}", (agent * args.pods + number) % args.namespaces),
-        pod: format!("pod-{agent}-{number}"),
-        container: app(),
-        requests_per_second: args.rate,
-        active: number as f64,
-        waiting: BTreeMap::new(),
-        latency_seconds: 0.001 * (number + 1) as f64,
-        route: root(),
-        agent,
-    };
-    Script { pods: (0..args.pods).map(pod).collect(), unmeasured: Vec::new() }
-}
-
-async fn serve(listener: TcpListener, rehearsal: Arc<Mutex<Rehearsal>>, token: Option<String>) {
-    let feed = Feed::default();
+async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, source: Source, token: Option<String>) {
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let (feed, rehearsal, token) = (feed.clone(), rehearsal.clone(), token.clone());
-        let answer = service_fn(move |request: Request<Incoming>| {
-            let (feed, rehearsal, token) = (feed.clone(), rehearsal.clone(), token.clone());
-            async move {
-                let shown =
-                    request.headers().get(AUTHORIZATION).and_then(|it| it.to_str().ok()?.strip_prefix("Bearer "));
-                if request.uri().path() != wire::PATH || (token.is_some() && shown != token.as_deref()) {
-                    let mut response = Response::new(Stream::empty());
-                    *response.status_mut() =
-                        if token.is_some() { StatusCode::UNAUTHORIZED } else { StatusCode::NOT_FOUND };
-                    return Ok::<_, Infallible>(response);
+        let (tls, source, token) = (tls.clone(), source.clone(), token.clone());
+        tokio::spawn(async move {
+            match tls {
+                None => connection(stream, source, token).await,
+                Some(tls) => {
+                    if let Ok(stream) = tls.accept(stream).await {
+                        connection(stream, source, token).await;
+                    }
                 }
-                let read = move || rehearsal.lock().unwrap_or_else(PoisonError::into_inner).figures();
-                Ok(Response::new(feed.listen(read)))
             }
         });
-        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
     }
+}
+
+async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, source: Source, token: Option<String>) {
+    let answer = service_fn(move |request: Request<Incoming>| {
+        let (source, token) = (source.clone(), token.clone());
+        async move {
+            let shown = request.headers().get(AUTHORIZATION).and_then(|it| it.to_str().ok()?.strip_prefix("Bearer "));
+            if request.uri().path() != wire::PATH || (token.is_some() && shown != token.as_deref()) {
+                let mut response = Response::new(Stream::empty());
+                *response.status_mut() = if token.is_some() { StatusCode::UNAUTHORIZED } else { StatusCode::NOT_FOUND };
+                return Ok::<_, Infallible>(response);
+            }
+            Ok(Response::new(source.listen()))
+        }
+    });
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
 }

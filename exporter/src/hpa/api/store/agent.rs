@@ -8,10 +8,13 @@ use std::{
 
 use super::{
     FrameError, Key, LATE_MS, MAX_CONTAINERS, MAX_SERIES, SILENCE,
-    series::{FamilyInfo, Grown, LabelSet, Series},
+    places::{Containers, Ids, Place},
+    series::{FamilyInfo, Grown, Meaning, Series},
 };
 use crate::hpa::wire::{Container as WireContainer, Frame, Kind, Sample, Unmeasured};
 
+/// How often series that are at rest are looked at for what is too old of them, milliseconds: others are whenever they change.
+const SWEEP_MS: u64 = 10_000;
 /// So many series are looked through: most containers have no more, and an index of each would take more memory than it saves
 /// time.
 const FEW: usize = 32;
@@ -29,14 +32,23 @@ pub(crate) struct Agent {
     pub(crate) known_ms: u64,
     /// Which run of the agent tells; 0 where an agent does not say.
     run: u64,
-    pub(super) containers: HashMap<Key, Container>,
+    pub(super) containers: Containers,
     /// Pods without figures, by namespace and name; none where it has not said.
     unmeasured: Option<HashMap<Box<str>, Withouts>>,
     /// Families, containers and series by the stream's own ids.
     family_ids: HashMap<u32, Arc<FamilyInfo>>,
     container_ids: HashMap<u32, Key>,
-    series_ids: HashMap<u32, (Key, usize)>,
+    series_ids: Ids,
+    /// Containers that made room for others.
+    made_room: Vec<Key>,
+    /// Families of the container named last: the next is likely to have the same.
+    families: Families,
+    /// When series were last looked at.
+    swept: u64,
 }
+
+/// What is measured of a container, and since when. Shared by those that have the same.
+type Families = Arc<[(Arc<FamilyInfo>, u64)]>;
 
 /// Why a pod has no figures.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,11 +77,12 @@ pub(crate) struct Container {
     /// The run of the agent that counted it is over: the next counts anew.
     over: bool,
     /// What is measured of it, and since when.
-    families: Vec<(Arc<FamilyInfo>, u64)>,
+    families: Families,
     series: Vec<Series>,
-    /// Where a series is in `series`, by the addresses of its family and labels, which are shared and so never the same for two.
-    /// Empty while there are [`FEW`].
-    places: HashMap<(usize, usize), usize>,
+    /// Where a series is in `series`, by the address of its meaning, which is shared and so never the same for two. None while there
+    /// are [`FEW`].
+    #[expect(clippy::box_collection, reason = "most of very many containers have none, which is to take little room")]
+    places: Option<Box<HashMap<usize, usize>>>,
 }
 
 /// How a container is told of in a frame.
@@ -127,27 +140,24 @@ impl Container {
     }
 
     /// Where a series is, or is to be pushed.
-    fn place(&mut self, family: &Arc<FamilyInfo>, labels: &LabelSet) -> usize {
+    fn place(&mut self, meaning: &Arc<Meaning>) -> usize {
         let (series, next) = (&self.series, self.series.len());
-        let is_it = |it: &Series| Arc::ptr_eq(&it.family, family) && Arc::ptr_eq(&it.labels.0, &labels.0);
         if next < FEW {
-            return series.iter().position(is_it).unwrap_or(next);
+            return series.iter().position(|it| it.is(meaning)).unwrap_or(next);
         }
-        let key = |family: &Arc<FamilyInfo>, labels: &LabelSet| (Arc::as_ptr(family).addr(), labels.0.as_ptr().addr());
-        if self.places.is_empty() {
-            let places = series.iter().enumerate().map(|(place, it)| (key(&it.family, &it.labels), place));
-            self.places = places.collect();
-        }
-        *self.places.entry(key(family, labels)).or_insert(next)
+        let places = self.places.get_or_insert_with(|| {
+            Box::new(series.iter().enumerate().map(|(place, it)| (it.address(), place)).collect())
+        });
+        *places.entry(Arc::as_ptr(meaning).addr()).or_insert(next)
     }
 
     /// It is told of, and what is measured of it now.
-    fn measured(&mut self, families: &[Arc<FamilyInfo>], at: u64) {
+    fn measured(&mut self, families: &[Arc<FamilyInfo>], at: u64, shared: &mut Families) {
         let since = |family: &Arc<FamilyInfo>| {
             let before = self.families.iter().find(|(known, _)| known.name == family.name);
             before.map_or(at, |(_, since)| *since)
         };
-        self.families = families.iter().map(|family| (family.clone(), since(family))).collect();
+        self.families = share(shared, families.iter().map(|family| (family.clone(), since(family))).collect());
         self.gone = None;
     }
 
@@ -171,6 +181,18 @@ impl Container {
     }
 }
 
+/// The same as before, if it is.
+fn share(shared: &mut Families, families: Vec<(Arc<FamilyInfo>, u64)>) -> Families {
+    let same = |(one, since): &(Arc<FamilyInfo>, u64), (other, at): &(Arc<FamilyInfo>, u64)| {
+        Arc::ptr_eq(one, other) && since == at
+    };
+    let is_same = shared.len() == families.len() && shared.iter().zip(&families).all(|(one, other)| same(one, other));
+    if !is_same {
+        *shared = families.into();
+    }
+    shared.clone()
+}
+
 impl Agent {
     pub(super) fn new(now: Instant) -> Self {
         Self {
@@ -179,11 +201,14 @@ impl Agent {
             arrived: now,
             known_ms: 0,
             run: 0,
-            containers: HashMap::new(),
+            containers: Containers::default(),
             unmeasured: None,
             family_ids: HashMap::new(),
             container_ids: HashMap::new(),
-            series_ids: HashMap::new(),
+            series_ids: Ids::default(),
+            made_room: Vec::new(),
+            families: Families::default(),
+            swept: 0,
         }
     }
 
@@ -266,7 +291,7 @@ impl Agent {
         let since = from_nothing.unwrap_or(naming.at);
         let known = self.containers.get_mut(&key).filter(|known| known.goes_on(wire, counted_since, naming));
         let key = if let Some(known) = known {
-            known.measured(&families, naming.at);
+            known.measured(&families, naming.at, &mut self.families);
             if known.counted_since_ms < wire.counted_since_ms {
                 // Something was missed in between, or it is another of the same name.
                 (known.since, known.from_start) = (since, from_start);
@@ -276,6 +301,7 @@ impl Agent {
         } else {
             self.make_room(&key)?;
             let families = families.into_iter().map(|family| (family, since)).collect();
+            let families = share(&mut self.families, families);
             let container = Container {
                 key: key.clone(),
                 since,
@@ -285,9 +311,9 @@ impl Agent {
                 over: false,
                 families,
                 series: Vec::new(),
-                places: HashMap::new(),
+                places: None,
             };
-            self.containers.insert(key.clone(), container);
+            self.containers.insert(container);
             key
         };
         self.container_ids.insert(wire.id, key.clone());
@@ -303,41 +329,63 @@ impl Agent {
         let (_, oldest) =
             gone.min_by_key(|(at, _)| *at).ok_or(FrameError::TooMany { what: "containers", most: MAX_CONTAINERS })?;
         self.containers.remove(&oldest);
+        self.made_room.push(oldest);
         Ok(())
     }
 
-    pub(super) fn name_series(
-        &mut self,
-        id: u32,
-        container: u32,
-        family: u32,
-        labels: LabelSet,
-    ) -> Result<(), FrameError> {
-        let unknown = |what, id| FrameError::Unknown { what, id };
-        let key = self.container_ids.get(&container).ok_or(unknown("container", container))?.clone();
-        let family = self.family_ids.get(&family).ok_or(unknown("family", family))?;
-        let held = self.containers.get_mut(&key).ok_or(unknown("container", container))?;
+    /// Forgets containers, and says which are forgotten since this was last asked.
+    pub(super) fn forget(&mut self, old: impl Fn(&Key, &Container) -> bool) -> Vec<Key> {
+        let mut forgotten = std::mem::take(&mut self.made_room);
+        forgotten.extend(self.containers.forget(old));
+        forgotten
+    }
+
+    /// A family by the stream's id.
+    pub(super) fn family(&self, id: u32) -> Result<&Arc<FamilyInfo>, FrameError> {
+        self.family_ids.get(&id).ok_or(FrameError::Unknown { what: "family", id })
+    }
+
+    pub(super) fn name_series(&mut self, id: u32, container: u32, meaning: Arc<Meaning>) -> Result<(), FrameError> {
+        let unknown = FrameError::Unknown { what: "container", id: container };
+        let place = self.container_ids.get(&container).and_then(|key| self.containers.place(key));
+        let Some((slot, held)) = place.and_then(|it| Some((it, self.containers.at_mut(it)?))) else {
+            return Err(unknown);
+        };
         if self.series_ids.len() >= MAX_SERIES || held.series.len() >= MAX_SERIES {
             return Err(FrameError::TooMany { what: "series", most: MAX_SERIES });
         }
-        let index = held.place(family, &labels);
+        let index = held.place(&meaning);
         match held.series.get_mut(index) {
-            Some(known) => known.name(family.clone()),
-            None => held.series.push(Series::new(family.clone(), labels)),
+            Some(known) => known.name(),
+            None => held.series.push(Series::new(meaning)),
         }
-        self.series_ids.insert(id, (key, index));
+        self.series_ids.insert(id, Place { container: slot, series: index as u32 });
         Ok(())
     }
 
-    pub(super) fn sample(&mut self, sample: &Sample, at: u64, anew: bool) -> Result<(), FrameError> {
-        let Some((key, index)) = self.series_ids.get(&sample.series) else {
-            return Err(FrameError::Unknown { what: "series", id: sample.series });
-        };
-        let Some(container) = self.containers.get_mut(key) else { return Ok(()) };
-        let since = container.series.get(*index).and_then(|it| container.since(&it.family.name));
-        let from_nothing = since.is_some_and(|since| since < at);
-        if let Some(series) = container.series.get_mut(*index) {
-            series.apply(sample, at, Grown { from_nothing, anew });
+    /// All series of a frame are named.
+    pub(super) fn named_series(&mut self, first: bool) {
+        self.series_ids.settle();
+        if first {
+            // Few come later.
+            self.containers.values_mut().for_each(|it| it.series.shrink_to_fit());
+        }
+    }
+
+    /// Takes samples; those of a frame are mostly in the order of their series.
+    pub(super) fn samples(&mut self, samples: &[Sample], at: u64, anew: bool) -> Result<(), FrameError> {
+        let mut near = 0;
+        for sample in samples {
+            let Some(place) = self.series_ids.find(sample.series, &mut near) else {
+                return Err(FrameError::Unknown { what: "series", id: sample.series });
+            };
+            let Some(container) = self.containers.at_mut(place.container) else { continue };
+            let Some(series) = container.series.get(place.series as usize) else { continue };
+            // Asked of few: whether a first value has grown from nothing.
+            let from_nothing = series.is_new() && container.since(&series.family.name).is_some_and(|since| since < at);
+            if let Some(series) = container.series.get_mut(place.series as usize) {
+                series.apply(sample, at, Grown { from_nothing, anew });
+            }
         }
         Ok(())
     }
@@ -345,8 +393,9 @@ impl Agent {
     /// Takes note of what is not there any more.
     pub(super) fn leave(&mut self, frame: &Frame, at: u64) {
         for id in &frame.gone_series {
-            let Some((key, index)) = self.series_ids.remove(id) else { continue };
-            if let Some(series) = self.containers.get_mut(&key).and_then(|it| it.series.get_mut(index)) {
+            let Some(place) = self.series_ids.remove(*id) else { continue };
+            let container = self.containers.at_mut(place.container);
+            if let Some(series) = container.and_then(|it| it.series.get_mut(place.series as usize)) {
                 series.end(at);
             }
         }
@@ -359,8 +408,8 @@ impl Agent {
         }
         if frame.first {
             let named: std::collections::HashSet<&Key> = self.container_ids.values().collect();
-            for (key, container) in &mut self.containers {
-                if !named.contains(key) {
+            for container in self.containers.values_mut() {
+                if !named.contains(&container.key) {
                     container.leave(at, false);
                     continue;
                 }
@@ -370,7 +419,7 @@ impl Agent {
         }
         if left {
             let containers = &self.containers;
-            self.series_ids.retain(|_, (key, _)| containers.get(key).is_some_and(|it| it.gone.is_none()));
+            self.series_ids.retain(|it| containers.at(it.container).is_some_and(|it| it.gone.is_none()));
         }
     }
 
@@ -380,6 +429,10 @@ impl Agent {
         while self.frames.len() > 2 && self.frames[1] < cutoff {
             self.frames.pop_front();
         }
+        if at.saturating_sub(self.swept) < SWEEP_MS {
+            return;
+        }
+        self.swept = at;
         for container in self.containers.values_mut() {
             container.series.iter_mut().for_each(|it| it.expire(at.saturating_sub(it.family.kept_ms)));
         }

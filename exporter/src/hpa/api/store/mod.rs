@@ -5,6 +5,8 @@
 //! when its frames came, by our own.
 
 mod agent;
+mod history;
+mod places;
 mod series;
 
 use std::{
@@ -15,7 +17,7 @@ use std::{
 
 use thiserror::Error;
 
-use self::agent::Naming;
+use self::{agent::Naming, series::Meaning};
 pub(crate) use self::{
     agent::{Agent, Container, Without},
     series::{FamilyInfo, LabelSet, Series},
@@ -45,6 +47,8 @@ pub(crate) struct Store {
     pods: HashMap<Box<str>, HashMap<Box<str>, Vec<Holder>>>,
     families: HashSet<Arc<FamilyInfo>>,
     labels: HashSet<LabelSet>,
+    /// What there are series of, by the addresses of family and labels.
+    meanings: HashMap<(usize, usize), Arc<Meaning>>,
     /// When the first frame of all came.
     began: Option<Instant>,
 }
@@ -102,6 +106,7 @@ impl Store {
             pods: HashMap::new(),
             families: HashSet::new(),
             labels: HashSet::new(),
+            meanings: HashMap::new(),
             began: None,
         }
     }
@@ -137,11 +142,13 @@ impl Store {
             let pairs: Vec<(Box<str>, Box<str>)> =
                 wire.labels.chunks_exact(2).map(|pair| (pair[0].as_str().into(), pair[1].as_str().into())).collect();
             let labels = shared_labels(&mut self.labels, pairs);
-            state.name_series(wire.id, wire.container, wire.family, labels)?;
+            let family = state.family(wire.family)?.clone();
+            let addresses = (Arc::as_ptr(&family).addr(), labels.0.as_ptr().addr());
+            let meaning = self.meanings.entry(addresses).or_insert_with(|| Arc::new(Meaning { family, labels }));
+            state.name_series(wire.id, wire.container, meaning.clone())?;
         }
-        for sample in &frame.samples {
-            state.sample(sample, at, anew)?;
-        }
+        state.named_series(frame.first);
+        state.samples(&frame.samples, at, anew)?;
         state.leave(frame, at);
         if let Some(unmeasured) = &frame.unmeasured {
             state.set_unmeasured(unmeasured);
@@ -158,28 +165,50 @@ impl Store {
     pub(crate) fn clean(&mut self, now: Instant, is_there: impl Fn(&str, &str) -> bool) {
         let longest = self.kept.longest();
         let old = |agent: &Agent| now.duration_since(agent.arrived) > MEMORY;
-        self.agents.retain(|_, agent| !old(agent));
-        for agent in self.agents.values_mut() {
-            let newest = agent.frames.back().copied().unwrap_or(0);
-            agent.containers.retain(|key, container| {
-                let past = container.gone.is_some_and(|gone| newest.saturating_sub(gone) > longest);
-                !past || is_there(&key.0, &key.1)
-            });
+        let mut gone: Vec<(Arc<str>, Vec<Key>)> = Vec::new();
+        for (name, agent) in self.agents.extract_if(|_, agent| old(agent)) {
+            gone.push((name, agent.containers.values().map(|it| it.key.clone()).collect()));
         }
-        let agents = &self.agents;
-        self.pods.retain(|_, pods| {
-            pods.retain(|_, holders| {
-                for holder in &mut *holders {
-                    let agent = agents.get(&holder.agent);
-                    holder.containers.retain(|key| agent.is_some_and(|it| it.containers.contains_key(key)));
-                }
-                holders.retain(|it| !it.containers.is_empty());
-                !holders.is_empty()
+        for (name, agent) in &mut self.agents {
+            let newest = agent.frames.back().copied().unwrap_or(0);
+            let forgotten = agent.forget(|key, container| {
+                let past = container.gone.is_some_and(|gone| newest.saturating_sub(gone) > longest);
+                past && !is_there(&key.0, &key.1)
             });
-            !pods.is_empty()
-        });
+            if !forgotten.is_empty() {
+                gone.push((name.clone(), forgotten));
+            }
+        }
+        // Of those alone: looking through all pods would keep everybody waiting who asks meanwhile.
+        for (agent, keys) in &gone {
+            for key in keys {
+                self.release(agent, key);
+            }
+        }
+        self.meanings.retain(|_, it| Arc::strong_count(it) > 1);
         self.labels.retain(|it| Arc::strong_count(&it.0) > 1);
         self.families.retain(|it| Arc::strong_count(it) > 1);
+    }
+
+    /// An agent does not have this container any more.
+    fn release(&mut self, agent: &Arc<str>, key: &Key) {
+        // It may have come back meanwhile.
+        if self.agents.get(agent).is_some_and(|it| it.containers.contains_key(key)) {
+            return;
+        }
+        let Some(pods) = self.pods.get_mut(&key.0) else { return };
+        if let Some(holders) = pods.get_mut(&key.1) {
+            for holder in holders.iter_mut().filter(|it| it.agent == *agent) {
+                holder.containers.retain(|it| it != key);
+            }
+            holders.retain(|it| !it.containers.is_empty());
+            if holders.is_empty() {
+                pods.remove(&key.1);
+            }
+        }
+        if pods.is_empty() {
+            self.pods.remove(&key.0);
+        }
     }
 
     /// Agents heard of within [`SILENCE`].

@@ -336,6 +336,30 @@ fn a_silent_agent_is_said_to_be_silent_and_forgotten_later() {
 }
 
 #[test]
+fn what_is_forgotten_takes_no_room_and_what_is_there_stays() {
+    let mut it = Fixture::new();
+    it.goes(0);
+    for _ in 0..60 {
+        it.tick(vec![]);
+    }
+    let (now, agent) = (it.now(), it.agent.clone());
+    let holders = |it: &Fixture| {
+        let mut pods: Vec<String> =
+            it.store.pods.get("shop").into_iter().flatten().map(|(pod, _)| pod.to_string()).collect();
+        pods.sort();
+        pods.join(" ")
+    };
+    it.store.clean(now, |_, _| true);
+    assert_eq!(holders(&it), "a b", "its pod is there, and it may come back with its counts");
+    it.store.clean(now, |_, pod| pod == "b");
+    assert_eq!((holders(&it), it.store.size().0), ("b".to_owned(), 1));
+    it.seconds += 600;
+    let now = it.now();
+    it.store.clean(now, |_, _| true);
+    assert!(it.store.pods.is_empty() && it.store.heard(&agent).is_none());
+}
+
+#[test]
 fn a_pod_that_moves_is_where_it_was_last_heard_of() {
     let mut it = Fixture::new();
     it.tick(vec![counts(10, &[(1, 1030)])]);

@@ -1,3 +1,0 @@
-module sample/pods
-
-go 1.17
