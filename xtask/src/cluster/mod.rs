@@ -103,12 +103,13 @@ pub fn run(action: &Action) -> Result<()> {
             programs::compile_replay()?;
             // The tests of the manifests hold helm's rendering against kubectl's.
             programs::helm()?;
+            // Of the tests of the control plane, too: the metrics-api is installed beside it.
+            programs::prometheus_adapter()?;
             if *control_plane {
                 return Ok(());
             }
             programs::node()?;
-            programs::node_programs()?;
-            programs::prometheus_adapter().map(drop)
+            programs::node_programs().map(drop)
         }
         Action::Up { node } => up(*node),
     }

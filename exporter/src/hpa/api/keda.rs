@@ -2,8 +2,14 @@
 //! externalscaler.proto). A ScaledObject names a metric, a target and what to look at in its trigger's metadata.
 
 use std::{
-    collections::HashMap, convert::Infallible, fmt::Display, future::Future, pin::Pin, str::FromStr, sync::Arc,
-    time::Duration,
+    collections::HashMap,
+    convert::Infallible,
+    fmt::Display,
+    future::Future,
+    pin::Pin,
+    str::FromStr,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use hyper::{Request as HttpRequest, body::Incoming, server::conn::http2, service::service_fn};
@@ -34,6 +40,10 @@ const CONNECTIONS: usize = 1024;
 const STREAMS: u32 = 16_384;
 /// How often a stream looks whether something has become active.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// How often a stream says again that something is active: KEDA drops what it is told while it cannot scale, as before it has named an
+/// HPA's metrics, and the workload may be scaled to 0 by others. So often it asks by default, too.
+const AGAIN: Duration = Duration::from_secs(30);
 
 /// What KEDA puts behind a key whose value it has from the scaled container's environment.
 const FROM_ENV: &str = "FromEnv";
@@ -167,6 +177,12 @@ fn number(key: &str, text: &str) -> Result<f64, String> {
         .ok_or_else(|| format!("{key} is {text:?}: it must be a number"))
 }
 
+/// Whether a stream says something: what is new, and from time to time that there still is something to do. The other need not be
+/// repeated, since KEDA asks before it scales to 0.
+fn is_to_tell(told: Option<(bool, Duration)>, active: bool) -> bool {
+    told.is_none_or(|(before, ago)| before != active || active && ago >= AGAIN)
+}
+
 fn invalid(error: impl Display) -> Status {
     Status::invalid_argument(error.to_string())
 }
@@ -198,23 +214,25 @@ impl Scaler {
     ) -> Result<Response<ReceiverStream<Result<IsActiveResponse, Status>>>, Status> {
         let object = request.into_inner();
         let mut told = match self.active(&object).await {
-            Ok(active) => Some(active),
+            Ok(active) => Some((active, Instant::now())),
             // What is asked for wrongly stays wrong. What cannot be told now is told when it can.
             Err(error) if error.code() == Code::InvalidArgument => return Err(error),
             Err(_) => None,
         };
         let (sender, receiver) = mpsc::channel(4);
-        if let Some(result) = told {
+        if let Some((result, _)) = told {
             let _ = sender.send(Ok(IsActiveResponse { result })).await;
         }
         tokio::spawn(async move {
             while !sender.is_closed() {
                 tokio::time::sleep(LOOK).await;
                 let Ok(result) = self.active(&object).await else { continue };
-                if told != Some(result) && sender.send(Ok(IsActiveResponse { result })).await.is_err() {
-                    return;
+                if is_to_tell(told.map(|(before, at)| (before, at.elapsed())), result) {
+                    if sender.send(Ok(IsActiveResponse { result })).await.is_err() {
+                        return;
+                    }
+                    told = Some((result, Instant::now()));
                 }
-                told = Some(result);
             }
         });
         Ok(Response::new(ReceiverStream::new(receiver)))
@@ -399,5 +417,13 @@ mod tests {
         assert!(trigger(&[("metric", "rps"), ("selector", " "), ("target", "1")]).unwrap_err().contains("empty"));
         assert!(trigger(&[("metric", "rps"), ("selector", "a=b"), ("target", "many")]).unwrap_err().contains("number"));
         assert!(trigger(&[("metric", "rps"), ("selector", "a=b"), ("target", "0")]).unwrap_err().contains("positive"));
+    }
+
+    #[test]
+    fn a_stream_says_what_is_new_and_repeats_what_is_to_be_done() {
+        let ago = |told: bool, seconds: u64| Some((told, Duration::from_secs(seconds)));
+        assert!(is_to_tell(None, false) && is_to_tell(ago(true, 0), false) && is_to_tell(ago(false, 0), true));
+        assert!(!is_to_tell(ago(true, 29), true) && is_to_tell(ago(true, 30), true));
+        assert!(!is_to_tell(ago(false, 3600), false));
     }
 }

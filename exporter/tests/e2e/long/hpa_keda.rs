@@ -196,6 +196,9 @@ fn load_wakes_and_scales(stage: &Stage) {
         is(stage, name, 6);
     }
     assert_eq!(replicas(stage, "own"), 0);
+    // Whoever scales it to 0 by hand is not heard of; that there is something to do is told again.
+    stage.plane.kubectl(&["scale", "deployment", "told", "-n", "shop", "--replicas=0"]).unwrap();
+    is(stage, "told", 6);
     let hpa = stage.plane.get(&["hpa", "keda-hpa-told", "-n", "shop"]).unwrap();
     assert_eq!(hpa["spec"]["metrics"][0]["external"]["target"]["averageValue"], "50", "{hpa}");
 }
