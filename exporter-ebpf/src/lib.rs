@@ -5,11 +5,13 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod event;
+pub mod feature;
 pub mod histogram;
 pub mod http;
 pub mod line;
 pub mod loss;
 pub mod method;
+pub mod probe;
 pub mod route;
 pub mod share;
 pub mod target;

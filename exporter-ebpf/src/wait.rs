@@ -102,24 +102,14 @@ impl WaitValue {
     }
 }
 
-/// What is measured of a watched process: bits of [`Watch::flags`].
-pub mod flag {
-    /// Goroutines that block.
-    pub const BLOCKING: u32 = 1;
-    /// Stop-the-world pauses.
-    pub const GC: u32 = 2;
-    /// Threads that wait for a CPU.
-    pub const SCHEDULER: u32 = 4;
-}
-
 /// Value of the `WATCHED` map, keyed by process id (`u32`). Written by user space alone.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watch {
     /// The target's id, 1 to [`crate::target::MAX_TARGETS`].
     pub target: u32,
-    /// Bits of [`flag`].
-    pub flags: u32,
+    /// What is measured of it: bits of [`crate::feature::Feature`].
+    pub on: u32,
     /// Goroutines that park from here on are measured, `CLOCK_MONOTONIC` nanoseconds.
     pub park_from_ns: u64,
     /// Those that park from here on are not.

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use anyhow::{Context, Result, bail};
+use exporter_ebpf::probe::Probe;
 use object::read::elf::ElfFile64;
 use object::{LittleEndian, Object as _, ObjectSection as _, ObjectSymbol as _, SectionKind, SymbolKind};
 
@@ -145,6 +146,7 @@ pub fn check(object: &[u8]) -> Result<usize> {
     let file = File::parse(object).context("it is no ELF file")?;
     let functions = functions(&file)?;
     let mut faults = faults(&functions);
+    faults.extend(unlisted(&functions));
     faults.extend(shared_memory(&file)?);
     if !faults.is_empty() {
         bail!("{}", faults.join("\n"));
@@ -171,17 +173,30 @@ fn functions(file: &File<'_>) -> Result<Vec<Function>> {
 
 fn faults(functions: &[Function]) -> Vec<String> {
     let mut faults: Vec<String> = functions.iter().flat_map(Function::faults).collect();
-    let names = |section: &str| -> BTreeSet<&str> {
-        let of_section = functions.iter().filter(|function| function.section == section);
-        of_section.map(|function| function.name.strip_suffix("_multi").unwrap_or(&function.name)).collect()
-    };
-    let (single, multi) = (names("uprobe"), names("uprobe.multi"));
-    if single.is_empty() {
+    if !functions.iter().any(|function| function.kind() == Kind::Probe) {
         faults.push("there are no programs on functions".to_owned());
     }
     faults
-        .extend(single.symmetric_difference(&multi).map(|name| format!("{name} is not there for both ways to attach")));
-    faults
+}
+
+/// Section and name of each program that the list of probes asks for.
+fn listed() -> impl Iterator<Item = (&'static str, &'static str)> {
+    Probe::ALL.iter().flat_map(|it| [("uprobe", it.program()), ("uprobe.multi", it.program_multi())])
+}
+
+/// Programs on functions that are not in the list of probes, and probes that lack a program for one of the ways to attach.
+fn unlisted(functions: &[Function]) -> Vec<String> {
+    let listed: BTreeSet<(&str, &str)> = listed().collect();
+    let there = functions.iter().filter(|function| function.kind() == Kind::Probe);
+    let there: BTreeSet<(&str, &str)> = there.map(|it| (it.section.as_str(), it.name.as_str())).collect();
+    let differ = listed.symmetric_difference(&there);
+    differ
+        .map(|(section, name)| {
+            format!(
+                "{name} in {section}: of the object and the list of probes only one has it (exporter-ebpf/src/probe.rs)"
+            )
+        })
+        .collect()
 }
 
 /// Maps with values per CPU, and variables, which are the same for all threads.
@@ -273,7 +288,16 @@ mod tests {
         assert!(
             faults_of(&[&pair(&[])[..], &[function("r", "uretprobe", &[EXIT])]].concat()).contains("r in uretprobe")
         );
-        assert!(faults_of(&pair(&[])[..1]).contains("both ways"));
         assert!(faults_of(&[]).contains("no programs"));
+    }
+
+    #[test]
+    fn the_object_and_the_list_of_probes_have_the_same_programs() {
+        let mut all: Vec<_> = listed().map(|(section, name)| guarded(name, section, &[])).collect();
+        assert!(unlisted(&all).is_empty());
+        let last = all.pop().expect("there are probes").name;
+        all.push(guarded("http_other", "uprobe", &[]));
+        let said = unlisted(&all).join("\n");
+        assert!(said.lines().count() == 2 && said.contains("http_other in uprobe:") && said.contains(&last), "{said}");
     }
 }

@@ -11,7 +11,7 @@ use exporter_ebpf::{
 use super::{
     maps::{HTTP_STATES, ROUTED, add},
     memory::{GoString, read},
-    request::{Subject, cut_off, packed},
+    request::{Subject, cut_off, packed, same_word},
 };
 
 /// Remembers a request that a mux is given, of a request that began at `start_ns` (0 where that is not known).
@@ -54,6 +54,20 @@ pub(super) fn keep(target: &TargetConfig, request: u64, start_ns: u64) {
 pub(super) struct Held {
     pub(super) url: u64,
     pub(super) header: u64,
+}
+
+impl Held {
+    #[inline(always)]
+    pub(super) fn by(target: &TargetConfig, request: u64) -> Self {
+        let at = |offset| request.wrapping_add(u64::from(offset));
+        Self { url: at(target.request_url), header: at(target.request_header) }
+    }
+
+    #[inline(always)]
+    pub(super) fn is_of(&self, target: &TargetConfig, request: u64) -> bool {
+        same_word(self.url, request.wrapping_add(u64::from(target.request_url))) != 0
+            || same_word(self.header, request.wrapping_add(u64::from(target.request_header))) != 0
+    }
 }
 
 /// Has the copies of a request asked that muxes have found patterns for. They are forgotten where the request `ends` with that.

@@ -6,6 +6,7 @@ use aya_ebpf::{
     maps::{Array, HashMap},
 };
 use exporter_ebpf::{
+    feature::Feature,
     loss::Reason,
     target::MAX_TARGETS,
     wait::{
@@ -44,14 +45,14 @@ pub(crate) static STACKS: HashMap<u32, Stack> = HashMap::with_max_entries(MAX_ST
 #[map]
 pub(crate) static BLOCKED_AT: HashMap<BlockedAtKey, BlockedAt> = HashMap::with_max_entries(MAX_BLOCKED_AT, 0);
 
-/// What user space wants of the current process, if it asks for any of `flags`, and what is kept of it.
+/// What user space wants of the current process, if it asks for this feature, and what is kept of it.
 #[inline(always)]
-pub(crate) fn watched(flags: u32) -> Option<(&'static Watch, *mut WatchState)> {
+pub(crate) fn watched(feature: Feature) -> Option<(&'static Watch, *mut WatchState)> {
     let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    // SAFETY: user space replaces a value only to change flags or the window of time; a torn read of those is a wait more or
+    // SAFETY: user space replaces a value only to change what is on, or the window of time; a torn read of those is a wait more or
     // less at the window's edge. The target's id never changes for a process.
     let watch = unsafe { WATCHED.get(&pid) }?;
-    if watch.flags & flags == 0 {
+    if watch.on & feature.bit() == 0 {
         return None;
     }
     Some((watch, WATCH_STATES.get_ptr_mut(watch.target)?))

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use exporter_ebpf::wait::{Watch, flag, kind};
+use exporter_ebpf::wait::{Watch, kind};
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
@@ -28,7 +28,7 @@ use crate::{
     clock::monotonic_ns,
     kernel::{AttachError, Kernel},
     process::Process,
-    target::{Features, Inspection, Measure, PlannedProbe},
+    target::{Feature, Features, Inspection, PlannedProbe},
 };
 
 /// The longest that the probes stay attached beyond a window, so that what began in it is seen to end.
@@ -80,9 +80,9 @@ impl Agent {
             let Some(group) = state.groups.get_mut(&key) else { return };
             let asks = |id: &u32| {
                 state.targets.get(id).is_some_and(|target| {
-                    let is_off = |it: &Arc<Inspection>| !it.measures_something(Features::NONE.with(Measure::Blocking));
+                    let is_off = |it: &Arc<Inspection>| !it.measures_something(Features::NONE.with(Feature::Blocking));
                     matches!(target.stage, Stage::Measured)
-                        && target.features.has(Measure::Blocking)
+                        && target.features.has(Feature::Blocking)
                         && !target.inspection.as_ref().is_some_and(is_off)
                 })
             };
@@ -228,7 +228,7 @@ impl Driver {
         let Some(group) = state.groups.get(&self.key) else { return Vec::new() };
         let targets = group.users.iter().filter_map(|id| state.targets.get(id));
         targets
-            .filter(|target| target.features.has(Measure::Blocking) && matches!(target.stage, Stage::Measured))
+            .filter(|target| target.features.has(Feature::Blocking) && matches!(target.stage, Stage::Measured))
             .map(|target| (target.id, target.process.id.pid))
             .collect()
     }
@@ -393,7 +393,7 @@ fn held(agent: &Agent, inspection: &Inspection, process: Process, key: GroupKey)
     let reached = agent.reached(key, process);
     let until = Instant::now() + ATTACHING;
     let lease = agent.inner.leases.grant(until, move |links| detach_elsewhere(key, links));
-    let wanted = |it: &PlannedProbe| it.measure() == Measure::Blocking;
+    let wanted = |it: &PlannedProbe| it.feature() == Feature::Blocking;
     let keep = |site| {
         let too_late = |(probe, ..): Site| AttachError::Refused { probe, reason: "the kernel took too long".into() };
         lease.add(site).map_err(too_late)
@@ -411,8 +411,8 @@ impl Agent {
     /// Tells the kernel side which parks of a process are measured; whether the process is still watched for this target.
     pub(super) fn set_window(&self, id: u32, pid: u32, from: u64, until: u64) -> bool {
         let open = |watch: Watch| {
-            let flags = watch.flags | flag::BLOCKING;
-            (watch.target == id).then_some(Watch { flags, park_from_ns: from, park_until_ns: until, ..watch })
+            let on = watch.on | Feature::Blocking.bit();
+            (watch.target == id).then_some(Watch { on, park_from_ns: from, park_until_ns: until, ..watch })
         };
         self.inner.kernel.maps().watched.change(&pid, open)
     }

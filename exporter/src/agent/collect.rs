@@ -16,7 +16,7 @@ use super::{
 use crate::{
     kernel::{Kernel, Maps, Usage},
     metrics::{AgentFigures, Lost, MapFigures, Snapshot, TargetFigures},
-    target::{Features, Inspection, Measure},
+    target::{Feature, Features, Inspection},
 };
 
 pub(super) fn snapshot(agent: &Agent) -> Snapshot {
@@ -25,7 +25,7 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
     let inner = &*agent.inner;
     let maps = inner.kernel.maps();
     let mut usage: Vec<Usage> = Vec::new();
-    let involuntary = inner.scheduler.tells_involuntary();
+    let involuntary = inner.run_queue.tells_involuntary();
     let mut guard = agent.state();
     let state = &mut *guard;
 
@@ -156,13 +156,13 @@ fn target_figures(
                 target: target.labels.clone(),
                 active_requests: active_of
                     .as_ref()
-                    .filter(|_| inspection.measures_something(Features::NONE.with(Measure::Http)))
+                    .filter(|_| inspection.measures_something(Features::NONE.with(Feature::Http)))
                     .map(|of| of.get(&target.id).copied().unwrap_or(0)),
                 probes: state.groups.get(&target.group).map_or(0, super::links::Group::sites),
                 info: info(inner, target, inspection),
                 probe_figures: kept.map(|kept| super::waits::probe_figures(inner, target, kept)).unwrap_or_default(),
                 blocked_functions: super::profile::blocked_functions(state, target, leaders),
-                scheduler: kept.and_then(|kept| super::waits::scheduler_figures(target, kept, involuntary)),
+                run_queue: kept.and_then(|kept| super::waits::run_queue_figures(target, kept, involuntary)),
             }
         })
         .collect()

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     hpa::feed::{Counted, Figures},
     kubernetes::{Placement, Pods},
-    target::{Features, Labels, Measure},
+    target::{Feature, Features, Labels},
 };
 
 /// How long a process may have run before it was found and still count as counted from its start: finding it takes as long as the
@@ -115,9 +115,9 @@ impl State {
 
     /// Labels of which no target has its requests measured: they have none, not 0.
     fn without_http(&self) -> HashSet<Labels> {
-        let http = Features::NONE.with(Measure::Http);
+        let http = Features::NONE.with(Feature::Http);
         let measured = |target: &&Target| {
-            target.features.has(Measure::Http)
+            target.features.has(Feature::Http)
                 && target.inspection.as_ref().is_some_and(|inspection| inspection.measures_something(http))
         };
         let with: HashSet<&Labels> = self.targets.values().filter(measured).map(|it| &it.labels).collect();

@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use exporter_ebpf::wait::{WaitValue, Watch, WatchState, flag, kind};
+use exporter_ebpf::wait::{WaitValue, Watch, WatchState, kind};
 
 use super::{
     Agent, Inner,
@@ -17,24 +17,23 @@ use super::{
 };
 use crate::{
     kernel::{Kernel, Usage},
-    metrics::{ProbeFigures, SchedulerFigures, WaitSeries, Waited},
+    metrics::{ProbeFigures, RunQueueFigures, WaitSeries, Waited},
     process::Throttling,
     runtime::reasons::reason,
-    target::{Features, Measure, UNKNOWN, stw_reason},
+    target::{Feature, Features, UNKNOWN, stw_reason},
 };
 
 /// What the kernel side is told of a target: parking goroutines are measured only once the budget says so.
 fn watch(id: u32, features: Features, last_gc: u64) -> Watch {
-    let flags = [(Measure::Blocking, flag::BLOCKING), (Measure::Gc, flag::GC), (Measure::Scheduler, flag::SCHEDULER)];
-    let flags = flags.into_iter().filter(|(measure, _)| features.has(*measure)).map(|(_, flag)| flag).sum();
-    Watch { target: id, flags, park_from_ns: u64::MAX, park_until_ns: u64::MAX, stacks_from_ns: u64::MAX, last_gc }
+    let on = features.watched().bits();
+    Watch { target: id, on, park_from_ns: u64::MAX, park_until_ns: u64::MAX, stacks_from_ns: u64::MAX, last_gc }
 }
 
 impl Agent {
     /// Lets the kernel side watch a target's process, if anything that waits is to be measured of it.
     pub(super) fn watch(&self, target: &Target, last_gc: u64) -> Result<(), String> {
         let watch = watch(target.id, target.features, last_gc);
-        if watch.flags == 0 {
+        if watch.on == 0 {
             return Ok(());
         }
         let maps = self.inner.kernel.maps();
@@ -181,26 +180,26 @@ pub(super) fn probe_figures(agent: &Inner, target: &Target, kept: &WatchState) -
     let costs = agent.costs.get().copied().unwrap_or_default();
     let mut figures = Vec::new();
     // What is off by what the program is has no probes that could be sampled.
-    let has = |measure| {
+    let has = |feature| {
         let inspection = target.inspection.as_deref();
-        target.features.has(measure) && inspection.is_some_and(|it| it.measures_something(Features::NONE.with(measure)))
+        target.features.has(feature) && inspection.is_some_and(|it| it.measures_something(Features::NONE.with(feature)))
     };
-    if has(Measure::Blocking) {
+    if has(Feature::Blocking) {
         figures.push(ProbeFigures {
-            probes: Measure::Blocking.name(),
+            probes: Feature::Blocking.name(),
             hits: kept.parks + kept.runs,
             cpu_seconds: costs.of_blocking(kept),
             sampled_ratio: target.blocked.ratio(Instant::now()),
         });
     }
-    if has(Measure::Gc) {
+    if has(Feature::Stw) {
         let cpu_seconds = kept.stops as f64 * (costs.run + costs.stepped / 2.0);
-        figures.push(ProbeFigures { probes: Measure::Gc.name(), hits: kept.stops, cpu_seconds, sampled_ratio: 1.0 });
+        figures.push(ProbeFigures { probes: Feature::Stw.name(), hits: kept.stops, cpu_seconds, sampled_ratio: 1.0 });
     }
-    if target.features.has(Measure::Scheduler) {
+    if target.features.has(Feature::RunQueue) {
         // A tracepoint is no trap: two look-ups and the clock, much less than a probe.
         let cpu_seconds = kept.switches as f64 * TRACEPOINT;
-        let probes = Measure::Scheduler.name();
+        let probes = Feature::RunQueue.name();
         figures.push(ProbeFigures { probes, hits: kept.switches, cpu_seconds, sampled_ratio: 1.0 });
     }
     figures
@@ -210,12 +209,12 @@ pub(super) fn probe_figures(agent: &Inner, target: &Target, kept: &WatchState) -
 const TRACEPOINT: f64 = 0.2e-6;
 
 /// What the scheduler did to a target.
-pub(super) fn scheduler_figures(target: &Target, kept: &WatchState, involuntary: bool) -> Option<SchedulerFigures> {
-    if !target.features.has(Measure::Scheduler) {
+pub(super) fn run_queue_figures(target: &Target, kept: &WatchState, involuntary: bool) -> Option<RunQueueFigures> {
+    if !target.features.has(Feature::RunQueue) {
         return None;
     }
     let throttling = Throttling::of(target.process.id.pid);
-    Some(SchedulerFigures {
+    Some(RunQueueFigures {
         involuntary_switches: involuntary.then_some(kept.involuntary),
         periods: throttling.map(|it| it.periods),
         throttled_periods: throttling.map(|it| it.throttled_periods),

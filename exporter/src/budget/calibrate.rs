@@ -6,8 +6,9 @@
 use std::{fs, path::Path, time::Instant};
 
 use exporter_ebpf::{
+    feature::Feature,
     http::goroutine_key,
-    wait::{WaitKey, Watch, WatchState, flag, kind},
+    wait::{WaitKey, Watch, WatchState, kind},
 };
 
 use crate::kernel::{Kernel, Probe, Scope};
@@ -160,7 +161,7 @@ pub(crate) fn calibrate(kernel: &Kernel) -> Result<Costs, String> {
     // No target has the id 0.
     let watch = Watch {
         target: 0,
-        flags: flag::BLOCKING,
+        on: Feature::Blocking.bit(),
         park_from_ns: 0,
         park_until_ns: u64::MAX,
         stacks_from_ns: u64::MAX,

@@ -132,13 +132,13 @@ fn samples<'a>(desc: &'static Desc, snapshot: &'a Snapshot) -> Vec<Sample<'a>> {
         name if name == contract::STW_PAUSE.name => waits(snapshot, Waited::World),
         name if name == contract::RUN_QUEUE.name => waits(snapshot, Waited::Thread),
         name if name == contract::INVOLUNTARY.name => {
-            scheduler(snapshot, |it| it.involuntary_switches.map(|n| n as f64))
+            run_queue(snapshot, |it| it.involuntary_switches.map(|n| n as f64))
         }
-        name if name == contract::CPU_PERIODS.name => scheduler(snapshot, |it| it.periods.map(|n| n as f64)),
+        name if name == contract::CPU_PERIODS.name => run_queue(snapshot, |it| it.periods.map(|n| n as f64)),
         name if name == contract::CPU_THROTTLED_PERIODS.name => {
-            scheduler(snapshot, |it| it.throttled_periods.map(|n| n as f64))
+            run_queue(snapshot, |it| it.throttled_periods.map(|n| n as f64))
         }
-        name if name == contract::CPU_THROTTLED.name => scheduler(snapshot, |it| it.throttled_seconds),
+        name if name == contract::CPU_THROTTLED.name => run_queue(snapshot, |it| it.throttled_seconds),
         name if name == contract::BLOCKED_FUNCTIONS.name => {
             let all = snapshot.targets.iter().flat_map(|it| it.blocked_functions.iter().map(move |top| (it, top)));
             let sample = |(it, (function, seconds)): (&'a super::TargetFigures, &'a (String, f64))| {
@@ -256,7 +256,7 @@ fn probes(snapshot: &Snapshot, figure: fn(&super::ProbeFigures) -> f64) -> Vec<S
         .collect()
 }
 
-fn scheduler(snapshot: &Snapshot, figure: fn(&super::SchedulerFigures) -> Option<f64>) -> Vec<Sample<'_>> {
-    let all = snapshot.targets.iter().filter_map(|it| Some((it, figure(it.scheduler.as_ref()?)?)));
+fn run_queue(snapshot: &Snapshot, figure: fn(&super::RunQueueFigures) -> Option<f64>) -> Vec<Sample<'_>> {
+    let all = snapshot.targets.iter().filter_map(|it| Some((it, figure(it.run_queue.as_ref()?)?)));
     all.map(|(it, number)| Sample::of(&it.target, Vec::new(), Value::Number(number))).collect()
 }

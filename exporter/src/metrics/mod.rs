@@ -15,7 +15,7 @@ pub(crate) use self::{
     figures::{Figure, summed, visit},
     reference::reference,
     snapshot::{
-        AgentFigures, HttpSeries, Lost, MapFigures, ProbeFigures, RuntimeFigures, SchedulerFigures, Snapshot,
+        AgentFigures, HttpSeries, Lost, MapFigures, ProbeFigures, RunQueueFigures, RuntimeFigures, Snapshot,
         TargetFigures, WaitSeries, Waited,
     },
 };

@@ -51,7 +51,7 @@ pub(crate) struct WaitSeries {
 
 /// What the kernel's scheduler did to a target; a part that is not known is not there.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct SchedulerFigures {
+pub(crate) struct RunQueueFigures {
     /// Threads that lost their CPU while they could run.
     pub(crate) involuntary_switches: Option<u64>,
     /// Periods of its cgroup's CPU quota.
@@ -91,7 +91,7 @@ pub(crate) struct TargetFigures {
     /// Functions at which profiles have seen goroutines blocked, with seconds.
     pub(crate) blocked_functions: Vec<(String, f64)>,
     /// What the scheduler did to it, where that is asked for.
-    pub(crate) scheduler: Option<SchedulerFigures>,
+    pub(crate) run_queue: Option<RunQueueFigures>,
 }
 
 /// What was read of one target's runtime.

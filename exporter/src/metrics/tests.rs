@@ -40,7 +40,7 @@ fn snapshot(series: usize) -> Arc<Snapshot> {
         probes: 5,
         probe_figures: vec![ProbeFigures { probes: "blocking", hits: 2, cpu_seconds: 0.5, sampled_ratio: 1.0 }],
         blocked_functions: vec![("main.main".to_owned(), 0.5)],
-        scheduler: Some(SchedulerFigures {
+        run_queue: Some(RunQueueFigures {
             involuntary_switches: Some(1),
             periods: Some(2),
             throttled_periods: Some(1),

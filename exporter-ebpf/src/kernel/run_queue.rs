@@ -4,9 +4,10 @@
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawTracePointContext};
 use exporter_ebpf::{
+    feature::Feature,
     loss::Reason,
     share::Table,
-    wait::{Task, flag, kind},
+    wait::{Task, kind},
 };
 
 use super::{
@@ -76,7 +77,7 @@ fn switch(ctx: &RawTracePointContext, prev_runnable: bool) -> u32 {
         }
     }
     // The current thread is still the one that leaves.
-    let Some((watch, state)) = watched(flag::SCHEDULER) else { return 0 };
+    let Some((watch, state)) = watched(Feature::RunQueue) else { return 0 };
     // SAFETY: from a map look-up.
     unsafe { add(&raw mut (*state).switches, 1) };
     let runnable_ns = if prev_runnable {
