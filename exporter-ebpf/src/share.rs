@@ -14,16 +14,18 @@ pub enum Table {
     Panics = 1,
     /// `HIJACKS`.
     Hijacks = 2,
-    /// `SERIES`.
+    /// `SERIES`, those series whose texts come from outside.
     Series = 3,
     /// `PARKED`.
     Parked = 4,
     /// `TASKS`.
     Tasks = 5,
+    /// `SERIES`, the others.
+    Waits = 6,
 }
 
 /// How many there are.
-pub const TABLES: u32 = 6;
+pub const TABLES: u32 = 7;
 
 /// In place of a target's id: the counts of all targets together.
 pub const ALL: u32 = MAX_TARGETS + 1;
@@ -103,7 +105,8 @@ mod tests {
 
     #[test]
     fn each_table_and_target_has_an_element_of_its_own() {
-        let tables = [Table::InFlight, Table::Panics, Table::Hijacks, Table::Series, Table::Parked, Table::Tasks];
+        let tables =
+            [Table::InFlight, Table::Panics, Table::Hijacks, Table::Series, Table::Parked, Table::Tasks, Table::Waits];
         assert_eq!(tables.len() as u32, TABLES);
         let slots: std::collections::BTreeSet<_> =
             tables.iter().flat_map(|table| (0..=ALL).map(|target| slot(*table, target))).collect();

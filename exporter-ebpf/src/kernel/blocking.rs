@@ -7,15 +7,16 @@ use exporter_ebpf::{
     http::goroutine_key,
     loss::Reason,
     share::Table,
-    wait::{BlockedAt, BlockedAtKey, Parked, kind},
+    wait::{BlockedAt, BlockedAtKey, Parked},
 };
 
 use super::{
     maps::{BPF_NOEXIST, add, add_one, add_time, lost},
     regs::Regs,
+    series::{BLOCKING, observe},
     share,
     stack::stack,
-    watch::{BLOCKED_AT, PARKED, waited, watched},
+    watch::{BLOCKED_AT, PARKED, watched},
 };
 
 /// `runtime.gopark(unlockf, lock, reason, ...)`, on the goroutine that parks: reason is RCX.
@@ -67,7 +68,7 @@ pub(super) fn go_run(ctx: &ProbeContext) {
     unsafe { (*entry).start_ns = 0 };
     // SAFETY: no preconditions.
     let duration_ns = unsafe { bpf_ktime_get_ns() }.saturating_sub(parked.start_ns);
-    waited(watch.target, kind::BLOCKED, parked.reason as u16, duration_ns);
+    observe::<BLOCKING>(watch.target, parked.reason as u16, duration_ns);
     // A stack of an earlier profile's has been forgotten, and its id may be another's.
     if parked.stack >= 0 && parked.start_ns >= watch.stacks_from_ns {
         blocked_at(watch.target, &parked, duration_ns);

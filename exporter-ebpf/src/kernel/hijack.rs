@@ -3,7 +3,8 @@
 use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::ProbeContext};
 use exporter_ebpf::{
     event,
-    http::{GOES_ON, Hijacked, InFlight, SeriesKey, goroutine_key},
+    http::{self, GOES_ON, Hijacked, InFlight, goroutine_key},
+    key::SeriesKey,
     share::Table,
     target::TargetConfig,
 };
@@ -12,12 +13,13 @@ use super::{
     below::{admit_below, below},
     hit::{pid, target, word},
     http::{answered, http1_request, is_request, take},
-    maps::{BPF_EXIST, BPF_NOEXIST, HIJACKS, INFLIGHT, REFUSED, SERIES, tell_once},
+    maps::{BPF_EXIST, BPF_NOEXIST, HIJACKS, INFLIGHT, REFUSED, tell_once},
     memory::read,
     regs::Regs,
     request::Subject,
+    route::new_route,
     routed::{Held, ask_routed},
-    series::{admit, count, new_route},
+    series::{HTTP_SERVER, admit, count, is_admitted},
     share::{self, give_back},
 };
 
@@ -43,11 +45,11 @@ pub(super) fn http_hijack(ctx: &ProbeContext) {
     let (request, start_ns) = own.map_or((subject.address(), 0), |entry| (entry.request, entry.start_ns));
     ask_routed(target, Held::by(target, request), start_ns, true, &mut subject);
     let (mut series, mut route) = answered(target, &subject, word(writer, target.response_status), 101);
-    if is_request(&mut series) && (subject.inner != 0 || SERIES.get_ptr(&series).is_none()) {
+    if is_request(&mut series) && (subject.inner != 0 || !is_admitted(&series)) {
         let rest = below(target, &subject, &mut series, &mut route);
         new_route(ctx, target, &mut series, &route);
         admit_below(target, &mut series, &rest, subject.inner);
-        admit(&mut series);
+        admit::<HTTP_SERVER>(&mut series);
     }
     // SAFETY: no preconditions.
     let at_ns = unsafe { bpf_ktime_get_ns() };
@@ -98,8 +100,8 @@ pub(super) fn is_hijacked(target: u32, request: &InFlight) -> bool {
 
 #[inline(always)]
 fn hijacked(series: &SeriesKey, duration_ns: u64) {
-    if series.is_request() {
-        count(series, duration_ns);
+    if http::is_request(series) {
+        count::<HTTP_SERVER>(series, duration_ns);
     }
 }
 

@@ -5,7 +5,8 @@
 use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::ProbeContext};
 use exporter_ebpf::{
     event,
-    http::{InFlight, SeriesKey, TOLD, XNET, XNET_CALLED, goroutine_key, status_code},
+    http::{self, InFlight, TOLD, XNET, XNET_CALLED, goroutine_key, status_code},
+    key::SeriesKey,
     loss::Reason,
     method,
     probe::Probe,
@@ -17,12 +18,13 @@ use super::{
     below::{admit_below, below},
     hijack::settle_hijack,
     hit::{UNREADABLE, called, word},
-    maps::{BPF_NOEXIST, INFLIGHT, REFUSED, SERIES, lost, tell_once},
+    maps::{BPF_NOEXIST, INFLIGHT, REFUSED, lost, tell_once},
     memory::{GoString, read, zero},
     panic::settle_panic,
     request::{Subject, packed, same_word},
+    route::{Route, new_route, series},
     routed::{Held, ask_routed},
-    series::{Route, admit, count, new_route, record, series},
+    series::{HTTP_SERVER, admit, count, counted},
     share,
 };
 
@@ -209,10 +211,10 @@ pub(super) fn answered(target: &TargetConfig, subject: &Subject, status: u64, un
 /// Whether it is to be counted: an HTTP/2 connection's preface is not. `CONNECT` is not answered with 101.
 #[inline(always)]
 pub(super) fn is_request(series: &mut SeriesKey) -> bool {
-    if series.status == 101 && series.method == method::CONNECT {
-        series.status = 200;
+    if series.code == 101 && series.verb == method::CONNECT {
+        series.code = 200;
     }
-    series.is_request()
+    http::is_request(series)
 }
 
 #[inline(always)]
@@ -224,19 +226,15 @@ fn end(ctx: &ProbeContext, target: &TargetConfig, entry: &InFlight, subject: Sub
         return;
     }
     // Where a mux was given a part of the path, its pattern belongs to the route.
-    if subject.inner == 0
-        && let Some(value) = SERIES.get_ptr_mut(&series)
-    {
-        record(value, duration_ns);
+    if subject.inner == 0 && counted::<HTTP_SERVER>(&series, duration_ns) {
         return;
     }
     let rest = below(target, &subject, &mut series, &mut route);
-    if let Some(value) = SERIES.get_ptr_mut(&rest.series(&series)) {
-        record(value, duration_ns);
+    if counted::<HTTP_SERVER>(&rest.series(&series), duration_ns) {
         return;
     }
     new_route(ctx, target, &mut series, &route);
     admit_below(target, &mut series, &rest, subject.inner);
-    admit(&mut series);
-    count(&series, duration_ns);
+    admit::<HTTP_SERVER>(&mut series);
+    count::<HTTP_SERVER>(&series, duration_ns);
 }

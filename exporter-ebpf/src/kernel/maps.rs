@@ -5,12 +5,13 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, RingBuf},
 };
 use exporter_ebpf::{
+    durations::{Durations, grows},
     event::{Event, KINDS, RING_BYTES},
-    histogram::grows,
     http::{
-        Hijacked, HttpState, InFlight, MAX_HIJACKS, MAX_IN_FLIGHT, MAX_PANICS, MAX_REFUSED, MAX_ROUTED, MAX_ROUTES,
-        MAX_SERIES, PanicKey, Panicked, RouteKey, RouteText, Routed, SeriesKey, SeriesValue,
+        Hijacked, HttpState, InFlight, MAX_HIJACKS, MAX_IN_FLIGHT, MAX_PANICS, MAX_REFUSED, MAX_ROUTED, PanicKey,
+        Panicked, Routed,
     },
+    key::{MAX_SERIES, MAX_TEXTS, MAX_WAITS, SeriesKey, SeriesState, Text, TextKey},
     loss::{LostKey, MAX_LOST, Reason},
     target::{MAX_TARGETS, TARGET_SLOTS as SLOTS, TargetConfig},
 };
@@ -45,15 +46,19 @@ pub(crate) static HIJACKS: HashMap<u64, Hijacked> = HashMap::with_max_entries(MA
 #[map]
 pub(crate) static ROUTED: LruHashMap<u64, Routed> = LruHashMap::with_max_entries(MAX_ROUTED, 0);
 
-/// Counts and durations of requests that ended.
+/// Counts and durations, of all families.
 #[map]
-pub(crate) static SERIES: HashMap<SeriesKey, SeriesValue> = HashMap::with_max_entries(MAX_SERIES, 0);
+pub(crate) static SERIES: HashMap<SeriesKey, Durations> = HashMap::with_max_entries(MAX_SERIES + MAX_WAITS, 0);
 
-/// The text of each route that was seen.
+/// What is kept of each target's series beside them, by its id.
 #[map]
-pub(crate) static ROUTES: HashMap<RouteKey, RouteText> = HashMap::with_max_entries(MAX_ROUTES, 0);
+pub(crate) static SERIES_STATES: Array<SeriesState> = Array::with_max_entries(MAX_TARGETS + 1, 0);
 
-/// What is kept of each target beside, by its id.
+/// The text of each series that has one.
+#[map]
+pub(crate) static TEXTS: HashMap<TextKey, Text> = HashMap::with_max_entries(MAX_TEXTS, 0);
+
+/// What is kept of each target's requests beside, by its id.
 #[map]
 pub(crate) static HTTP_STATES: Array<HttpState> = Array::with_max_entries(MAX_TARGETS + 1, 0);
 

@@ -13,12 +13,14 @@ mod panic;
 mod process;
 mod regs;
 mod request;
+mod route;
 mod routed;
 mod run_queue;
 mod series;
 mod share;
 mod stack;
 mod stw;
+mod texts;
 mod watch;
 
 use aya_ebpf::{macros::uprobe, programs::ProbeContext};

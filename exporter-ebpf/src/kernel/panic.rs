@@ -4,7 +4,8 @@
 use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::ProbeContext};
 use exporter_ebpf::{
     event,
-    http::{GOES_ON, InFlight, PanicKey, Panicked, SeriesKey, TOLD, goroutine_key, goroutine_key_target, status_code},
+    http::{GOES_ON, InFlight, PanicKey, Panicked, TOLD, goroutine_key, goroutine_key_target, status_code},
+    key::SeriesKey,
     loss::Reason,
     share::Table,
     target::{NONE, TargetConfig},
@@ -15,12 +16,13 @@ use super::{
     hijack::is_hijacked,
     hit::{UNREADABLE, pid, target, word},
     http::{http1_request, http2_state},
-    maps::{BPF_NOEXIST, INFLIGHT, PANICS, SERIES, lost, tell_once},
+    maps::{BPF_NOEXIST, INFLIGHT, PANICS, lost, tell_once},
     memory::read,
     regs::Regs,
     request::Subject,
+    route::{new_route, series},
     routed::{Held, ask_routed},
-    series::{admit, count, new_route, series},
+    series::{HTTP_SERVER, admit, count, is_admitted},
     share::{self, give_back},
 };
 
@@ -45,14 +47,14 @@ pub(super) fn http_panic(ctx: &ProbeContext) {
     }
     // Nothing was written yet: the client gets no answer at all, which is the server's failure.
     let (mut series, mut route) = series(target, &subject, status_code(status, 500));
-    if SERIES.get_ptr(&series).is_none() {
+    if !is_admitted(&series) {
         // There is no room on the stack for what joins routes.
         let subject = Subject { inner: 0, ..subject };
         let rest = below(target, &subject, &mut series, &mut route);
         new_route(ctx, target, &mut series, &route);
         admit_below(target, &mut series, &rest, 0);
         // Here, so that whoever settles the request need not know of limits.
-        admit(&mut series);
+        admit::<HTTP_SERVER>(&mut series);
     }
     remember(target, regs.g(), entry.start_ns, now, &series);
 }
@@ -134,7 +136,7 @@ pub(super) fn settle_panic(goroutine: u64, start_ns: u64) -> bool {
     let Some(panicked) = unsafe { PANICS.get(&key) }.copied() else { return false };
     if PANICS.remove(&key).is_ok() {
         give_back(Table::Panics, goroutine_key_target(goroutine));
-        count(&panicked.series, panicked.duration_ns);
+        count::<HTTP_SERVER>(&panicked.series, panicked.duration_ns);
     }
     true
 }

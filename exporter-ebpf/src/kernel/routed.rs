@@ -128,7 +128,7 @@ const ENDS: u64 = 2;
 /// The address of a request in `ROUTED` that a mux has found a pattern for, and that asks for the same path as the one whose URL's
 /// address is at `url`, or for its end: then with [`cut_off`] how much of it is not there; else 0. Nothing may hold it any more:
 /// with the headers in it that the other has, which no other request has, it is whole, or is another copy of the same
-/// request. Global and with plain numbers, as [`super::series::text_route`].
+/// request. Global and with plain numbers, as [`super::route::text_route`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn found(key: u64, url: u64, start_ns: u64, offsets: u64, flags: u64) -> u64 {

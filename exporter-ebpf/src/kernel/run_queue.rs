@@ -3,17 +3,13 @@
 //! is read, so that no kernel's layout matters.
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawTracePointContext};
-use exporter_ebpf::{
-    feature::Feature,
-    loss::Reason,
-    share::Table,
-    wait::{Task, kind},
-};
+use exporter_ebpf::{feature::Feature, loss::Reason, share::Table, wait::Task};
 
 use super::{
     maps::{BPF_NOEXIST, add, lost},
+    series::{RUN_QUEUE, observe},
     share::{self, give_back},
-    watch::{TASKS, waited, watched},
+    watch::{TASKS, watched},
 };
 
 /// `sched_wakeup(p)` and `sched_wakeup_new(p)`: the thread can run from now on.
@@ -73,7 +69,7 @@ fn switch(ctx: &RawTracePointContext, prev_runnable: bool) -> u32 {
                 (*next).runnable_ns = 0;
                 bpf_ktime_get_ns()
             };
-            waited(task.target, kind::RUN_QUEUE, 0, now.saturating_sub(task.runnable_ns));
+            observe::<RUN_QUEUE>(task.target, 0, now.saturating_sub(task.runnable_ns));
         }
     }
     // The current thread is still the one that leaves.

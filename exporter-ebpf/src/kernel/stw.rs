@@ -3,17 +3,14 @@
 //! what the runtime has written into `memstats.last_gc_nanotime`.
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::ProbeContext};
-use exporter_ebpf::{
-    feature::Feature,
-    loss::Reason,
-    wait::{WatchState, kind},
-};
+use exporter_ebpf::{feature::Feature, loss::Reason, wait::WatchState};
 
 use super::{
     maps::{add, lost},
     memory,
     regs::Regs,
-    watch::{waited, watched},
+    series::{STW, observe},
+    watch::watched,
 };
 
 /// Pauses longer than this are no pauses but a register that is not what it should be.
@@ -85,5 +82,5 @@ pub(super) fn stw_end(ctx: &ProbeContext) {
         lost(watch.target, Reason::Unreadable);
         return;
     }
-    waited(watch.target, kind::STW, reason as u16, duration_ns);
+    observe::<STW>(watch.target, reason as u16, duration_ns);
 }

@@ -1,4 +1,4 @@
-//! What the programs on waiting share: their maps, who is watched, and how a wait is counted.
+//! What the programs on waiting share: their maps, and who is watched.
 
 use aya_ebpf::{
     helpers::bpf_get_current_pid_tgid,
@@ -7,15 +7,12 @@ use aya_ebpf::{
 };
 use exporter_ebpf::{
     feature::Feature,
-    loss::Reason,
     target::MAX_TARGETS,
     wait::{
-        BUCKETS, BlockedAt, BlockedAtKey, MAX_BLOCKED_AT, MAX_PARKED, MAX_STACKS, MAX_TASKS, MAX_WAITS, Parked, Stack,
-        Task, WaitKey, WaitValue, Watch, WatchState, bucket,
+        BlockedAt, BlockedAtKey, MAX_BLOCKED_AT, MAX_PARKED, MAX_STACKS, MAX_TASKS, Parked, Stack, Task, Watch,
+        WatchState,
     },
 };
-
-use super::maps::{BPF_NOEXIST, add, add_time, lost};
 
 /// Watched processes, by process id.
 #[map]
@@ -28,10 +25,6 @@ pub(crate) static WATCH_STATES: Array<WatchState> = Array::with_max_entries(MAX_
 /// Goroutines that wait, or have waited.
 #[map]
 pub(crate) static PARKED: HashMap<u64, Parked> = HashMap::with_max_entries(MAX_PARKED, 0);
-
-/// Waits that ended.
-#[map]
-pub(crate) static WAITS: HashMap<WaitKey, WaitValue> = HashMap::with_max_entries(MAX_WAITS, 0);
 
 /// Threads of watched processes.
 #[map]
@@ -56,35 +49,4 @@ pub(crate) fn watched(feature: Feature) -> Option<(&'static Watch, *mut WatchSta
         return None;
     }
     Some((watch, WATCH_STATES.get_ptr_mut(watch.target)?))
-}
-
-/// Counts one wait.
-#[inline(always)]
-pub(crate) fn waited(target: u32, kind: u16, reason: u16, duration_ns: u64) {
-    let key = WaitKey { target, kind, reason };
-    match WAITS.get_ptr_mut(&key) {
-        Some(value) => record(value, duration_ns),
-        None => first(&key, duration_ns),
-    }
-}
-
-#[inline(always)]
-fn record(value: *mut WaitValue, duration_ns: u64) {
-    let index = bucket(duration_ns);
-    // SAFETY: from a map look-up; the comparison shows the verifier that the index is inside.
-    unsafe {
-        if index < BUCKETS {
-            add((&raw mut (*value).buckets).cast::<u64>().add(index), 1);
-        }
-        add_time(&raw mut (*value).sum_ns, duration_ns);
-    }
-}
-
-#[inline(never)]
-fn first(key: &WaitKey, duration_ns: u64) {
-    let _ = WAITS.insert(key, &WaitValue::ZERO, BPF_NOEXIST);
-    match WAITS.get_ptr_mut(key) {
-        Some(value) => record(value, duration_ns),
-        None => lost(key.target, Reason::WaitsFull),
-    }
 }

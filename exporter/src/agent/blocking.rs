@@ -8,14 +8,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use exporter_ebpf::wait::{Watch, kind};
+use exporter_ebpf::{
+    key::{Family, OfTarget as _, SeriesKey},
+    wait::Watch,
+};
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use super::{
     Agent,
     accounts::Accounts,
-    blocked::Raw,
+    blocked::{self, Raw},
     lease::Lease,
     leftovers,
     links::{GroupKey, Site, attach_each, detach_elsewhere, on_a_small_thread},
@@ -420,9 +423,23 @@ impl Agent {
 
 /// What the kernel has counted of these targets' goroutines.
 fn raw_of(kernel: &Kernel, users: &[(u32, u32)]) -> io::Result<HashMap<u32, Raw>> {
-    kernel.maps().waits.read(|all: &mut HashMap<u32, Raw>, key, value| {
-        if key.kind == kind::BLOCKED && users.iter().any(|(id, _)| *id == key.target) {
-            all.entry(key.target).or_default().insert(key.reason, *value);
+    let is_user = |target| users.iter().any(|(id, _)| *id == target);
+    let mut raw = kernel.maps().series.read(|all: &mut HashMap<u32, Raw>, key, value| {
+        if key.family == Family::Blocking as u8 && is_user(key.target()) {
+            all.entry(key.target()).or_default().insert(blocked::number(key), *value);
         }
-    })
+    })?;
+    for (id, _) in users {
+        let kept = kernel
+            .maps()
+            .series_states
+            .get(*id)
+            .ok_or_else(|| io::Error::other("an overflow series cannot be read"))?;
+        let overflow = kept.overflow[Family::Blocking as usize];
+        if overflow.count() != 0 {
+            let key = SeriesKey::overflow(Family::Blocking, *id);
+            raw.entry(*id).or_default().insert(blocked::number(&key), overflow);
+        }
+    }
+    Ok(raw)
 }

@@ -30,15 +30,14 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
     let state = &mut *guard;
 
     let leaders = state.leaders();
-    let (http, wants_mux) = super::series::collect(maps, state, inner.config.max_routes, &leaders, &mut usage);
+    let (series, wants_mux) = super::series::collect(maps, state, inner.config.max_routes, &leaders, &mut usage);
     let in_flight = in_flight(&inner.kernel, state).ok();
     usage.push(maps.in_flight.usage(in_flight.as_ref().map(|(_, entries)| *entries)));
     usage.push(maps.panics.usage(maps.panics.read(|count, _, _| *count += 1).ok()));
     usage.push(maps.hijacks.usage(maps.hijacks.read(|count, _, _| *count += 1).ok()));
-    usage.push(maps.routes.usage(maps.routes.read(|count, _, _| *count += 1).ok()));
+    usage.push(maps.texts.usage(maps.texts.read(|count, _, _| *count += 1).ok()));
 
     usage.push(maps.parked.usage(Some(inner.parked_entries.load(Ordering::Relaxed))));
-    let waits = super::waits::collect(&inner.kernel, state, &leaders, &mut usage);
     let lost = lost(maps, state, &leaders);
     let targets = target_figures(inner, state, in_flight.as_ref().map(|(active, _)| active), &leaders, involuntary);
     let wanted = super::runtime::wanted(state, &leaders);
@@ -58,8 +57,7 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let (cpu_seconds, resident_bytes) = own_usage();
     Snapshot {
-        http,
-        waits,
+        series,
         targets,
         runtimes,
         lost,

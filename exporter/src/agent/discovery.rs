@@ -7,7 +7,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use exporter_ebpf::http::goroutine_key_target;
+use exporter_ebpf::{http::goroutine_key_target, key::OfTarget as _};
 use tracing::{debug, info, warn};
 
 use super::{
@@ -297,7 +297,7 @@ impl Agent {
         if let Some(pods) = &self.inner.pods {
             state.forget_retired(pods);
         }
-        state.settled.retain(|key, _| !dead.contains(&key.target));
+        state.settled.retain(|key, _| !dead.contains(&key.target()));
         state.settled_requests.retain(|key, _| !dead.contains(&goroutine_key_target(*key)));
         state.routes.forget(&dead);
         entries.remove(maps);

@@ -7,6 +7,8 @@ use std::{
     time::Instant,
 };
 
+use exporter_ebpf::key::Family;
+
 use super::{
     Agent, collect,
     state::{Stage, State, Target},
@@ -41,7 +43,7 @@ impl Agent {
         for target in snapshot.targets.iter_mut().filter(|it| without_http.contains(&it.target)) {
             target.active_requests = None;
         }
-        snapshot.http.retain(|it| !without_http.contains(&it.target));
+        snapshot.series.retain(|it| it.family != Family::HttpServer || !without_http.contains(&it.target));
         let figures = Figures::of(&snapshot).counted(|namespace, pod, container| {
             counted.get(&(namespace.to_owned(), pod.to_owned(), container.to_owned())).copied()
         });

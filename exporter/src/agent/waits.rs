@@ -1,26 +1,19 @@
-//! Waits of targets: goroutines that block, the world that stops, threads without a CPU. Tells the kernel side whom to watch,
-//! and reads what it has counted.
+//! Targets whose waits are measured: goroutines that block, stops of the world, threads in the run queue. Tells the kernel side whom to
+//! watch, and reads what that costs them. Knows nothing of the waits themselves: they are series.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    io,
-    sync::atomic::Ordering,
-    time::Instant,
-};
+use std::{collections::HashMap, sync::atomic::Ordering, time::Instant};
 
-use exporter_ebpf::wait::{WaitValue, Watch, WatchState, kind};
+use exporter_ebpf::wait::{Watch, WatchState};
 
 use super::{
     Agent, Inner,
-    blocked::Raw,
     state::{State, Target},
 };
 use crate::{
-    kernel::{Kernel, Usage},
-    metrics::{ProbeFigures, RunQueueFigures, WaitSeries, Waited},
+    kernel::Kernel,
+    metrics::{ProbeFigures, RunQueueFigures},
     process::Throttling,
-    runtime::reasons::reason,
-    target::{Feature, Features, UNKNOWN, stw_reason},
+    target::{Feature, Features},
 };
 
 /// What the kernel side is told of a target: parking goroutines are measured only once the budget says so.
@@ -69,78 +62,6 @@ impl Agent {
         }
         self.inner.parked_entries.store(entries, Ordering::Relaxed);
     }
-}
-
-/// What is shown of waits: by target, kind and reason. Numbers that are not known share a reason.
-pub(super) type Shown = BTreeMap<(u32, u16, Option<&'static str>), WaitValue>;
-
-/// Adds up what of these targets is to be shown; how many entries the kernel's map has.
-pub(super) fn shown(kernel: &Kernel, state: &State, of: impl Fn(u32) -> bool) -> io::Result<(Shown, u64)> {
-    type Seen = (Shown, HashMap<u32, Raw>, u64);
-    let (mut shown, blocked, entries) = kernel.maps().waits.read(|seen: &mut Seen, key, value| {
-        let (shown, blocked, entries) = seen;
-        *entries += 1;
-        if !of(key.target) || !state.targets.contains_key(&key.target) {
-            return;
-        }
-        match key.kind {
-            kind::BLOCKED => {
-                blocked.entry(key.target).or_default().insert(key.reason, *value);
-            }
-            kind::STW => {
-                let minor = state.targets[&key.target].inspection.as_deref().map_or(0, |it| it.go_minor);
-                add(shown, (key.target, key.kind, Some(stw_reason(minor, key.reason))), value);
-            }
-            _ => add(shown, (key.target, key.kind, None), value),
-        }
-    })?;
-    for target in state.targets.values().filter(|target| of(target.id)) {
-        let minor = target.inspection.as_deref().map_or(0, |it| it.go_minor);
-        for (number, value) in target.blocked.shown(blocked.get(&target.id).unwrap_or(&Raw::new())) {
-            let name = u8::try_from(number).ok().and_then(|number| reason(minor, number)).unwrap_or(UNKNOWN);
-            add(&mut shown, (target.id, kind::BLOCKED, Some(name)), &value);
-        }
-    }
-    Ok((shown, entries))
-}
-
-fn add(shown: &mut Shown, key: (u32, u16, Option<&'static str>), value: &WaitValue) {
-    let sum = shown.entry(key).or_insert(WaitValue::ZERO);
-    for (sum, count) in sum.buckets.iter_mut().zip(value.buckets) {
-        *sum += count;
-    }
-    sum.sum_ns = sum.sum_ns.saturating_add(value.sum_ns);
-}
-
-/// Every label set of waits, and how full the maps are; nothing where they cannot be read. Targets with the same labels are shown as one.
-pub(super) fn collect(
-    kernel: &Kernel,
-    state: &State,
-    leaders: &HashMap<u32, u32>,
-    usage: &mut Vec<Usage>,
-) -> Vec<WaitSeries> {
-    let of_targets = shown(kernel, state, |id| leaders.contains_key(&id));
-    usage.push(kernel.maps().waits.usage(of_targets.as_ref().ok().map(|(_, entries)| *entries)));
-    let Ok((of_targets, _)) = of_targets else { return Vec::new() };
-    let mut merged = Shown::new();
-    for ((id, kind, reason), value) in &of_targets {
-        add(&mut merged, (leaders[id], *kind, *reason), value);
-    }
-    for leader in leaders.values().collect::<BTreeSet<_>>() {
-        let retired = state.targets.get(leader).and_then(|target| state.retired.get(&target.labels));
-        for ((kind, reason), value) in retired.iter().flat_map(|retired| &retired.waits) {
-            add(&mut merged, (*leader, *kind, *reason), value);
-        }
-    }
-    let series = merged.into_iter().filter_map(|((id, kind, reason), value)| {
-        let what = match kind {
-            kind::BLOCKED => Waited::Goroutine,
-            kind::STW => Waited::World,
-            _ => Waited::Thread,
-        };
-        Some(WaitSeries { target: state.targets.get(&id)?.labels.clone(), what, reason, value })
-    });
-    series.collect()
 }
 
 /// What the kernel side has counted besides of targets that are shown as one, by the one that speaks for them; nothing of

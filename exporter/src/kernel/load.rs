@@ -9,7 +9,7 @@ use aya::{
     util::KernelVersion,
 };
 use clap::ValueEnum;
-use exporter_ebpf::probe::Probe;
+use exporter_ebpf::{key::MAX_WAITS, probe::Probe};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tracing::debug;
@@ -106,7 +106,7 @@ impl Kernel {
         }
         let method = choose(options.method)?;
         let mut ebpf = EbpfLoader::new()
-            .map_max_entries("SERIES", options.max_series)
+            .map_max_entries("SERIES", options.max_series.saturating_add(MAX_WAITS))
             .map_max_entries("INFLIGHT", options.max_in_flight)
             .map_max_entries("PARKED", options.max_parked)
             .load(OBJECT)

@@ -2,51 +2,26 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use exporter_ebpf::{http::SeriesValue, wait::WaitValue};
+use exporter_ebpf::{durations::Durations, key::Family};
 
+use super::LabelSet;
 use crate::{
     kubernetes::WatchFigures,
     runtime::{Goroutines, Reading},
     target::Labels,
 };
 
-/// One HTTP server label set.
+/// One label set of a family of durations.
 #[derive(Clone, Debug)]
-pub(crate) struct HttpSeries {
+pub(crate) struct Series {
     /// Whose.
     pub(crate) target: Labels,
-    /// Label value.
-    pub(crate) method: &'static str,
-    /// Status code; 0 where it was not kept.
-    pub(crate) status: u16,
-    /// The route, if there is one.
-    pub(crate) route: Option<Arc<str>>,
+    /// Of which family.
+    pub(crate) family: Family,
+    /// The other labels.
+    pub(crate) labels: LabelSet,
     /// Counts and sum.
-    pub(crate) value: SeriesValue,
-}
-
-/// What waited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Waited {
-    /// A goroutine.
-    Goroutine,
-    /// The world.
-    World,
-    /// A thread.
-    Thread,
-}
-
-/// One label set of a histogram of waits.
-#[derive(Clone, Debug)]
-pub(crate) struct WaitSeries {
-    /// Whose.
-    pub(crate) target: Labels,
-    /// Which histogram.
-    pub(crate) what: Waited,
-    /// Label value, where it has reasons.
-    pub(crate) reason: Option<&'static str>,
-    /// Counts and sum.
-    pub(crate) value: WaitValue,
+    pub(crate) value: Durations,
 }
 
 /// What the kernel's scheduler did to a target; a part that is not known is not there.
@@ -171,10 +146,8 @@ pub(crate) struct AgentFigures {
 /// Everything.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
-    /// HTTP server label sets, each once.
-    pub(crate) http: Vec<HttpSeries>,
-    /// Waits, each label set once.
-    pub(crate) waits: Vec<WaitSeries>,
+    /// Series of durations, each label set of a family once.
+    pub(crate) series: Vec<Series>,
     /// Targets.
     pub(crate) targets: Vec<TargetFigures>,
     /// Runtimes.
@@ -189,8 +162,7 @@ impl Snapshot {
     /// Leaves out what is told of these targets.
     pub(crate) fn leave_out(&mut self, targets: &HashSet<Labels>) {
         if !targets.is_empty() {
-            self.http.retain(|it| !targets.contains(&it.target));
-            self.waits.retain(|it| !targets.contains(&it.target));
+            self.series.retain(|it| !targets.contains(&it.target));
             self.targets.retain(|it| !targets.contains(&it.target));
             self.runtimes.retain(|it| !targets.contains(&it.target));
         }
