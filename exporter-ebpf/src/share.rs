@@ -52,7 +52,7 @@ impl Table {
     pub const fn may_take(self, held: u64, room: u64) -> bool {
         match self {
             // A program alone takes a quarter of the map, or all of a small one. Past it labels suffer, and no count.
-            Self::Series => held < 256 || held * 3 < room,
+            Self::Series => room > 0 && (held < 256 || held * 3 < room),
             _ => may_take(held, room),
         }
     }
@@ -101,6 +101,8 @@ mod tests {
     #[test]
     fn a_full_map_has_room_for_nobody() {
         assert!(!Table::InFlight.may_take(0, 0) && !Table::Tasks.may_take(1, 0));
+        // Its map has room for others' entries then.
+        assert!(!Table::Series.may_take(0, 0) && !Table::Waits.may_take(0, 0));
     }
 
     #[test]
