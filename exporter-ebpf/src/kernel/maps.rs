@@ -87,36 +87,48 @@ pub(crate) fn lost(target: u32, reason: Reason) {
         let _ = LOST.insert(&key, &0, BPF_NOEXIST);
     }
     if let Some(count) = LOST.get_ptr_mut(&key) {
-        add(count, 1);
+        // SAFETY: from a look-up just above.
+        unsafe { add(count, 1) };
     }
 }
 
 /// Adds to a counter in a map's value, atomically. Written as the instruction itself: Rust gives the BPF target no
 /// read-modify-write atomics, and 5.10 knows only this one, without a result.
+///
+/// # Safety
+/// The counter is in a map's value that was looked up in this run of the program, which keeps it valid until the run ends; it is
+/// aligned to its size, and user space only reads it.
 #[inline(always)]
-pub(crate) fn add(counter: *mut u64, amount: u64) {
-    // SAFETY: the pointer comes from a map look-up and stays valid for the program's run; values are 8-byte aligned; user
-    // space only reads them.
+pub(crate) unsafe fn add(counter: *mut u64, amount: u64) {
+    // SAFETY: as the caller says.
     unsafe {
         core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) amount, options(nostack));
     }
 }
 
 /// Adds one to a counter of half the size, as [`add`] does.
+///
+/// # Safety
+/// As [`add`].
 #[inline(always)]
-pub(crate) fn add_one(counter: *mut u32) {
-    // SAFETY: as in `add`, but that it is 4-byte aligned.
+pub(crate) unsafe fn add_one(counter: *mut u32) {
+    // SAFETY: as the caller says.
     unsafe {
         core::arch::asm!("lock *(u32 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1_u64, options(nostack));
     }
 }
 
 /// Adds a duration to a sum of them in a map's value, unless that has come to its end.
+///
+/// # Safety
+/// As [`add`].
 #[inline(always)]
-pub(crate) fn add_time(sum_ns: *mut u64, duration_ns: u64) {
-    // SAFETY: as in `add`.
-    if grows(unsafe { *sum_ns }) {
-        add(sum_ns, duration_ns);
+pub(crate) unsafe fn add_time(sum_ns: *mut u64, duration_ns: u64) {
+    // SAFETY: as the caller says; a word is read whole.
+    unsafe {
+        if grows(*sum_ns) {
+            add(sum_ns, duration_ns);
+        }
     }
 }
 

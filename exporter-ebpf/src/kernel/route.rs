@@ -160,7 +160,7 @@ fn insert_route(ctx: &ProbeContext, target: &TargetConfig, series: &mut SeriesKe
     if may && put_text::<HTTP_SERVER>(series, text, len, 0, 0) {
         if turned_away && let Some(state) = HTTP_STATES.get_ptr_mut(target.id) {
             // SAFETY: from a look-up just above.
-            add(unsafe { &raw mut (*state).turned_away }, 1);
+            unsafe { add(&raw mut (*state).turned_away, 1) };
         }
         debug!(ctx, "target {} has a new route of {} bytes", target.id, len);
         return;

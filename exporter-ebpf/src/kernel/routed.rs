@@ -46,7 +46,7 @@ pub(super) fn keep(target: &TargetConfig, request: u64, start_ns: u64) {
     };
     if !full && ROUTED.insert(&key, &Routed { first: request, last: request, at_ns }, 0).is_ok() {
         // SAFETY: as above.
-        add(unsafe { &raw mut (*state).routed }, 1);
+        unsafe { add(&raw mut (*state).routed, 1) };
     }
 }
 
@@ -115,7 +115,7 @@ fn find(target: &TargetConfig, url: u64, header: u64, start_ns: u64, flags: u64)
         && let Some(state) = HTTP_STATES.get_ptr_mut(target.id)
     {
         // SAFETY: from a look-up just above.
-        add(unsafe { &raw mut (*state).routed }, u64::MAX);
+        unsafe { add(&raw mut (*state).routed, u64::MAX) };
     }
     copy
 }

@@ -34,7 +34,8 @@ pub(super) fn observe<const FAMILY: u8>(target: u32, code: u16, duration_ns: u64
 #[inline(always)]
 pub(super) fn counted<const FAMILY: u8>(key: &SeriesKey, duration_ns: u64) -> bool {
     let Some(value) = SERIES.get_ptr_mut(key) else { return false };
-    record(value, const { Family::ALL[FAMILY as usize].scale() }, duration_ns);
+    // SAFETY: from a look-up just above.
+    unsafe { record(value, const { Family::ALL[FAMILY as usize].scale() }, duration_ns) };
     true
 }
 
@@ -68,8 +69,10 @@ pub(super) fn count<const FAMILY: u8>(key: &SeriesKey, duration_ns: u64) {
     let target = u32::from(key.target);
     if let Some(state) = state(target) {
         // SAFETY: from a look-up just above.
-        let overflow = unsafe { &raw mut (*state).overflow[FAMILY as usize] };
-        record(overflow, const { Family::ALL[FAMILY as usize].scale() }, duration_ns);
+        unsafe {
+            let overflow = &raw mut (*state).overflow[FAMILY as usize];
+            record(overflow, const { Family::ALL[FAMILY as usize].scale() }, duration_ns);
+        }
         lost(target, Reason::SeriesOverflow);
     }
 }
@@ -80,10 +83,14 @@ pub(super) fn state(target: u32) -> Option<*mut SeriesState> {
     SERIES_STATES.get_ptr_mut(target)
 }
 
+/// Adds one to a histogram.
+///
+/// # Safety
+/// As [`add`].
 #[inline(always)]
-fn record(value: *mut Durations, scale: &Scale, duration_ns: u64) {
+unsafe fn record(value: *mut Durations, scale: &Scale, duration_ns: u64) {
     let index = scale.bucket(duration_ns);
-    // SAFETY: from a map look-up; `bucket` never exceeds the array, and the mask shows it to the verifier: with 32 slots the
+    // SAFETY: as the caller says; `bucket` never exceeds the array, and the mask shows it to the verifier: with 32 slots the
     // access would pass the end, so it is compared as well.
     unsafe {
         if index < BUCKETS {

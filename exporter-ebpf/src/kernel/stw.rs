@@ -34,7 +34,8 @@ fn stop(ctx: &ProbeContext, without_reason: u64) {
     // SAFETY: no preconditions. The runtime's nanotime is CLOCK_MONOTONIC too.
     let now = unsafe { bpf_ktime_get_ns() };
     let reason = if without_reason == 0 { Regs::of(ctx).arg(0) & 0xff } else { 0 };
-    begin(state, now, reason);
+    // SAFETY: from a map look-up.
+    unsafe { begin(state, now, reason) };
 }
 
 /// `runtime.startTheWorldWithSema(now int64, w worldStop) int64` (Go 1.22 on): the record of the stop begins with its
@@ -43,12 +44,17 @@ fn stop(ctx: &ProbeContext, without_reason: u64) {
 pub(super) fn stw_start(ctx: &ProbeContext) {
     let Some((_, state)) = watched(Feature::Stw) else { return };
     let regs = Regs::of(ctx);
-    begin(state, regs.arg(2), regs.arg(1) & 0xff);
+    // SAFETY: from a map look-up.
+    unsafe { begin(state, regs.arg(2), regs.arg(1) & 0xff) };
 }
 
+/// Notes when and why a stop began.
+///
+/// # Safety
+/// The state was looked up in this run of the program.
 #[inline(always)]
-fn begin(state: *mut WatchState, at_ns: u64, reason: u64) {
-    // SAFETY: from a map look-up; one thread at a time has stopped the world.
+unsafe fn begin(state: *mut WatchState, at_ns: u64, reason: u64) {
+    // SAFETY: as the caller says; one thread at a time has stopped the world.
     unsafe {
         add(&raw mut (*state).stops, 1);
         (*state).stop_reason = reason as u32;

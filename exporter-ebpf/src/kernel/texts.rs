@@ -42,7 +42,7 @@ pub(super) fn put_text<const FAMILY: u8>(series: &SeriesKey, text: u64, len: u64
     }
     if let Some(state) = state(series.target.into()) {
         // SAFETY: from a look-up just above.
-        add(unsafe { &raw mut (*state).texts[FAMILY as usize] }, 1);
+        unsafe { add(&raw mut (*state).texts[FAMILY as usize], 1) };
     }
     true
 }
