@@ -1,13 +1,9 @@
-//! Keys and values of the HTTP server maps.
+//! Keys and values of the HTTP server's own maps.
 
-use crate::histogram::BUCKETS;
+use crate::key::SeriesKey;
 
 /// Most requests in flight at one time over all targets (the default of the `INFLIGHT` map).
 pub const MAX_IN_FLIGHT: u32 = 65_536;
-/// Most series over all targets (the default of the `SERIES` map).
-pub const MAX_SERIES: u32 = 16_384;
-/// Most routes over all targets (the default of the `ROUTES` map).
-pub const MAX_ROUTES: u32 = 8_192;
 /// Most panicked requests that wait to be settled.
 pub const MAX_PANICS: u32 = 4_096;
 /// Most hijacks on other goroutines than the connection's that wait to be settled.
@@ -132,124 +128,43 @@ pub struct Routed {
     pub at_ns: u64,
 }
 
-/// How a series' route is known. Part of the key.
+/// How a series' route is known: [`SeriesKey::text_kind`].
 pub mod route_kind {
-    /// No route: not matched, or not known.
-    pub const NONE: u8 = 0;
+    use crate::key::text_kind::OWN;
+    pub use crate::key::text_kind::{NONE, OVERFLOW, SERIES_OVERFLOW};
+
     /// A ServeMux pattern that is a literal; the route is the string's address and length, mixed.
-    pub const PATTERN: u8 = 1;
+    pub const PATTERN: u8 = OWN;
     /// A pattern that a router wrote into `Request.Pattern`, or that was made at run time; the route is a hash of its text.
-    pub const PATTERN_TEXT: u8 = 2;
+    pub const PATTERN_TEXT: u8 = OWN + 1;
     /// Folded from the URL's path; the route is [`crate::route::Folder`]'s hash.
-    pub const PATH: u8 = 3;
-    /// Past the target's limit of routes.
-    pub const OVERFLOW: u8 = 4;
-    /// Past the limit of series: method and status are not kept either.
-    pub const SERIES_OVERFLOW: u8 = 5;
+    pub const PATH: u8 = OWN + 2;
     /// A pattern that takes all paths below it, by itself; the route is a hash of its text.
-    pub const SUBTREE: u8 = 6;
+    pub const SUBTREE: u8 = OWN + 3;
     /// Such a pattern and the rest of the path, folded; the route is [`crate::route::Folder`]'s hash of both.
-    pub const BELOW: u8 = 7;
+    pub const BELOW: u8 = OWN + 4;
     /// What was taken off a path before it came to a mux, folded, by itself; the route is [`crate::route::Folder`]'s hash.
-    pub const PREFIX: u8 = 8;
+    pub const PREFIX: u8 = OWN + 5;
     /// One of the three above, and the pattern of a mux that was given the rest of the path; the route is a hash of both.
-    pub const JOINED: u8 = 9;
+    pub const JOINED: u8 = OWN + 6;
 }
 
-/// Key of `SERIES`.
+/// Whether what ended is a request to count, and not the preface of an HTTP/2 connection in the clear.
+#[inline(always)]
+pub const fn is_request(series: &SeriesKey) -> bool {
+    series.code != 101 || series.verb != crate::method::PREFACE
+}
+
+/// Element of the `HTTP_STATES` array, by target id: what the kernel side keeps of a target's requests beside their series.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct SeriesKey {
-    /// The route, as `route_kind` says; 0 for kinds without one.
-    pub route: u64,
-    /// The target's id.
-    pub target: u32,
-    /// HTTP status code as [`status_code`] gives it; 0 is shown without one.
-    pub status: u16,
-    /// [`crate::method`] id.
-    pub method: u8,
-    /// One of [`route_kind`].
-    pub route_kind: u8,
-}
-
-impl SeriesKey {
-    /// The key of a target's overflow series. It is no key of `SERIES`: the series is in [`HttpState`].
-    pub const fn overflow(target: u32) -> Self {
-        Self { route: 0, target, status: 0, method: 0, route_kind: route_kind::SERIES_OVERFLOW }
-    }
-
-    /// Whether what ended is a request to count, and not the preface of an HTTP/2 connection in the clear.
-    #[inline(always)]
-    pub const fn is_request(&self) -> bool {
-        self.status != 101 || self.method != crate::method::PREFACE
-    }
-}
-
-/// Value of `SERIES`. Each field is only ever added to, atomically: programs of uprobes can be preempted, so that a plain
-/// increment loses counts even in a per-CPU map (kernel/events/uprobes.c, 6.18: migration is disabled, preemption is not).
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SeriesValue {
-    /// Requests by bucket of [`crate::histogram`], not cumulative.
-    pub buckets: [u64; BUCKETS],
-    /// Sum of durations in nanoseconds; see [`crate::histogram::grows`].
-    pub sum_ns: u64,
-}
-
-/// Element of the `HTTP_STATES` array, by target id: what the kernel side keeps of a target beside its series. An array, so
-/// that a target's overflow series has a place however full the map of series is.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HttpState {
-    /// Entries of the target in `ROUTES`.
-    pub routes: u64,
-    /// Of `routes`, paths that were first answered with a status that [`turns_away`].
+    /// Of the target's routes, paths that were first answered with a status that [`turns_away`].
     pub turned_away: u64,
     /// Since when `routed` counts, `CLOCK_MONOTONIC` nanoseconds; 0 while the target has had nothing in `ROUTED`.
     pub routed_since_ns: u64,
     /// Entries that were made in `ROUTED` since, less those whose request has ended: an `i64`.
     pub routed: u64,
-    /// The overflow series: requests past the target's limit of series, or past that of all.
-    pub overflow: SeriesValue,
-}
-
-impl HttpState {
-    /// A target that has served nothing.
-    pub const ZERO: Self =
-        Self { routes: 0, turned_away: 0, routed_since_ns: 0, routed: 0, overflow: SeriesValue::ZERO };
-}
-
-impl SeriesValue {
-    /// Nothing counted yet.
-    pub const ZERO: Self = Self { buckets: [0; BUCKETS], sum_ns: 0 };
-
-    /// Adds what another has counted. Saturates; the kernel side's own sums stop earlier, see [`crate::histogram::grows`].
-    pub fn add(&mut self, other: &Self) {
-        for (mine, theirs) in self.buckets.iter_mut().zip(other.buckets) {
-            *mine = mine.saturating_add(theirs);
-        }
-        self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
-    }
-
-    /// Requests counted.
-    pub fn count(&self) -> u64 {
-        self.buckets.iter().sum()
-    }
-}
-
-/// Bytes of a route's text that are kept.
-pub const ROUTE_TEXT: usize = 128;
-
-/// Key of `ROUTES`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct RouteKey {
-    /// As in [`SeriesKey`].
-    pub route: u64,
-    /// The target's id.
-    pub target: u32,
-    /// As in [`SeriesKey`].
-    pub route_kind: u32,
 }
 
 /// Routes that one pattern may have below it, of as many as its target may have: a tree of files never takes them all.
@@ -278,32 +193,9 @@ pub const fn joined_to(kind: u8, slashes: u64) -> u64 {
     (kind as u64) << 32 | slashes
 }
 
-/// Value of `ROUTES`: the text a route was first seen with: the pattern, or one example path. Aligned to words, so that the
-/// kernel side clears one word by word: byte by byte, the verifier takes 132 rounds of a loop.
-#[repr(C, align(8))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RouteText {
-    /// Length of the whole text in the target's memory; only [`ROUTE_TEXT`] bytes of it are here.
-    pub len: u32,
-    /// How many bytes of `text` were read; 0 where the memory could not be read.
-    pub read: u32,
-    /// Of a route [`route_kind::BELOW`] a pattern: the route of that pattern, which is [`route_kind::SUBTREE`]. Of one
-    /// that is [`route_kind::JOINED`]: the route of what comes before it.
-    pub parent: u64,
-    /// Of the first: slashes of the path that the pattern stands for; the text is what follows them. Of the second: [`joined_to`].
-    pub slashes: u64,
-    /// Of a pattern: routes below it.
-    pub below: u64,
-    /// The bytes.
-    pub text: [u8; ROUTE_TEXT],
-}
-
 const _: () = assert!(
-    size_of::<SeriesKey>() == 16
-        && size_of::<RouteKey>() == 16
-        && size_of::<PanicKey>() == 16
+    size_of::<PanicKey>() == 16
         && size_of::<Panicked>() == 40
-        && size_of::<RouteText>() == 32 + ROUTE_TEXT
         && size_of::<Hijacked>() == 24
         && size_of::<Routed>() == 24
 );

@@ -4,12 +4,15 @@
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
+pub mod durations;
 pub mod event;
-pub mod histogram;
+pub mod feature;
 pub mod http;
+pub mod key;
 pub mod line;
 pub mod loss;
 pub mod method;
+pub mod probe;
 pub mod route;
 pub mod share;
 pub mod target;
@@ -17,10 +20,11 @@ pub mod wait;
 
 #[cfg(feature = "user")]
 mod user {
-    use crate::{event, http, loss, target, wait};
+    use crate::{durations, event, http, key, loss, target, wait};
 
     // SAFETY: all are repr(C) structs of integers without implicit padding (the sizes are asserted beside them), so any
     // bytes are a value and all of a value's bytes may be read.
+    unsafe impl aya::Pod for durations::Durations {}
     unsafe impl aya::Pod for event::Event {}
     unsafe impl aya::Pod for http::Hijacked {}
     unsafe impl aya::Pod for http::HttpState {}
@@ -28,10 +32,10 @@ mod user {
     unsafe impl aya::Pod for http::PanicKey {}
     unsafe impl aya::Pod for http::Panicked {}
     unsafe impl aya::Pod for http::Routed {}
-    unsafe impl aya::Pod for http::SeriesKey {}
-    unsafe impl aya::Pod for http::SeriesValue {}
-    unsafe impl aya::Pod for http::RouteKey {}
-    unsafe impl aya::Pod for http::RouteText {}
+    unsafe impl aya::Pod for key::SeriesKey {}
+    unsafe impl aya::Pod for key::SeriesState {}
+    unsafe impl aya::Pod for key::Text {}
+    unsafe impl aya::Pod for key::TextKey {}
     unsafe impl aya::Pod for loss::LostKey {}
     unsafe impl aya::Pod for target::TargetConfig {}
     unsafe impl aya::Pod for wait::BlockedAt {}
@@ -39,8 +43,6 @@ mod user {
     unsafe impl aya::Pod for wait::Parked {}
     unsafe impl aya::Pod for wait::Stack {}
     unsafe impl aya::Pod for wait::Task {}
-    unsafe impl aya::Pod for wait::WaitKey {}
-    unsafe impl aya::Pod for wait::WaitValue {}
     unsafe impl aya::Pod for wait::Watch {}
     unsafe impl aya::Pod for wait::WatchState {}
 }

@@ -14,33 +14,31 @@ pub enum Reason {
     PanicsFull = 3,
     /// The target has more routes than its limit. Counted under the overflow route.
     RouteOverflow = 4,
-    /// The target has more series than its limit, or the map of series was full. Counted under the target's overflow series.
+    /// The target has more series than its share of the map, or the map was full. Counted under an overflow series of the target.
     SeriesOverflow = 5,
     /// The event ring was full; the periodic scan of /proc finds what it would have told.
     EventRing = 6,
     /// More goroutines have waited than can be kept. This wait is not counted.
     ParkedFull = 7,
-    /// The map of waits was full. Not counted.
-    WaitsFull = 8,
     /// A stack could not be taken or kept. The wait is counted, but is in no profile.
-    StackLost = 9,
+    StackLost = 8,
     /// More threads than can be kept. Their waits for a CPU are not counted.
-    TasksFull = 10,
+    TasksFull = 9,
     /// A request of a server whose struct layouts are not known. Not counted.
-    LayoutUnknown = 11,
+    LayoutUnknown = 10,
     /// A wait outlasted the time for which the probes were attached, and the process's memory could not be read in time to see it
     /// end. Not counted.
-    WaitUnreadable = 12,
+    WaitUnreadable = 11,
     /// A wait outlasted the time for which the probes were attached, and went on for so long that it is followed no more. Not
     /// counted.
-    WaitTooLong = 13,
+    WaitTooLong = 12,
     /// A request's goroutine ended, or serves another request, and no probe has seen the request end. Not counted.
-    EndNotSeen = 14,
+    EndNotSeen = 13,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 14] = [
         Self::NoStart,
         Self::InFlightFull,
         Self::Unreadable,
@@ -49,7 +47,6 @@ impl Reason {
         Self::SeriesOverflow,
         Self::EventRing,
         Self::ParkedFull,
-        Self::WaitsFull,
         Self::StackLost,
         Self::TasksFull,
         Self::LayoutUnknown,
@@ -69,7 +66,6 @@ impl Reason {
             Self::SeriesOverflow => "series_limit",
             Self::EventRing => "event_ring_full",
             Self::ParkedFull => "parked_map_full",
-            Self::WaitsFull => "waits_map_full",
             Self::StackLost => "stack_not_kept",
             Self::TasksFull => "tasks_map_full",
             Self::LayoutUnknown => "layout_unknown",

@@ -14,16 +14,18 @@ pub enum Table {
     Panics = 1,
     /// `HIJACKS`.
     Hijacks = 2,
-    /// `SERIES`.
+    /// `SERIES`, those series whose texts come from outside.
     Series = 3,
     /// `PARKED`.
     Parked = 4,
     /// `TASKS`.
     Tasks = 5,
+    /// `SERIES`, the others.
+    Waits = 6,
 }
 
 /// How many there are.
-pub const TABLES: u32 = 6;
+pub const TABLES: u32 = 7;
 
 /// In place of a target's id: the counts of all targets together.
 pub const ALL: u32 = MAX_TARGETS + 1;
@@ -50,7 +52,7 @@ impl Table {
     pub const fn may_take(self, held: u64, room: u64) -> bool {
         match self {
             // A program alone takes a quarter of the map, or all of a small one. Past it labels suffer, and no count.
-            Self::Series => held < 256 || held * 3 < room,
+            Self::Series => room > 0 && (held < 256 || held * 3 < room),
             _ => may_take(held, room),
         }
     }
@@ -99,11 +101,14 @@ mod tests {
     #[test]
     fn a_full_map_has_room_for_nobody() {
         assert!(!Table::InFlight.may_take(0, 0) && !Table::Tasks.may_take(1, 0));
+        // Its map has room for others' entries then.
+        assert!(!Table::Series.may_take(0, 0) && !Table::Waits.may_take(0, 0));
     }
 
     #[test]
     fn each_table_and_target_has_an_element_of_its_own() {
-        let tables = [Table::InFlight, Table::Panics, Table::Hijacks, Table::Series, Table::Parked, Table::Tasks];
+        let tables =
+            [Table::InFlight, Table::Panics, Table::Hijacks, Table::Series, Table::Parked, Table::Tasks, Table::Waits];
         assert_eq!(tables.len() as u32, TABLES);
         let slots: std::collections::BTreeSet<_> =
             tables.iter().flat_map(|table| (0..=ALL).map(|target| slot(*table, target))).collect();

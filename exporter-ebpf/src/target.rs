@@ -26,8 +26,8 @@ pub struct TargetConfig {
     pub id: u32,
     /// Most distinct routes; past it requests are counted under the overflow route.
     pub max_routes: u32,
-    /// Always zero.
-    pub reserved: u32,
+    /// Bits of the probes that sit at the branch of their function's stack check, see [`crate::probe::Probe::check_bit`].
+    pub at_check: u32,
     /// Bytes of read-only memory from `literals_from` on.
     pub literals_len: u64,
     /// Where the executable's own read-only memory begins, in which string literals are: nothing else ever has an address in it.
@@ -56,27 +56,10 @@ pub struct TargetConfig {
     pub xnet: Http2Offsets,
     /// Where `net/http.Request` has the layout of [`request_words`], how many words of it are read at one time; otherwise 0.
     pub request_words: u16,
-    /// Bits of [`at_check`].
-    pub at_check: u16,
     /// `net/http.Request.Header`.
     pub request_header: u16,
-}
-
-/// The probes that sit at the branch of their function's stack check: a hit whose branch is taken is no call yet. The stack
-/// grows, or the goroutine is preempted, and the function is begun anew.
-pub mod at_check {
-    /// `http_start`.
-    pub const HTTP_START: u16 = 1;
-    /// `xnet_start`.
-    pub const XNET_START: u16 = 2;
-    /// `http1_end`.
-    pub const HTTP1_END: u16 = 4;
-    /// `http2_end`.
-    pub const HTTP2_END: u16 = 8;
-    /// `xnet_end`.
-    pub const XNET_END: u16 = 16;
-    /// `http_mux`.
-    pub const HTTP_MUX: u16 = 32;
+    /// Always zero.
+    pub reserved: u16,
 }
 
 /// Words of `net/http.Request` on 64-bit machines (net/http/request.go), known at compile time so that the kernel side reads them

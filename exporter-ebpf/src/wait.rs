@@ -1,32 +1,5 @@
-//! How long something waited: keys and values of the maps behind goroutine blocking, stop-the-world pauses and run queue
-//! latency, and the histogram they share.
+//! Keys and values of the maps behind goroutine blocking, stops of the world and waits in the run queue.
 
-/// Upper bounds in nanoseconds, inclusive (Prometheus `le`): from the microseconds of a channel hand-over to the minute of an
-/// idle connection.
-pub const BOUNDS_NS: [u64; 16] = [
-    1_000,
-    5_000,
-    10_000,
-    50_000,
-    100_000,
-    500_000,
-    1_000_000,
-    5_000_000,
-    10_000_000,
-    50_000_000,
-    100_000_000,
-    500_000_000,
-    1_000_000_000,
-    5_000_000_000,
-    10_000_000_000,
-    60_000_000_000,
-];
-
-/// Buckets: one per bound, and `+Inf`.
-pub const BUCKETS: usize = BOUNDS_NS.len() + 1;
-
-/// Most label sets over all targets (the size of the `WAITS` map).
-pub const MAX_WAITS: u32 = 16_384;
 /// Most goroutines over all targets that have been blocked under probes (the default of the `PARKED` map).
 pub const MAX_PARKED: u32 = 131_072;
 /// Most threads over all targets whose run queue latency is measured (the size of the `TASKS` map).
@@ -38,88 +11,14 @@ pub const MAX_FRAMES: usize = 127;
 /// Most pairs of stack and wait reason at one time (the size of the `BLOCKED_AT` map).
 pub const MAX_BLOCKED_AT: u32 = 8_192;
 
-/// The index of the bucket that `duration_ns` falls into: the first whose bound is not below it. A sum of comparisons, so that
-/// the verifier sees a bounded index and few paths.
-#[inline(always)]
-pub fn bucket(duration_ns: u64) -> usize {
-    let mut index = 0;
-    if duration_ns <= BOUNDS_NS[6] {
-        let mut i = 0;
-        while i < 6 {
-            index += usize::from(duration_ns > BOUNDS_NS[i]);
-            i += 1;
-        }
-    } else {
-        index = 7;
-        let mut i = 7;
-        while i < BOUNDS_NS.len() {
-            index += usize::from(duration_ns > BOUNDS_NS[i]);
-            i += 1;
-        }
-    }
-    index
-}
-
-/// What waited. Part of the key.
-pub mod kind {
-    /// A goroutine, from `gopark` until it runs again; the reason is the runtime's wait reason.
-    pub const BLOCKED: u16 = 1;
-    /// The world, from the beginning of its stop until it runs again; the reason is the runtime's.
-    pub const STW: u16 = 2;
-    /// A thread, from being runnable until it has a CPU.
-    pub const RUN_QUEUE: u16 = 3;
-}
-
-/// Key of `WAITS`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct WaitKey {
-    /// The target's id.
-    pub target: u32,
-    /// One of [`kind`].
-    pub kind: u16,
-    /// The runtime's number for why, of the target's Go version.
-    pub reason: u16,
-}
-
-/// Value of `WAITS`. Each field is only ever added to, atomically.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WaitValue {
-    /// Waits by bucket of [`BOUNDS_NS`], not cumulative.
-    pub buckets: [u64; BUCKETS],
-    /// Sum of durations in nanoseconds; see [`crate::histogram::grows`].
-    pub sum_ns: u64,
-}
-
-impl WaitValue {
-    /// Nothing counted yet.
-    pub const ZERO: Self = Self { buckets: [0; BUCKETS], sum_ns: 0 };
-
-    /// Waits counted.
-    pub fn count(&self) -> u64 {
-        self.buckets.iter().sum()
-    }
-}
-
-/// What is measured of a watched process: bits of [`Watch::flags`].
-pub mod flag {
-    /// Goroutines that block.
-    pub const BLOCKING: u32 = 1;
-    /// Stop-the-world pauses.
-    pub const GC: u32 = 2;
-    /// Threads that wait for a CPU.
-    pub const SCHEDULER: u32 = 4;
-}
-
 /// Value of the `WATCHED` map, keyed by process id (`u32`). Written by user space alone.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watch {
     /// The target's id, 1 to [`crate::target::MAX_TARGETS`].
     pub target: u32,
-    /// Bits of [`flag`].
-    pub flags: u32,
+    /// What is measured of it: bits of [`crate::feature::Feature`].
+    pub on: u32,
     /// Goroutines that park from here on are measured, `CLOCK_MONOTONIC` nanoseconds.
     pub park_from_ns: u64,
     /// Those that park from here on are not.
@@ -228,13 +127,12 @@ pub struct BlockedAtKey {
 pub struct BlockedAt {
     /// Waits that ended.
     pub count: u64,
-    /// How long they were, nanoseconds; see [`crate::histogram::grows`].
+    /// How long they were, nanoseconds; see [`crate::durations::grows`].
     pub sum_ns: u64,
 }
 
 const _: () = assert!(
-    size_of::<WaitKey>() == 8
-        && size_of::<Watch>() == 40
+    size_of::<Watch>() == 40
         && size_of::<Parked>() == 16
         && size_of::<Task>() == 16
         && size_of::<WatchState>() == 64
@@ -245,21 +143,6 @@ const _: () = assert!(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn by_definition(duration_ns: u64) -> usize {
-        BOUNDS_NS.iter().position(|&bound| duration_ns <= bound).unwrap_or(BOUNDS_NS.len())
-    }
-
-    #[test]
-    fn a_bound_belongs_to_its_own_bucket_and_one_more_to_the_next() {
-        for (i, &bound) in BOUNDS_NS.iter().enumerate() {
-            assert_eq!(bucket(bound), i);
-            assert_eq!(bucket(bound - 1), by_definition(bound - 1));
-            assert_eq!(bucket(bound + 1), i + 1);
-        }
-        assert_eq!(bucket(0), 0);
-        assert_eq!(bucket(u64::MAX), BUCKETS - 1);
-    }
 
     #[test]
     fn stacks_that_differ_anywhere_have_other_hashes() {
@@ -282,10 +165,5 @@ mod tests {
         assert!(ids.len() + 2 >= stacks, "{} ids of {stacks} stacks", ids.len());
         assert!(ids.iter().all(|&id| i32::try_from(id).is_ok()));
         assert_ne!(hash(&[0]), 0);
-    }
-
-    #[test]
-    fn bounds_ascend() {
-        assert!(BOUNDS_NS.windows(2).all(|pair| pair[0] < pair[1]));
     }
 }

@@ -82,8 +82,10 @@ pub fn objects() -> Result<()> {
     for architecture in build::ARCHITECTURES {
         let file = build::object_file(architecture);
         let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        let programs = objects::check(&bytes).with_context(|| format!("{}", file.display()))?;
-        println!("{architecture}: {programs} programs on functions, no state that preempted threads could share");
+        let (programs, stack) = objects::check(&bytes).with_context(|| format!("{}", file.display()))?;
+        println!(
+            "{architecture}: {programs} programs on functions, no state that preempted threads could share, {stack} bytes of stack at most"
+        );
     }
     Ok(())
 }

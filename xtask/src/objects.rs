@@ -2,12 +2,18 @@
 //! instructions themselves: the compiler does not know the rule, and a kernel that does not preempt never shows a breach.
 //! Knows nothing of what the programs do.
 
-use std::collections::BTreeSet;
+mod stack;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use anyhow::{Context, Result, bail};
+use exporter_ebpf::probe::Probe;
 use object::read::elf::ElfFile64;
-use object::{LittleEndian, Object as _, ObjectSection as _, ObjectSymbol as _, SectionKind, SymbolKind};
+use object::{
+    LittleEndian, Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget, SectionIndex, SectionKind,
+    SymbolKind,
+};
 
 type File<'o> = ElfFile64<'o, LittleEndian>;
 
@@ -50,12 +56,21 @@ impl Instruction {
         self.0[1] & 0xf
     }
 
+    fn source(self) -> u8 {
+        self.0[1] >> 4
+    }
+
     fn offset(self) -> i16 {
         i16::from_le_bytes([self.0[2], self.0[3]])
     }
 
     fn immediate(self) -> u32 {
         u32::from_le_bytes([self.0[4], self.0[5], self.0[6], self.0[7]])
+    }
+
+    /// Whether it calls one of the object's own functions (`BPF_PSEUDO_CALL`).
+    fn calls_own(self) -> bool {
+        self.0[0] == Self::CALL && self.source() == 1
     }
 
     /// The helper that it calls; none where it calls one of the object's own functions, or a kernel's.
@@ -69,6 +84,9 @@ impl Instruction {
 struct Function {
     name: String,
     section: String,
+    place: stack::Place,
+    /// Functions of the object that it calls.
+    calls: Vec<stack::Place>,
     instructions: Vec<Instruction>,
 }
 
@@ -137,51 +155,94 @@ impl Function {
     }
 }
 
-/// Checks an object; returns how many programs on functions it has.
+/// Checks an object; returns how many programs on functions it has, and the most stack that one takes with what it calls.
 ///
 /// # Errors
 /// The object cannot be read, or breaks a rule; the error names each place.
-pub fn check(object: &[u8]) -> Result<usize> {
+pub fn check(object: &[u8]) -> Result<(usize, u32)> {
     let file = File::parse(object).context("it is no ELF file")?;
     let functions = functions(&file)?;
     let mut faults = faults(&functions);
+    faults.extend(unlisted(&functions));
+    faults.extend(stack::faults(&functions));
     faults.extend(shared_memory(&file)?);
     if !faults.is_empty() {
         bail!("{}", faults.join("\n"));
     }
-    Ok(functions.iter().filter(|function| function.kind() == Kind::Probe).count())
+    let programs = functions.iter().filter(|function| function.kind() == Kind::Probe).count();
+    Ok((programs, stack::deepest(&functions)))
 }
 
 fn functions(file: &File<'_>) -> Result<Vec<Function>> {
     let mut functions = Vec::new();
     for symbol in file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.size() > 0) {
         let name = symbol.name()?.to_owned();
-        let section = file.section_by_index(symbol.section_index().context("a function without a section")?)?;
+        let index = symbol.section_index().context("a function without a section")?;
+        let section = file.section_by_index(index)?;
         let bytes = section.data_range(symbol.address(), symbol.size())?;
         let bytes = bytes.with_context(|| format!("{name} lies outside of its section"))?;
         let (instructions, rest) = bytes.as_chunks::<8>();
         if !rest.is_empty() {
             bail!("{name} is no whole number of instructions");
         }
-        let instructions = instructions.iter().map(|bytes| Instruction(*bytes)).collect();
-        functions.push(Function { name, section: section.name()?.to_owned(), instructions });
+        let instructions: Vec<_> = instructions.iter().map(|bytes| Instruction(*bytes)).collect();
+        let relocated = relocated_calls(file, index)?;
+        let at = |i: usize| symbol.address() + 8 * i as u64;
+        let calls = instructions.iter().enumerate().filter(|(_, it)| it.calls_own());
+        // A call within a section is relative to the instruction behind it.
+        let calls = calls.map(|(i, it)| {
+            let beside = || (index.0, at(i + 1).wrapping_add_signed(8 * i64::from(it.immediate().cast_signed())));
+            relocated.get(&at(i)).map_or_else(beside, |(place, by_section)| {
+                let from_start = 8 * u64::from(it.immediate().wrapping_add(1));
+                (place.0, if *by_section { from_start } else { place.1 })
+            })
+        });
+        let calls = calls.collect();
+        let (section, place) = (section.name()?.to_owned(), (index.0, symbol.address()));
+        functions.push(Function { name, section, place, calls, instructions });
     }
     Ok(functions)
 }
 
+/// Where instructions of a section refer to, by their offset: to a symbol, or to a section with the place in the instruction.
+fn relocated_calls(file: &File<'_>, section: SectionIndex) -> Result<BTreeMap<u64, (stack::Place, bool)>> {
+    let mut relocated = BTreeMap::new();
+    for (offset, relocation) in file.section_by_index(section)?.relocations() {
+        let RelocationTarget::Symbol(symbol) = relocation.target() else { continue };
+        let symbol = file.symbol_by_index(symbol)?;
+        if let Some(to) = symbol.section_index() {
+            relocated.insert(offset, ((to.0, symbol.address()), symbol.kind() == SymbolKind::Section));
+        }
+    }
+    Ok(relocated)
+}
+
 fn faults(functions: &[Function]) -> Vec<String> {
     let mut faults: Vec<String> = functions.iter().flat_map(Function::faults).collect();
-    let names = |section: &str| -> BTreeSet<&str> {
-        let of_section = functions.iter().filter(|function| function.section == section);
-        of_section.map(|function| function.name.strip_suffix("_multi").unwrap_or(&function.name)).collect()
-    };
-    let (single, multi) = (names("uprobe"), names("uprobe.multi"));
-    if single.is_empty() {
+    if !functions.iter().any(|function| function.kind() == Kind::Probe) {
         faults.push("there are no programs on functions".to_owned());
     }
     faults
-        .extend(single.symmetric_difference(&multi).map(|name| format!("{name} is not there for both ways to attach")));
-    faults
+}
+
+/// Section and name of each program that the list of probes asks for.
+fn listed() -> impl Iterator<Item = (&'static str, &'static str)> {
+    Probe::ALL.iter().flat_map(|it| [("uprobe", it.program()), ("uprobe.multi", it.program_multi())])
+}
+
+/// Programs on functions that are not in the list of probes, and probes that lack a program for one of the ways to attach.
+fn unlisted(functions: &[Function]) -> Vec<String> {
+    let listed: BTreeSet<(&str, &str)> = listed().collect();
+    let there = functions.iter().filter(|function| function.kind() == Kind::Probe);
+    let there: BTreeSet<(&str, &str)> = there.map(|it| (it.section.as_str(), it.name.as_str())).collect();
+    let differ = listed.symmetric_difference(&there);
+    differ
+        .map(|(section, name)| {
+            format!(
+                "{name} in {section}: of the object and the list of probes only one has it (exporter-ebpf/src/probe.rs)"
+            )
+        })
+        .collect()
 }
 
 /// Maps with values per CPU, and variables, which are the same for all threads.
@@ -222,7 +283,7 @@ mod tests {
 
     fn function(name: &str, section: &str, instructions: &[[u8; 8]]) -> Function {
         let instructions = instructions.iter().map(|bytes| Instruction(*bytes)).collect();
-        Function { name: name.to_owned(), section: section.to_owned(), instructions }
+        Function { name: name.to_owned(), section: section.to_owned(), place: (0, 0), calls: Vec::new(), instructions }
     }
 
     fn guarded(name: &str, section: &str, more: &[[u8; 8]]) -> Function {
@@ -273,7 +334,16 @@ mod tests {
         assert!(
             faults_of(&[&pair(&[])[..], &[function("r", "uretprobe", &[EXIT])]].concat()).contains("r in uretprobe")
         );
-        assert!(faults_of(&pair(&[])[..1]).contains("both ways"));
         assert!(faults_of(&[]).contains("no programs"));
+    }
+
+    #[test]
+    fn the_object_and_the_list_of_probes_have_the_same_programs() {
+        let mut all: Vec<_> = listed().map(|(section, name)| guarded(name, section, &[])).collect();
+        assert!(unlisted(&all).is_empty());
+        let last = all.pop().expect("there are probes").name;
+        all.push(guarded("http_other", "uprobe", &[]));
+        let said = unlisted(&all).join("\n");
+        assert!(said.lines().count() == 2 && said.contains("http_other in uprobe:") && said.contains(&last), "{said}");
     }
 }

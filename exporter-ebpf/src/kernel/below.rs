@@ -1,17 +1,20 @@
 //! Routes below a pattern that takes all paths below it. Knows nothing of how a request is read, nor of when it begins or ends.
 
 use exporter_ebpf::{
-    http::{RouteKey, SeriesKey, is_redirect, joined_to, route_kind, routes_below},
+    http::{is_redirect, joined_to, route_kind, routes_below},
+    key::{SeriesKey, TextKey},
     route::{MAX_PATH, MAX_SEGMENTS, WHOLE_PATH},
     target::TargetConfig,
 };
 
 use super::{
     joined::{admit_joined, inner_pattern, inner_prefix, offsets, route_of_both},
-    maps::{ROUTES, add},
+    maps::{TEXTS, add},
     memory::{Buffer, GoString, read, read_bytes},
     request::{Subject, packed, unpacked, wire_path},
-    series::{Route, has_room, is_known, put_route, text_route},
+    route::{Route, text_route},
+    series::HTTP_SERVER,
+    texts::{has_room, is_known, put_text},
 };
 
 /// What a path has below a pattern that takes all paths below it.
@@ -39,8 +42,8 @@ impl Below {
     pub(super) fn series(&self, of: &SeriesKey) -> SeriesKey {
         match (self.joined, self.route) {
             (0, 0) => *of,
-            (0, route) => SeriesKey { route, route_kind: route_kind::BELOW, ..*of },
-            (route, _) => SeriesKey { route, route_kind: route_kind::JOINED, ..*of },
+            (0, route) => SeriesKey { text: route, text_kind: route_kind::BELOW, ..*of },
+            (route, _) => SeriesKey { text: route, text_kind: route_kind::JOINED, ..*of },
         }
     }
 }
@@ -66,19 +69,19 @@ fn find_below(target: &TargetConfig, of: &Subject, series: &mut SeriesKey, route
     let inner = if of.inner == 0 { 0 } else { inner_pattern(of.inner, offsets(target)) };
     // Of the path, what stands before that pattern.
     let prefix = if inner == 0 { 0 } else { inner_prefix(of.inner, offsets(target)) };
-    let mut below = if matches!(series.route_kind, route_kind::PATTERN | route_kind::PATTERN_TEXT) {
-        let redirected = is_redirect(series.status) && series.route_kind == route_kind::PATTERN_TEXT;
+    let mut below = if matches!(series.text_kind, route_kind::PATTERN | route_kind::PATTERN_TEXT) {
+        let redirected = is_redirect(series.code) && series.text_kind == route_kind::PATTERN_TEXT;
         let slashes = if redirected { 0 } else { subtree(route.text.ptr, route.text.len) };
         if slashes == 0 {
             return Below::NOTHING;
         }
-        series.route = text_route(route.text.ptr, route.text.len, 0, 0, 0);
-        series.route_kind = route_kind::SUBTREE;
+        series.text = text_route(route.text.ptr, route.text.len, 0, 0, 0);
+        series.text_kind = route_kind::SUBTREE;
         let path = if prefix != 0 { prefix } else { wire_path(of.tagged, path_offsets(target)) };
         let path = unpacked(path);
         let at = after_slashes(path.ptr, path.len, slashes);
         let text = GoString { ptr: path.ptr.wrapping_add(at), len: path.len.wrapping_sub(at) };
-        let rest = text_route(text.ptr, text.len, 1, series.route, slashes);
+        let rest = text_route(text.ptr, text.len, 1, series.text, slashes);
         Below { route: rest, text: packed(text), joined: 0, joined_to: slashes << SLASHES }
     } else {
         Below::NOTHING
@@ -91,13 +94,13 @@ fn find_below(target: &TargetConfig, of: &Subject, series: &mut SeriesKey, route
     let mut before = below.route;
     if before != 0 {
         below.joined_to |= joined_to(route_kind::BELOW, 0);
-    } else if series.route_kind == route_kind::SUBTREE {
-        before = series.route;
+    } else if series.text_kind == route_kind::SUBTREE {
+        before = series.text;
         below.joined_to |= joined_to(route_kind::SUBTREE, count(prefix.ptr, prefix.len, b'/'.into()));
     } else {
         before = text_route(prefix.ptr, prefix.len, 1, WHOLE_PATH, 0);
-        series.route = before;
-        series.route_kind = route_kind::PREFIX;
+        series.text = before;
+        series.text_kind = route_kind::PREFIX;
         *route = Route { text: prefix, pat: 0 };
         below.joined_to |= joined_to(route_kind::PREFIX, 0);
     }
@@ -189,10 +192,10 @@ pub(super) fn admit_below(target: &TargetConfig, series: &mut SeriesKey, below: 
 /// With plain numbers, which are not on its caller's stack.
 #[inline(never)]
 fn insert_below(target: &TargetConfig, series: &mut SeriesKey, route: u64, text: u64, slashes: u64) {
-    if series.route_kind != route_kind::SUBTREE {
+    if series.text_kind != route_kind::SUBTREE {
         return;
     }
-    let key = SeriesKey { route, route_kind: route_kind::BELOW, ..*series };
+    let key = SeriesKey { text: route, text_kind: route_kind::BELOW, ..*series };
     if is_known(&key) || (has_room_below(target, series) && put_below(series, &key, unpacked(text), slashes)) {
         *series = key;
     }
@@ -200,9 +203,10 @@ fn insert_below(target: &TargetConfig, series: &mut SeriesKey, route: u64, text:
 
 #[inline(always)]
 fn put_below(pattern: &SeriesKey, key: &SeriesKey, text: GoString, slashes: u64) -> bool {
-    let put = put_route(key, text.ptr, text.len, pattern.route, slashes);
+    let put = put_text::<HTTP_SERVER>(key, text.ptr, text.len, pattern.text, slashes);
     if put && let Some(siblings) = siblings(pattern) {
-        add(siblings, 1);
+        // SAFETY: from a look-up just above.
+        unsafe { add(siblings, 1) };
     }
     put
 }
@@ -210,17 +214,17 @@ fn put_below(pattern: &SeriesKey, key: &SeriesKey, text: GoString, slashes: u64)
 /// How many routes there are below a pattern.
 #[inline(always)]
 fn siblings(pattern: &SeriesKey) -> Option<*mut u64> {
-    let pattern = RouteKey { route: pattern.route, target: pattern.target, route_kind: u32::from(route_kind::SUBTREE) };
+    let pattern = TextKey { kind: route_kind::SUBTREE, ..pattern.text_key() };
     // SAFETY: from a map look-up.
-    ROUTES.get_ptr_mut(&pattern).map(|pattern| unsafe { &raw mut (*pattern).below })
+    TEXTS.get_ptr_mut(&pattern).map(|pattern| unsafe { &raw mut (*pattern).below })
 }
 
 #[inline(always)]
 fn has_room_below(target: &TargetConfig, pattern: &SeriesKey) -> bool {
     // SAFETY: from a look-up just above; races let a few more in, as many as there are CPUs at most.
     let is_few = |siblings: *mut u64| unsafe { *siblings < routes_below(target.max_routes) };
-    let answered = !is_redirect(pattern.status) && !matches!(pattern.status, 404 | 405);
-    answered && has_room(target) && siblings(pattern).is_some_and(is_few)
+    let answered = !is_redirect(pattern.code) && !matches!(pattern.code, 404 | 405);
+    answered && has_room::<HTTP_SERVER>(target) && siblings(pattern).is_some_and(is_few)
 }
 
 /// The same word. The verifier knows nothing of what a global function returns, so that states that differ in this word alone are
@@ -244,13 +248,15 @@ impl GoString {
 /// The same series, see [`unknown`].
 #[inline(always)]
 fn unknown_series(series: &mut SeriesKey) {
-    let rest = u64::from(series.target) | u64::from(series.status) << 32;
-    let rest = unknown(rest | u64::from(series.method) << 48 | u64::from(series.route_kind) << 56);
+    let rest = u64::from(series.target) | u64::from(series.family) << 16 | u64::from(series.text_kind) << 24;
+    let rest = unknown(rest | u64::from(series.code) << 32 | u64::from(series.verb) << 48);
     *series = SeriesKey {
-        route: unknown(series.route),
-        target: rest as u32,
-        status: (rest >> 32) as u16,
-        method: (rest >> 48) as u8,
-        route_kind: (rest >> 56) as u8,
+        text: unknown(series.text),
+        target: rest as u16,
+        family: (rest >> 16) as u8,
+        text_kind: (rest >> 24) as u8,
+        code: (rest >> 32) as u16,
+        verb: (rest >> 48) as u8,
+        spare: 0,
     };
 }

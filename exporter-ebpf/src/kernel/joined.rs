@@ -1,20 +1,19 @@
 //! Routes of muxes that are given a part of the path: what was taken off, and the mux's pattern. Knows nothing of how such a
 //! request is found.
 
-use exporter_ebpf::{
-    http::{SeriesKey, route_kind},
-    target::TargetConfig,
-};
+use exporter_ebpf::{http::route_kind, key::SeriesKey, target::TargetConfig};
 
 use super::{
     below::{count, subtree},
     memory::{GoString, read},
     request::{cut_off, packed, unpacked},
-    series::{has_room, is_known, past_the_limit, put_route},
+    route::past_the_limit,
+    series::HTTP_SERVER,
+    texts::{has_room, is_known, put_text},
 };
 
 /// Of a copy that a mux was given with a part of the path: the pattern that the mux has found for it, [`packed`]; 0 where the
-/// outer pattern or the path tells it as well: a tree without names in it. Takes [`offsets`]. Global, as [`super::series::text_route`].
+/// outer pattern or the path tells it as well: a tree without names in it. Takes [`offsets`]. Global, as [`super::route::text_route`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(super) extern "C" fn inner_pattern(inner: u64, offsets: u64) -> u64 {
@@ -53,14 +52,16 @@ pub(super) fn route_of_both(before: u64, joined_to: u64, pattern: u64) -> u64 {
 /// Makes the series of what stands before a pattern that of both, if there is room for it.
 #[inline(never)]
 pub(super) fn admit_joined(target: &TargetConfig, series: &mut SeriesKey, route: u64, joined_to: u64, inner: u64) {
-    if u64::from(series.route_kind) != joined_to >> 32 {
+    if u64::from(series.text_kind) != joined_to >> 32 {
         // What stands before it has found no room.
         return;
     }
-    let key = SeriesKey { route, route_kind: route_kind::JOINED, ..*series };
+    let key = SeriesKey { text: route, text_kind: route_kind::JOINED, ..*series };
     if !is_known(&key) {
         let text = unpacked(inner_pattern(inner, offsets(target)));
-        if !has_room(target) || !put_route(&key, text.ptr, text.len, series.route, joined_to) {
+        if !has_room::<HTTP_SERVER>(target)
+            || !put_text::<HTTP_SERVER>(&key, text.ptr, text.len, series.text, joined_to)
+        {
             return past_the_limit(series);
         }
     }

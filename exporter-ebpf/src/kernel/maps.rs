@@ -5,12 +5,13 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, RingBuf},
 };
 use exporter_ebpf::{
+    durations::{Durations, grows},
     event::{Event, KINDS, RING_BYTES},
-    histogram::grows,
     http::{
-        Hijacked, HttpState, InFlight, MAX_HIJACKS, MAX_IN_FLIGHT, MAX_PANICS, MAX_REFUSED, MAX_ROUTED, MAX_ROUTES,
-        MAX_SERIES, PanicKey, Panicked, RouteKey, RouteText, Routed, SeriesKey, SeriesValue,
+        Hijacked, HttpState, InFlight, MAX_HIJACKS, MAX_IN_FLIGHT, MAX_PANICS, MAX_REFUSED, MAX_ROUTED, PanicKey,
+        Panicked, Routed,
     },
+    key::{MAX_SERIES, MAX_TEXTS, MAX_WAITS, SeriesKey, SeriesState, Text, TextKey},
     loss::{LostKey, MAX_LOST, Reason},
     target::{MAX_TARGETS, TARGET_SLOTS as SLOTS, TargetConfig},
 };
@@ -45,15 +46,19 @@ pub(crate) static HIJACKS: HashMap<u64, Hijacked> = HashMap::with_max_entries(MA
 #[map]
 pub(crate) static ROUTED: LruHashMap<u64, Routed> = LruHashMap::with_max_entries(MAX_ROUTED, 0);
 
-/// Counts and durations of requests that ended.
+/// Counts and durations, of all families.
 #[map]
-pub(crate) static SERIES: HashMap<SeriesKey, SeriesValue> = HashMap::with_max_entries(MAX_SERIES, 0);
+pub(crate) static SERIES: HashMap<SeriesKey, Durations> = HashMap::with_max_entries(MAX_SERIES + MAX_WAITS, 0);
 
-/// The text of each route that was seen.
+/// What is kept of each target's series beside them, by its id.
 #[map]
-pub(crate) static ROUTES: HashMap<RouteKey, RouteText> = HashMap::with_max_entries(MAX_ROUTES, 0);
+pub(crate) static SERIES_STATES: Array<SeriesState> = Array::with_max_entries(MAX_TARGETS + 1, 0);
 
-/// What is kept of each target beside, by its id.
+/// The text of each series that has one.
+#[map]
+pub(crate) static TEXTS: HashMap<TextKey, Text> = HashMap::with_max_entries(MAX_TEXTS, 0);
+
+/// What is kept of each target's requests beside, by its id.
 #[map]
 pub(crate) static HTTP_STATES: Array<HttpState> = Array::with_max_entries(MAX_TARGETS + 1, 0);
 
@@ -82,36 +87,48 @@ pub(crate) fn lost(target: u32, reason: Reason) {
         let _ = LOST.insert(&key, &0, BPF_NOEXIST);
     }
     if let Some(count) = LOST.get_ptr_mut(&key) {
-        add(count, 1);
+        // SAFETY: from a look-up just above.
+        unsafe { add(count, 1) };
     }
 }
 
 /// Adds to a counter in a map's value, atomically. Written as the instruction itself: Rust gives the BPF target no
 /// read-modify-write atomics, and 5.10 knows only this one, without a result.
+///
+/// # Safety
+/// The counter is in a map's value that was looked up in this run of the program, which keeps it valid until the run ends; it is
+/// aligned to its size, and user space only reads it.
 #[inline(always)]
-pub(crate) fn add(counter: *mut u64, amount: u64) {
-    // SAFETY: the pointer comes from a map look-up and stays valid for the program's run; values are 8-byte aligned; user
-    // space only reads them.
+pub(crate) unsafe fn add(counter: *mut u64, amount: u64) {
+    // SAFETY: as the caller says.
     unsafe {
         core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) amount, options(nostack));
     }
 }
 
 /// Adds one to a counter of half the size, as [`add`] does.
+///
+/// # Safety
+/// As [`add`].
 #[inline(always)]
-pub(crate) fn add_one(counter: *mut u32) {
-    // SAFETY: as in `add`, but that it is 4-byte aligned.
+pub(crate) unsafe fn add_one(counter: *mut u32) {
+    // SAFETY: as the caller says.
     unsafe {
         core::arch::asm!("lock *(u32 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1_u64, options(nostack));
     }
 }
 
 /// Adds a duration to a sum of them in a map's value, unless that has come to its end.
+///
+/// # Safety
+/// As [`add`].
 #[inline(always)]
-pub(crate) fn add_time(sum_ns: *mut u64, duration_ns: u64) {
-    // SAFETY: as in `add`.
-    if grows(unsafe { *sum_ns }) {
-        add(sum_ns, duration_ns);
+pub(crate) unsafe fn add_time(sum_ns: *mut u64, duration_ns: u64) {
+    // SAFETY: as the caller says; a word is read whole.
+    unsafe {
+        if grows(*sum_ns) {
+            add(sum_ns, duration_ns);
+        }
     }
 }
 

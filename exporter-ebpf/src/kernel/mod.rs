@@ -1,43 +1,52 @@
 //! The programs, by what they watch.
 
 mod below;
-mod block;
+mod blocking;
+mod hijack;
+mod hit;
 mod http;
 mod joined;
 mod maps;
 mod memory;
+mod mux;
+mod panic;
 mod process;
 mod regs;
 mod request;
+mod route;
 mod routed;
-mod sched;
+mod run_queue;
 mod series;
 mod share;
 mod stack;
 mod stw;
+mod texts;
 mod watch;
 
-/// Each program exists twice: for a `uprobe_multi` link and for perf events. The kernel takes only the matching kind. Make every
-/// program on a function by this macro: it calls [`on_the_threads_stack`], which `cargo xtask check objects` looks for.
+use aya_ebpf::{macros::uprobe, programs::ProbeContext};
+
+/// The programs on functions, one for each line of the list of probes. Each exists twice: for a `uprobe_multi` link and for perf
+/// events, since the kernel takes only the matching kind. And each calls [`on_the_threads_stack`], which `cargo xtask check
+/// objects` looks for.
 macro_rules! programs {
-    ($($(#[$doc:meta])* $single:ident, $multi:ident => $body:ident($($argument:expr),*);)*) => {$(
+    ($($(#[$doc:meta])* $probe:ident: $single:ident, $multi:ident, $module:ident, $part:ident, $role:ident, $at:ident;)*) => {$(
         $(#[$doc])*
         #[uprobe]
         fn $single(ctx: ProbeContext) -> u32 {
-            $crate::kernel::on_the_threads_stack();
-            $body(&ctx $(, $argument)*);
+            on_the_threads_stack();
+            $module::$single(&ctx);
             0
         }
         $(#[$doc])*
         #[uprobe(multi)]
         fn $multi(ctx: ProbeContext) -> u32 {
-            $crate::kernel::on_the_threads_stack();
-            $body(&ctx $(, $argument)*);
+            on_the_threads_stack();
+            $module::$single(&ctx);
             0
         }
     )*};
 }
-use programs;
+exporter_ebpf::probes!(programs);
 
 /// Keeps the program, and what it calls, on the stack of its thread.
 ///

@@ -11,7 +11,7 @@ use exporter_ebpf::{
 use super::{
     maps::{HTTP_STATES, ROUTED, add},
     memory::{GoString, read},
-    request::{Subject, cut_off, packed},
+    request::{Subject, cut_off, packed, same_word},
 };
 
 /// Remembers a request that a mux is given, of a request that began at `start_ns` (0 where that is not known).
@@ -46,7 +46,7 @@ pub(super) fn keep(target: &TargetConfig, request: u64, start_ns: u64) {
     };
     if !full && ROUTED.insert(&key, &Routed { first: request, last: request, at_ns }, 0).is_ok() {
         // SAFETY: as above.
-        add(unsafe { &raw mut (*state).routed }, 1);
+        unsafe { add(&raw mut (*state).routed, 1) };
     }
 }
 
@@ -54,6 +54,20 @@ pub(super) fn keep(target: &TargetConfig, request: u64, start_ns: u64) {
 pub(super) struct Held {
     pub(super) url: u64,
     pub(super) header: u64,
+}
+
+impl Held {
+    #[inline(always)]
+    pub(super) fn by(target: &TargetConfig, request: u64) -> Self {
+        let at = |offset| request.wrapping_add(u64::from(offset));
+        Self { url: at(target.request_url), header: at(target.request_header) }
+    }
+
+    #[inline(always)]
+    pub(super) fn is_of(&self, target: &TargetConfig, request: u64) -> bool {
+        same_word(self.url, request.wrapping_add(u64::from(target.request_url))) != 0
+            || same_word(self.header, request.wrapping_add(u64::from(target.request_header))) != 0
+    }
 }
 
 /// Has the copies of a request asked that muxes have found patterns for. They are forgotten where the request `ends` with that.
@@ -101,7 +115,7 @@ fn find(target: &TargetConfig, url: u64, header: u64, start_ns: u64, flags: u64)
         && let Some(state) = HTTP_STATES.get_ptr_mut(target.id)
     {
         // SAFETY: from a look-up just above.
-        add(unsafe { &raw mut (*state).routed }, u64::MAX);
+        unsafe { add(&raw mut (*state).routed, u64::MAX) };
     }
     copy
 }
@@ -114,7 +128,7 @@ const ENDS: u64 = 2;
 /// The address of a request in `ROUTED` that a mux has found a pattern for, and that asks for the same path as the one whose URL's
 /// address is at `url`, or for its end: then with [`cut_off`] how much of it is not there; else 0. Nothing may hold it any more:
 /// with the headers in it that the other has, which no other request has, it is whole, or is another copy of the same
-/// request. Global and with plain numbers, as [`super::series::text_route`].
+/// request. Global and with plain numbers, as [`super::route::text_route`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn found(key: u64, url: u64, start_ns: u64, offsets: u64, flags: u64) -> u64 {

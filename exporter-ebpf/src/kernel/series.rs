@@ -1,256 +1,96 @@
-//! The series that a request belongs to: its method and route, and the counts that it adds to. Knows nothing of when a
-//! request begins or ends.
+//! Series: each is counted here, whatever its family. Knows nothing of what a key's text, code and verb stand for.
 
-use aya_ebpf::programs::ProbeContext;
-use aya_log_ebpf::debug;
 use exporter_ebpf::{
-    histogram::{BUCKETS, bucket},
-    http::{
-        ROUTE_TEXT, RouteKey, RouteText, SeriesKey, SeriesValue, is_redirect, route_kind, routes_below, turns_away,
-    },
+    durations::{BUCKETS, Durations, Scale},
+    key::{Family, SeriesKey, SeriesState},
     loss::Reason,
-    route::{Folder, MAX_PATH, WHOLE_PATH},
-    share::Table,
-    target::{NONE, TargetConfig},
 };
 
 use super::{
-    maps::{BPF_NOEXIST, HTTP_STATES, ROUTES, SERIES, add, add_time, lost},
-    memory::{Buffer, GoString, read, read_bytes, zero},
-    request::{Request, Subject, method_of, path, request, set_right, unpacked},
+    maps::{BPF_NOEXIST, SERIES, SERIES_STATES, add, add_time, lost},
     share,
 };
 
-/// Where a route's text is.
-#[derive(Clone, Copy)]
-pub(super) struct Route {
-    pub(super) text: GoString,
-    /// The ServeMux pattern that it must be the text of (0: none).
-    pub(super) pat: u64,
-}
+/// [`Family::HttpServer`].
+pub(super) const HTTP_SERVER: u8 = Family::HttpServer as u8;
+/// [`Family::Blocking`].
+pub(super) const BLOCKING: u8 = Family::Blocking as u8;
+/// [`Family::Stw`].
+pub(super) const STW: u8 = Family::Stw as u8;
+/// [`Family::RunQueue`].
+pub(super) const RUN_QUEUE: u8 = Family::RunQueue as u8;
 
-/// The series that a request belongs to, and its route. Nothing is copied for a route known by address. Of a request that is
-/// gone only the method may be known.
+/// Counts one of a family that has no texts.
 #[inline(always)]
-pub(super) fn series(target: &TargetConfig, subject: &Subject, status: u16) -> (SeriesKey, Route) {
-    let mut series = SeriesKey { route: 0, target: target.id, status, method: 0, route_kind: route_kind::NONE };
-    let from = if subject.address() == 0 { None } else { request(target, subject.address()) };
-    let Some(mut from) = from else {
-        lost(target.id, Reason::Unreadable);
-        series.method = method_of(unpacked(subject.method).ptr, unpacked(subject.method).len) as u8;
-        return (series, Route { text: GoString::EMPTY, pat: 0 });
-    };
-    if subject.has_line() {
-        set_right(&mut from);
-    } else if subject.method != 0 {
-        from.method = unpacked(subject.method);
+pub(super) fn observe<const FAMILY: u8>(target: u32, code: u16, duration_ns: u64) {
+    let mut key = SeriesKey::of(const { Family::ALL[FAMILY as usize] }, target, code);
+    if !counted::<FAMILY>(&key, duration_ns) {
+        admit::<FAMILY>(&mut key);
+        count::<FAMILY>(&key, duration_ns);
     }
-    series.method = method_of(from.method.ptr, from.method.len) as u8;
-    let route = route(target, &mut series, subject.address(), &from);
-    (series, route)
 }
 
-/// Finds the route and where its text is.
+/// Counts one of a series that has its entry; false where it has none.
 #[inline(always)]
-fn route(target: &TargetConfig, series: &mut SeriesKey, address: u64, request: &Request) -> Route {
-    let literal = request.pattern.ptr.wrapping_sub(target.literals_from) < target.literals_len;
-    if request.pat != 0 && request.pattern.len != 0 && literal {
-        // The text is the pattern's own: new_route() verifies this when the series is first seen. One that was made at run time
-        // is freed with its mux, and its address is given to another: it is known by its text.
-        series.route = request.pattern.ptr ^ (request.pattern.len << 48);
-        series.route_kind = route_kind::PATTERN;
-        return Route { text: request.pattern, pat: request.pat };
-    }
-    if request.pattern.len != 0 {
-        hashed(target, series, request.pattern, route_kind::PATTERN_TEXT);
-        return Route { text: request.pattern, pat: 0 };
-    }
-    let text = path(target, address, request.target);
-    if text.len != 0 {
-        hashed(target, series, text, route_kind::PATH);
-    }
-    Route { text, pat: 0 }
-}
-
-/// By itself for its stack, see [`whole_request`].
-#[inline(never)]
-fn ends_in_slash(text: GoString) -> bool {
-    text.len != 0 && read::<u8>(text.ptr.wrapping_add(text.len - 1), 0) == Some(b'/')
-}
-
-#[inline(always)]
-fn hashed(target: &TargetConfig, series: &mut SeriesKey, text: GoString, kind: u8) {
-    // Hidden, so that the compiler makes no copy of the function for one of its values: the verifier would take a copy anew
-    // at each call.
-    let fold = core::hint::black_box(u64::from(kind == route_kind::PATH));
-    series.route = text_route(text.ptr, text.len, fold, WHOLE_PATH, 0);
-    series.route_kind = if series.route == 0 { route_kind::NONE } else { kind };
-    if series.route == 0 {
-        lost(target.id, Reason::Unreadable);
-    }
-}
-
-/// The route of a text: folded as a path where `fold` is not 0, else hashed as it is; 0 if it cannot be read. A path can be what
-/// follows so many slashes of one, see [`Folder::below`]. Global and with
-/// plain numbers for arguments, so that the verifier takes it once, by itself, and knows nothing of its result: otherwise
-/// each of the loop's 128 ways out is followed through all that comes after.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(super) extern "C" fn text_route(ptr: u64, len: u64, fold: u64, hash: u64, slashes: u64) -> u64 {
-    if len == 0 {
-        return 0;
-    }
-    let mut path = Buffer::cleared();
-    let path = path.bytes();
-    let Some(read) = read_bytes(ptr, len, path) else { return 0 };
-    let mut folder = Folder::below(hash, slashes as u32);
-    let mut plain = len;
-    let mut i = 0;
-    while i < MAX_PATH {
-        if i >= read as usize {
-            break;
-        }
-        let byte = path[i];
-        folder.push(byte);
-        plain = (plain ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        i += 1;
-    }
-    if fold == 0 { plain | 1 } else { folder.finish(len <= MAX_PATH as u64) }
-}
-
-/// Sees to the route of a series that is new. What it calls, it calls one after another: their stacks must not add up.
-#[inline(always)]
-pub(super) fn new_route(ctx: &ProbeContext, target: &TargetConfig, series: &mut SeriesKey, route: &Route) {
-    if route.pat != 0 && series.route_kind == route_kind::PATTERN {
-        // ServeMux gives the request its pattern's own text (net/http/server.go: ServeMux.findHandler), which lives as long
-        // as the mux, so that its address names the route. A handler may have put another there, which may be gone at once.
-        let own = read::<GoString>(route.pat, target.pattern_str);
-        if !own.is_some_and(|own| own.ptr == route.text.ptr && own.len == route.text.len) {
-            hashed(target, series, route.text, route_kind::PATTERN_TEXT);
-        }
-    }
-    insert_route(ctx, target, series, route.text.ptr, route.text.len);
-}
-
-/// Whether a route that is new is none: a path that nothing answers to, or not by this method, since scanners would fill the table
-/// with them; and one that ServeMux redirects to the same path with a slash, or without superfluous ones, of which it does not tell
-/// the pattern. Up to Go 1.25, and for `CONNECT`, it puts the path that it redirects to where the pattern belongs
-/// (net/http/server.go: ServeMux.findHandler).
-#[inline(always)]
-fn is_no_route(target: &TargetConfig, series: &SeriesKey, text: GoString) -> bool {
-    let redirected = is_redirect(series.status) && target.request_pat != NONE;
-    match series.route_kind {
-        route_kind::PATH => redirected || series.status == 404 || series.status == 405,
-        route_kind::PATTERN_TEXT => redirected && ends_in_slash(text),
-        _ => false,
-    }
-}
-
-/// Makes sure that a new series' route is one of the target's; past the limit it becomes the overflow route.
-#[inline(never)]
-fn insert_route(ctx: &ProbeContext, target: &TargetConfig, series: &mut SeriesKey, text: u64, len: u64) {
-    if series.route_kind == route_kind::NONE || is_known(series) {
-        return;
-    }
-    if is_no_route(target, series, GoString { ptr: text, len }) {
-        series.route = 0;
-        series.route_kind = route_kind::NONE;
-        return;
-    }
-    // Any client can make up paths that middleware answers.
-    let turned_away = series.route_kind == route_kind::PATH && turns_away(series.status);
-    let may = has_room(target) && (!turned_away || has_room_for_turned_away(target));
-    if may && put_route(series, text, len, 0, 0) {
-        if turned_away && let Some(state) = HTTP_STATES.get_ptr_mut(target.id) {
-            // SAFETY: from a look-up just above.
-            add(unsafe { &raw mut (*state).turned_away }, 1);
-        }
-        debug!(ctx, "target {} has a new route of {} bytes", target.id, len);
-        return;
-    }
-    past_the_limit(series);
-}
-
-/// Whether the route of a series is one of its target's.
-#[inline(never)]
-pub(super) fn is_known(series: &SeriesKey) -> bool {
-    let key = RouteKey { route: series.route, target: series.target, route_kind: u32::from(series.route_kind) };
-    ROUTES.get_ptr(&key).is_some()
-}
-
-/// Whether a target may have another route.
-#[inline(always)]
-pub(super) fn has_room(target: &TargetConfig) -> bool {
-    // SAFETY: from a map look-up; a race lets a few routes more in than the limit, as many as there are CPUs at most.
-    HTTP_STATES.get_ptr(target.id).is_some_and(|state| unsafe { (*state).routes } < u64::from(target.max_routes))
-}
-
-/// Whether it may have another of a path that middleware may have answered.
-#[inline(always)]
-fn has_room_for_turned_away(target: &TargetConfig) -> bool {
-    let most = routes_below(target.max_routes);
-    // SAFETY: as in `has_room`.
-    HTTP_STATES.get_ptr(target.id).is_some_and(|state| unsafe { (*state).turned_away } < most)
-}
-
-/// Makes the route of a series one of its target's, with its text; false where there is no room in the map. By itself for its stack.
-#[inline(never)]
-pub(super) fn put_route(series: &SeriesKey, text: u64, len: u64, parent: u64, slashes: u64) -> bool {
-    let key = RouteKey { route: series.route, target: series.target, route_kind: u32::from(series.route_kind) };
-    // SAFETY: of one size, and any words are such a value. Word by word, see `Buffer`.
-    let mut route = unsafe { core::mem::transmute::<[u64; size_of::<RouteText>() / 8], RouteText>([zero(); _]) };
-    route.len = len as u32;
-    route.parent = parent;
-    route.slashes = slashes;
-    route.read = read_bytes(text, len, &mut route.text).unwrap_or(0);
-    if ROUTES.insert(&key, &route, BPF_NOEXIST).is_err() {
-        // Another CPU may have been first.
-        return ROUTES.get_ptr(&key).is_some();
-    }
-    if let Some(state) = HTTP_STATES.get_ptr_mut(series.target) {
-        // SAFETY: from a look-up just above.
-        add(unsafe { &raw mut (*state).routes }, 1);
-    }
+pub(super) fn counted<const FAMILY: u8>(key: &SeriesKey, duration_ns: u64) -> bool {
+    let Some(value) = SERIES.get_ptr_mut(key) else { return false };
+    // SAFETY: from a look-up just above.
+    unsafe { record(value, const { Family::ALL[FAMILY as usize].scale() }, duration_ns) };
     true
 }
 
-/// A series whose route finds no room.
+/// Whether a series has its entry.
 #[inline(always)]
-pub(super) fn past_the_limit(series: &mut SeriesKey) {
-    series.route = 0;
-    series.route_kind = route_kind::OVERFLOW;
-    lost(series.target, Reason::RouteOverflow);
+pub(super) fn is_admitted(key: &SeriesKey) -> bool {
+    SERIES.get_ptr(key).is_some()
 }
 
 /// Makes sure that a series has its entry. Past the target's share it becomes the target's overflow series.
 #[inline(never)]
-pub(super) fn admit(series: &mut SeriesKey) {
-    if SERIES.get_ptr(series).is_some() {
+pub(super) fn admit<const FAMILY: u8>(series: &mut SeriesKey) {
+    let family = const { Family::ALL[FAMILY as usize] };
+    if is_admitted(series) {
         return;
     }
-    let insert = || SERIES.insert(series, &SeriesValue::ZERO, BPF_NOEXIST).is_ok();
+    let target = u32::from(series.target);
+    let insert = || SERIES.insert(series, &Durations::ZERO, BPF_NOEXIST).is_ok();
     // Another CPU may have been first.
-    if !share::insert(Table::Series, series.target, insert) && SERIES.get_ptr(series).is_none() {
-        *series = SeriesKey::overflow(series.target);
+    if !share::insert(family.table(), target, insert) && !is_admitted(series) {
+        *series = SeriesKey::overflow(family, target);
     }
 }
 
-/// Counts one request of a series that was admitted.
+/// Counts one of a series that was admitted.
 #[inline(never)]
-pub(super) fn count(key: &SeriesKey, duration_ns: u64) {
-    if let Some(value) = SERIES.get_ptr_mut(key) {
-        record(value, duration_ns);
-    } else if let Some(state) = HTTP_STATES.get_ptr_mut(key.target) {
+pub(super) fn count<const FAMILY: u8>(key: &SeriesKey, duration_ns: u64) {
+    if counted::<FAMILY>(key, duration_ns) {
+        return;
+    }
+    let target = u32::from(key.target);
+    if let Some(state) = state(target) {
         // SAFETY: from a look-up just above.
-        record(unsafe { &raw mut (*state).overflow }, duration_ns);
-        lost(key.target, Reason::SeriesOverflow);
+        unsafe {
+            let overflow = &raw mut (*state).overflow[FAMILY as usize];
+            record(overflow, const { Family::ALL[FAMILY as usize].scale() }, duration_ns);
+        }
+        lost(target, Reason::SeriesOverflow);
     }
 }
 
+/// What is kept of a target's series beside them.
 #[inline(always)]
-pub(super) fn record(value: *mut SeriesValue, duration_ns: u64) {
-    let index = bucket(duration_ns);
-    // SAFETY: from a map look-up; `bucket` never exceeds the array, and the mask shows it to the verifier: with 32 slots the
+pub(super) fn state(target: u32) -> Option<*mut SeriesState> {
+    SERIES_STATES.get_ptr_mut(target)
+}
+
+/// Adds one to a histogram.
+///
+/// # Safety
+/// As [`add`].
+#[inline(always)]
+unsafe fn record(value: *mut Durations, scale: &Scale, duration_ns: u64) {
+    let index = scale.bucket(duration_ns);
+    // SAFETY: as the caller says; `bucket` never exceeds the array, and the mask shows it to the verifier: with 32 slots the
     // access would pass the end, so it is compared as well.
     unsafe {
         if index < BUCKETS {
@@ -259,5 +99,3 @@ pub(super) fn record(value: *mut SeriesValue, duration_ns: u64) {
         add_time(&raw mut (*value).sum_ns, duration_ns);
     }
 }
-
-const _: () = assert!(ROUTE_TEXT == MAX_PATH + 1, "both buffers are read with one mask");

@@ -32,7 +32,8 @@ pub(super) fn stack(regs: &Regs<'_>, target: u32) -> i32 {
         && let Some(stack) = STACKS.get_ptr_mut(&id)
     {
         // This thread added it, so no other writes it.
-        fill(stack, hash, place, caller, frame);
+        // SAFETY: from a look-up just above.
+        unsafe { fill(stack, hash, place, caller, frame) };
         return id as i32;
     }
     if let Some(stack) = STACKS.get_ptr(&id) {
@@ -77,9 +78,12 @@ extern "C" fn hash_of(place: u64, caller: u64, frame: u64) -> u64 {
 }
 
 /// Writes the addresses, by a second walk: the stack is the same, since its thread is in this program.
+///
+/// # Safety
+/// The stack was looked up in this run of the program, by the thread that has added it.
 #[inline(never)]
-fn fill(stack: *mut Stack, hash: u64, place: u64, caller: u64, frame: u64) {
-    // SAFETY: from a map look-up, and `walk` gives indices below MAX_FRAMES.
+unsafe fn fill(stack: *mut Stack, hash: u64, place: u64, caller: u64, frame: u64) {
+    // SAFETY: as the caller says, and `walk` gives indices below MAX_FRAMES.
     unsafe {
         (*stack).hash = hash;
         let addresses = (&raw mut (*stack).addresses).cast::<u64>();

@@ -2,53 +2,59 @@
 //! Both run on the thread that stopped the world, and one at a time can. Until Go 1.21 the end of a collection's second pause is
 //! what the runtime has written into `memstats.last_gc_nanotime`.
 
-use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::uprobe, programs::ProbeContext};
-use exporter_ebpf::{
-    loss::Reason,
-    wait::{WatchState, flag, kind},
-};
+use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::ProbeContext};
+use exporter_ebpf::{feature::Feature, loss::Reason, wait::WatchState};
 
 use super::{
     maps::{add, lost},
     memory,
     regs::Regs,
-    watch::{waited, watched},
+    series::{STW, observe},
+    watch::watched,
 };
-
-super::programs! {
-    /// `runtime.stopTheWorldWithSema(reason stwReason)` (Go 1.21; without an argument before).
-    stw_stop, stw_stop_multi => stop(0);
-    /// The same up to Go 1.20, where what is in the register is no reason.
-    stw_stop_bare, stw_stop_bare_multi => stop(u64::MAX);
-    /// `runtime.startTheWorldWithSema(now int64, w worldStop) int64` (Go 1.22 on): the record of the stop begins with its
-    /// reason, RBX, and its start, RCX.
-    stw_start, stw_start_multi => start();
-    /// Its RETs: the end is what it returns, RAX.
-    stw_end, stw_end_multi => end();
-}
 
 /// Pauses longer than this are no pauses but a register that is not what it should be.
 const LONGEST_NS: u64 = 3_600_000_000_000;
 
+/// `runtime.stopTheWorldWithSema(reason stwReason)` (Go 1.21; without an argument before).
+#[inline(always)]
+pub(super) fn stw_stop(ctx: &ProbeContext) {
+    stop(ctx, 0);
+}
+
+/// The same up to Go 1.20, where what is in the register is no reason.
+#[inline(always)]
+pub(super) fn stw_stop_bare(ctx: &ProbeContext) {
+    stop(ctx, u64::MAX);
+}
+
 #[inline(always)]
 fn stop(ctx: &ProbeContext, without_reason: u64) {
-    let Some((_, state)) = watched(flag::GC) else { return };
+    let Some((_, state)) = watched(Feature::Stw) else { return };
     // SAFETY: no preconditions. The runtime's nanotime is CLOCK_MONOTONIC too.
     let now = unsafe { bpf_ktime_get_ns() };
     let reason = if without_reason == 0 { Regs::of(ctx).arg(0) & 0xff } else { 0 };
-    begin(state, now, reason);
+    // SAFETY: from a map look-up.
+    unsafe { begin(state, now, reason) };
 }
 
+/// `runtime.startTheWorldWithSema(now int64, w worldStop) int64` (Go 1.22 on): the record of the stop begins with its
+/// reason, RBX, and its start, RCX.
 #[inline(always)]
-fn start(ctx: &ProbeContext) {
-    let Some((_, state)) = watched(flag::GC) else { return };
+pub(super) fn stw_start(ctx: &ProbeContext) {
+    let Some((_, state)) = watched(Feature::Stw) else { return };
     let regs = Regs::of(ctx);
-    begin(state, regs.arg(2), regs.arg(1) & 0xff);
+    // SAFETY: from a map look-up.
+    unsafe { begin(state, regs.arg(2), regs.arg(1) & 0xff) };
 }
 
+/// Notes when and why a stop began.
+///
+/// # Safety
+/// The state was looked up in this run of the program.
 #[inline(always)]
-fn begin(state: *mut WatchState, at_ns: u64, reason: u64) {
-    // SAFETY: from a map look-up; one thread at a time has stopped the world.
+unsafe fn begin(state: *mut WatchState, at_ns: u64, reason: u64) {
+    // SAFETY: as the caller says; one thread at a time has stopped the world.
     unsafe {
         add(&raw mut (*state).stops, 1);
         (*state).stop_reason = reason as u32;
@@ -56,9 +62,10 @@ fn begin(state: *mut WatchState, at_ns: u64, reason: u64) {
     }
 }
 
+/// Its RETs: the end is what it returns, RAX.
 #[inline(always)]
-fn end(ctx: &ProbeContext) {
-    let Some((watch, state)) = watched(flag::GC) else { return };
+pub(super) fn stw_end(ctx: &ProbeContext) {
+    let Some((watch, state)) = watched(Feature::Stw) else { return };
     // SAFETY: as in `begin`.
     let (start_ns, reason) = unsafe {
         add(&raw mut (*state).stops, 1);
@@ -81,5 +88,5 @@ fn end(ctx: &ProbeContext) {
         lost(watch.target, Reason::Unreadable);
         return;
     }
-    waited(watch.target, kind::STW, reason as u16, duration_ns);
+    observe::<STW>(watch.target, reason as u16, duration_ns);
 }

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     kernel::AttachError,
     process::{Process, is_lasting},
-    target::{Change, Features, Inspection, Measure, PlannedProbe, Sites, inspect},
+    target::{Change, Feature, Features, Inspection, PlannedProbe, Sites, inspect},
 };
 
 /// What reading an executable gave.
@@ -150,7 +150,7 @@ impl Agent {
         (config.literals_from, config.literals_len) = outcome.literals;
         config.max_routes = super::pods::max_routes(target, self.inner.config.max_routes);
         target.inspection = Some(inspection.clone());
-        let told = if target.features.has(Measure::Http) {
+        let told = if target.features.has(Feature::Http) {
             let targets = &self.inner.kernel.maps().targets;
             targets.insert(&config).map_err(|error| format!("the map of targets: {error}"))
         } else {
@@ -179,7 +179,7 @@ impl Agent {
                     group.joined.notify_one();
                     drop(guard);
                     self.measure_blocking(key);
-                    self.see_to_scheduler();
+                    self.see_to_run_queue();
                 } else if group.attached {
                     group.attached = false;
                     let (features, had) = (features.union(group.features), group.features);
@@ -210,8 +210,8 @@ impl Agent {
         self.elsewhere(Who::of(&process), Some(id), move |agent| {
             // What blocks is attached when the budget allows.
             let wanted = |it: &PlannedProbe| {
-                let measure = it.measure();
-                features.has(measure) && !had.has(measure) && measure != Measure::Blocking
+                let feature = it.feature();
+                features.has(feature) && !had.has(feature) && feature != Feature::Blocking
             };
             let reached = agent.reached(key, process);
             let links = attach_all(&agent.inner.kernel, &inspection, &reached, key, wanted);
@@ -257,7 +257,7 @@ impl Agent {
                 } else {
                     drop(guard);
                     self.measure_blocking(key);
-                    self.see_to_scheduler();
+                    self.see_to_run_queue();
                 }
             }
             Err(error @ (AttachError::Gone { .. } | AttachError::Swapped(_))) => {
@@ -369,7 +369,7 @@ impl Agent {
                 return;
             }
             let probes = target.inspection.as_ref().map_or(&[][..], |it| &it.probes);
-            let asked_for = |it: &&PlannedProbe| !it.on_demand && target.features.has(it.measure());
+            let asked_for = |it: &&PlannedProbe| !it.on_demand && target.features.has(it.feature());
             let Some(site) = probes.iter().find(asked_for) else { return };
             (target.process.clone(), site.file_offset)
         };

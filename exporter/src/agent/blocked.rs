@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use exporter_ebpf::wait::{BUCKETS, WaitValue, bucket};
+use exporter_ebpf::{
+    durations::{BUCKETS, Durations, WAITS},
+    key::{Family, SeriesKey},
+};
 
 /// Counts that need not be whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -16,7 +19,7 @@ struct Scaled {
 }
 
 impl Scaled {
-    fn add(&mut self, value: &WaitValue, scale: f64) {
+    fn add(&mut self, value: &Durations, scale: f64) {
         for (mine, count) in self.buckets.iter_mut().zip(value.buckets) {
             *mine += count as f64 * scale;
         }
@@ -25,7 +28,23 @@ impl Scaled {
 }
 
 /// What the kernel side has counted of a target, by wait reason.
-pub(super) type Raw = BTreeMap<u16, WaitValue>;
+pub(super) type Raw = BTreeMap<u16, Durations>;
+
+/// In place of a wait reason, which are bytes: what is past the target's share of series.
+const OVERFLOW: u16 = u16::MAX;
+
+/// The reason in a key.
+pub(super) fn number(key: &SeriesKey) -> u16 {
+    if key.is_overflow() { OVERFLOW } else { key.code }
+}
+
+/// The key of a target's reason.
+pub(super) fn key(target: u32, number: u16) -> SeriesKey {
+    match number {
+        OVERFLOW => SeriesKey::overflow(Family::Blocking, target),
+        number => SeriesKey::of(Family::Blocking, target, number),
+    }
+}
 
 /// The accounts of one target.
 #[derive(Clone, Debug, Default)]
@@ -51,19 +70,11 @@ struct Seen {
 /// Of a time in which all was seen this much says something of what comes after it.
 const RECENT: Duration = Duration::from_secs(10);
 
-fn since(now: &WaitValue, base: &WaitValue) -> WaitValue {
-    let mut value = WaitValue { sum_ns: now.sum_ns.saturating_sub(base.sum_ns), ..*now };
-    for (count, before) in value.buckets.iter_mut().zip(base.buckets) {
-        *count = count.saturating_sub(before);
-    }
-    value
-}
-
 impl Blocked {
     /// What has come since the last settlement.
     fn news(&self, raw: &Raw) -> Raw {
         raw.iter()
-            .map(|(reason, now)| (*reason, since(now, self.base.get(reason).unwrap_or(&WaitValue::ZERO))))
+            .map(|(reason, now)| (*reason, now.since(self.base.get(reason).unwrap_or(&Durations::ZERO))))
             .collect()
     }
 
@@ -125,7 +136,7 @@ impl Blocked {
     /// A wait that a window saw begin has ended at last.
     pub(super) fn ended(&mut self, reason: u16, duration_ns: u64, weight: f64) {
         let scaled = self.counted.entry(reason).or_default();
-        scaled.buckets[bucket(duration_ns)] += weight;
+        scaled.buckets[WAITS.bucket(duration_ns)] += weight;
         scaled.sum_ns += duration_ns as f64 * weight;
     }
 
@@ -133,7 +144,7 @@ impl Blocked {
     pub(super) fn shown(&self, raw: &Raw) -> Raw {
         let mut shown: Raw = BTreeMap::new();
         for (reason, scaled) in &self.counted {
-            let mut value = WaitValue { buckets: [0; BUCKETS], sum_ns: scaled.sum_ns as u64 };
+            let mut value = Durations { buckets: [0; BUCKETS], sum_ns: scaled.sum_ns as u64 };
             for (count, exact) in value.buckets.iter_mut().zip(scaled.buckets) {
                 *count = exact as u64;
             }
@@ -141,11 +152,7 @@ impl Blocked {
         }
         if self.live {
             for (reason, news) in self.news(raw) {
-                let value = shown.entry(reason).or_insert(WaitValue::ZERO);
-                for (count, new) in value.buckets.iter_mut().zip(news.buckets) {
-                    *count += new;
-                }
-                value.sum_ns += news.sum_ns;
+                shown.entry(reason).or_insert(Durations::ZERO).add(&news);
             }
         }
         shown
@@ -162,10 +169,9 @@ mod tests {
     use super::*;
 
     fn raw(waits: &[u64]) -> Raw {
-        let mut value = WaitValue::ZERO;
+        let mut value = Durations::ZERO;
         for &ns in waits {
-            value.buckets[bucket(ns)] += 1;
-            value.sum_ns += ns;
+            value.record(&WAITS, ns);
         }
         Raw::from([(3, value)])
     }
@@ -198,6 +204,14 @@ mod tests {
         blocked.opened_for_good(Duration::from_secs(1));
         assert_eq!(blocked.shown(&raw(&[5; 10]))[&3].count(), 12);
     }
+
+    #[test]
+    fn what_is_past_the_share_keeps_its_key() {
+        for key in [SeriesKey::of(Family::Blocking, 7, 3), SeriesKey::overflow(Family::Blocking, 7)] {
+            assert_eq!(super::key(7, number(&key)), key);
+        }
+    }
+
     #[test]
     fn the_share_that_is_seen_falls_while_nothing_is() {
         let is = |blocked: &Blocked, at, share: f64| assert!((blocked.ratio(at) - share).abs() < 1e-9, "{blocked:?}");

@@ -8,14 +8,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use exporter_ebpf::wait::{Watch, flag, kind};
+use exporter_ebpf::{
+    key::{Family, OfTarget as _, SeriesKey},
+    wait::Watch,
+};
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use super::{
     Agent,
     accounts::Accounts,
-    blocked::Raw,
+    blocked::{self, Raw},
     lease::Lease,
     leftovers,
     links::{GroupKey, Site, attach_each, detach_elsewhere, on_a_small_thread},
@@ -28,7 +31,7 @@ use crate::{
     clock::monotonic_ns,
     kernel::{AttachError, Kernel},
     process::Process,
-    target::{Features, Inspection, Measure, PlannedProbe},
+    target::{Feature, Features, Inspection, PlannedProbe},
 };
 
 /// The longest that the probes stay attached beyond a window, so that what began in it is seen to end.
@@ -80,9 +83,9 @@ impl Agent {
             let Some(group) = state.groups.get_mut(&key) else { return };
             let asks = |id: &u32| {
                 state.targets.get(id).is_some_and(|target| {
-                    let is_off = |it: &Arc<Inspection>| !it.measures_something(Features::NONE.with(Measure::Blocking));
+                    let is_off = |it: &Arc<Inspection>| !it.measures_something(Features::NONE.with(Feature::Blocking));
                     matches!(target.stage, Stage::Measured)
-                        && target.features.has(Measure::Blocking)
+                        && target.features.has(Feature::Blocking)
                         && !target.inspection.as_ref().is_some_and(is_off)
                 })
             };
@@ -228,7 +231,7 @@ impl Driver {
         let Some(group) = state.groups.get(&self.key) else { return Vec::new() };
         let targets = group.users.iter().filter_map(|id| state.targets.get(id));
         targets
-            .filter(|target| target.features.has(Measure::Blocking) && matches!(target.stage, Stage::Measured))
+            .filter(|target| target.features.has(Feature::Blocking) && matches!(target.stage, Stage::Measured))
             .map(|target| (target.id, target.process.id.pid))
             .collect()
     }
@@ -393,7 +396,7 @@ fn held(agent: &Agent, inspection: &Inspection, process: Process, key: GroupKey)
     let reached = agent.reached(key, process);
     let until = Instant::now() + ATTACHING;
     let lease = agent.inner.leases.grant(until, move |links| detach_elsewhere(key, links));
-    let wanted = |it: &PlannedProbe| it.measure() == Measure::Blocking;
+    let wanted = |it: &PlannedProbe| it.feature() == Feature::Blocking;
     let keep = |site| {
         let too_late = |(probe, ..): Site| AttachError::Refused { probe, reason: "the kernel took too long".into() };
         lease.add(site).map_err(too_late)
@@ -411,8 +414,8 @@ impl Agent {
     /// Tells the kernel side which parks of a process are measured; whether the process is still watched for this target.
     pub(super) fn set_window(&self, id: u32, pid: u32, from: u64, until: u64) -> bool {
         let open = |watch: Watch| {
-            let flags = watch.flags | flag::BLOCKING;
-            (watch.target == id).then_some(Watch { flags, park_from_ns: from, park_until_ns: until, ..watch })
+            let on = watch.on | Feature::Blocking.bit();
+            (watch.target == id).then_some(Watch { on, park_from_ns: from, park_until_ns: until, ..watch })
         };
         self.inner.kernel.maps().watched.change(&pid, open)
     }
@@ -420,9 +423,23 @@ impl Agent {
 
 /// What the kernel has counted of these targets' goroutines.
 fn raw_of(kernel: &Kernel, users: &[(u32, u32)]) -> io::Result<HashMap<u32, Raw>> {
-    kernel.maps().waits.read(|all: &mut HashMap<u32, Raw>, key, value| {
-        if key.kind == kind::BLOCKED && users.iter().any(|(id, _)| *id == key.target) {
-            all.entry(key.target).or_default().insert(key.reason, *value);
+    let is_user = |target| users.iter().any(|(id, _)| *id == target);
+    let mut raw = kernel.maps().series.read(|all: &mut HashMap<u32, Raw>, key, value| {
+        if key.family == Family::Blocking as u8 && is_user(key.target()) {
+            all.entry(key.target()).or_default().insert(blocked::number(key), *value);
         }
-    })
+    })?;
+    for (id, _) in users {
+        let kept = kernel
+            .maps()
+            .series_states
+            .get(*id)
+            .ok_or_else(|| io::Error::other("an overflow series cannot be read"))?;
+        let overflow = kept.overflow[Family::Blocking as usize];
+        if overflow.count() != 0 {
+            let key = SeriesKey::overflow(Family::Blocking, *id);
+            raw.entry(*id).or_default().insert(blocked::number(&key), overflow);
+        }
+    }
+    Ok(raw)
 }

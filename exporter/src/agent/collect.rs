@@ -16,7 +16,7 @@ use super::{
 use crate::{
     kernel::{Kernel, Maps, Usage},
     metrics::{AgentFigures, Lost, MapFigures, Snapshot, TargetFigures},
-    target::{Features, Inspection, Measure},
+    target::{Feature, Features, Inspection},
 };
 
 pub(super) fn snapshot(agent: &Agent) -> Snapshot {
@@ -25,21 +25,20 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
     let inner = &*agent.inner;
     let maps = inner.kernel.maps();
     let mut usage: Vec<Usage> = Vec::new();
-    let involuntary = inner.scheduler.tells_involuntary();
+    let involuntary = inner.run_queue.tells_involuntary();
     let mut guard = agent.state();
     let state = &mut *guard;
 
     let leaders = state.leaders();
     let (read_at, unsettled) = (Some(Instant::now()), state.unsettled());
-    let (http, wants_mux) = super::series::collect(maps, state, inner.config.max_routes, &leaders, &mut usage);
+    let (series, wants_mux) = super::series::collect(maps, state, inner.config.max_routes, &leaders, &mut usage);
     let in_flight = in_flight(&inner.kernel, state).ok();
     usage.push(maps.in_flight.usage(in_flight.as_ref().map(|(_, entries)| *entries)));
     usage.push(maps.panics.usage(maps.panics.read(|count, _, _| *count += 1).ok()));
     usage.push(maps.hijacks.usage(maps.hijacks.read(|count, _, _| *count += 1).ok()));
-    usage.push(maps.routes.usage(maps.routes.read(|count, _, _| *count += 1).ok()));
+    usage.push(maps.texts.usage(maps.texts.read(|count, _, _| *count += 1).ok()));
 
     usage.push(maps.parked.usage(Some(inner.parked_entries.load(Ordering::Relaxed))));
-    let waits = super::waits::collect(&inner.kernel, state, &leaders, &mut usage);
     let lost = lost(maps, state, &leaders);
     let targets = target_figures(inner, state, in_flight.as_ref().map(|(active, _)| active), &leaders, involuntary);
     let wanted = super::runtime::wanted(state, &leaders);
@@ -61,8 +60,7 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
     Snapshot {
         read_at,
         unsettled,
-        http,
-        waits,
+        series,
         targets,
         runtimes,
         lost,
@@ -159,13 +157,13 @@ fn target_figures(
                 target: target.labels.clone(),
                 active_requests: active_of
                     .as_ref()
-                    .filter(|_| inspection.measures_something(Features::NONE.with(Measure::Http)))
+                    .filter(|_| inspection.measures_something(Features::NONE.with(Feature::Http)))
                     .map(|of| of.get(&target.id).copied().unwrap_or(0)),
                 probes: state.groups.get(&target.group).map_or(0, super::links::Group::sites),
                 info: info(inner, target, inspection),
                 probe_figures: kept.map(|kept| super::waits::probe_figures(inner, target, kept)).unwrap_or_default(),
                 blocked_functions: super::profile::blocked_functions(state, target, leaders),
-                scheduler: kept.and_then(|kept| super::waits::scheduler_figures(target, kept, involuntary)),
+                run_queue: kept.and_then(|kept| super::waits::run_queue_figures(target, kept, involuntary)),
             }
         })
         .collect()

@@ -7,7 +7,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use exporter_ebpf::http::goroutine_key_target;
+use exporter_ebpf::{http::goroutine_key_target, key::OfTarget as _};
 use tracing::{debug, info, warn};
 
 use super::{
@@ -22,7 +22,7 @@ use crate::{
     config::Selection,
     kubernetes::Placement,
     process::{self, Census, Process},
-    target::{Features, Labels, Measure, Sites, inspect},
+    target::{Feature, Features, Labels, Sites, inspect},
 };
 
 impl Agent {
@@ -144,7 +144,7 @@ impl Agent {
             let mut state = self.state();
             let maps = self.inner.kernel.maps();
             state.of_pid(pid).is_some_and(|target| {
-                let told = if target.features.has(Measure::Http) {
+                let told = if target.features.has(Feature::Http) {
                     maps.targets.get(pid).is_some()
                 } else {
                     !target.features.watches() || maps.watched.get(&pid).is_some()
@@ -270,7 +270,7 @@ impl Agent {
         };
         self.forget_config(pid, id);
         self.release(group, id);
-        self.see_to_scheduler();
+        self.see_to_run_queue();
         if at_once {
             self.bury();
         }
@@ -297,7 +297,7 @@ impl Agent {
         if let Some(pods) = &self.inner.pods {
             state.forget_retired(pods);
         }
-        state.settled.retain(|key, _| !dead.contains(&key.target));
+        state.settled.retain(|key, _| !dead.contains(&key.target()));
         state.settled_requests.retain(|key, _| !dead.contains(&goroutine_key_target(*key)));
         state.routes.forget(&dead);
         entries.remove(maps);

@@ -10,7 +10,7 @@ use std::{
 
 use exporter_ebpf::{
     event,
-    http::{Hijacked, InFlight, PanicKey, TOLD, goroutine_key, goroutine_key_g, goroutine_key_target},
+    http::{Hijacked, InFlight, PanicKey, TOLD, goroutine_key, goroutine_key_g, goroutine_key_target, is_request},
     loss::Reason,
 };
 use tracing::debug;
@@ -98,7 +98,7 @@ impl Agent {
             let now = maps.in_flight.get(&key);
             let same = now.is_some_and(|now| (now.start_ns, now.writer) == (entry.start_ns, entry.writer));
             // In this order: whoever has removed the hijack counts it, and the kernel side looks for it when it finds the request.
-            if same && maps.in_flight.remove(&key) && maps.hijacks.remove(&of) && hijacked.series.is_request() {
+            if same && maps.in_flight.remove(&key) && maps.hijacks.remove(&of) && is_request(&hijacked.series) {
                 self.state().count(&hijacked.series, hijacked.at_ns - entry.start_ns);
             }
         }
@@ -267,7 +267,7 @@ impl Agenda {
 
 #[cfg(test)]
 mod tests {
-    use exporter_ebpf::http::SeriesKey;
+    use exporter_ebpf::key::{Family, SeriesKey};
 
     use super::*;
 
@@ -334,7 +334,10 @@ mod tests {
     #[test]
     fn a_hijack_before_a_request_is_of_another() {
         let at_ns = 100;
-        let hijacks = HashMap::from([(goroutine_key(3, 0xb0), Hijacked { series: SeriesKey::overflow(3), at_ns })]);
+        let hijacks = HashMap::from([(
+            goroutine_key(3, 0xb0),
+            Hijacked { series: SeriesKey::overflow(Family::HttpServer, 3), at_ns },
+        )]);
         let of = |target, writer, start_ns| {
             let entry = InFlight { start_ns, writer, request: 0, routed: 0, outer: 0 };
             hijack_of(&hijacks, goroutine_key(target, 0xa0), &entry).is_some()

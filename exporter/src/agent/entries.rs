@@ -4,9 +4,10 @@
 use std::{collections::HashSet, io};
 
 use exporter_ebpf::{
-    http::{HttpState, PanicKey, RouteKey, SeriesKey, goroutine_key_target},
+    http::{HttpState, PanicKey, goroutine_key_target},
+    key::{OfTarget as _, SeriesKey, SeriesState, TextKey},
     loss::LostKey,
-    wait::{BlockedAtKey, WaitKey, WatchState},
+    wait::{BlockedAtKey, WatchState},
 };
 
 use crate::kernel::Maps;
@@ -19,11 +20,10 @@ pub(super) struct Entries<'t> {
     hijacks: Vec<u64>,
     routed: Vec<u64>,
     series: Vec<SeriesKey>,
-    routes: Vec<RouteKey>,
+    texts: Vec<TextKey>,
     lost: Vec<LostKey>,
     threads: Vec<(u64, u32)>,
     parked: Vec<u64>,
-    waits: Vec<WaitKey>,
     blocked_at: Vec<BlockedAtKey>,
 }
 
@@ -43,12 +43,11 @@ impl<'t> Entries<'t> {
             panics: maps.panics.keys(|key| targets.contains(&goroutine_key_target(key.goroutine)))?,
             hijacks: maps.hijacks.keys(|key| targets.contains(&goroutine_key_target(*key)))?,
             routed: maps.routed.keys(|key| targets.contains(&goroutine_key_target(*key)))?,
-            series: maps.series.keys(|key| targets.contains(&key.target))?,
-            routes: maps.routes.keys(|key| targets.contains(&key.target))?,
+            series: maps.series.keys(|key| targets.contains(&key.target()))?,
+            texts: maps.texts.keys(|key| targets.contains(&key.target()))?,
             lost: maps.lost.keys(|key| targets.contains(&key.target))?,
             threads,
             parked: maps.parked.keys(|key| targets.contains(&goroutine_key_target(*key)))?,
-            waits: maps.waits.keys(|key| targets.contains(&key.target))?,
             blocked_at: maps.blocked_at.keys(|key| targets.contains(&key.target))?,
         })
     }
@@ -59,19 +58,19 @@ impl<'t> Entries<'t> {
         maps.panics.remove_all(&self.panics);
         maps.hijacks.remove_all(&self.hijacks);
         maps.routed.remove_all(&self.routed);
-        maps.series.remove_all(&self.series);
-        maps.routes.remove_all(&self.routes);
+        maps.texts.remove_all(&self.texts);
         maps.forget_threads(&self.threads);
         maps.parked.remove_all(&self.parked);
-        // While the threads were there, more waits could come.
-        let waits = maps.waits.keys(|key| self.targets.contains(&key.target));
-        maps.waits.remove_all(&waits.unwrap_or(self.waits));
+        // While the threads were there, more series could come.
+        let series = maps.series.keys(|key| self.targets.contains(&key.target()));
+        maps.series.remove_all(&series.unwrap_or(self.series));
         maps.blocked_at.remove_all(&self.blocked_at);
         maps.lost.remove_all(&self.lost);
         maps.forget_told(self.targets);
         for id in self.targets {
             // The number comes again.
-            let _ = maps.http_states.set(*id, &HttpState::ZERO);
+            let _ = maps.series_states.set(*id, &SeriesState::ZERO);
+            let _ = maps.http_states.set(*id, &HttpState::default());
             let _ = maps.watch_states.set(*id, &WatchState::default());
         }
     }

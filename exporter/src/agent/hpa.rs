@@ -7,6 +7,8 @@ use std::{
     time::Instant,
 };
 
+use exporter_ebpf::key::Family;
+
 use super::{
     Agent, collect,
     state::{Stage, State, Target},
@@ -15,7 +17,7 @@ use crate::{
     hpa::feed::{Counted, Figures},
     kubernetes::{Placement, Pods},
     metrics::Snapshot,
-    target::{Features, Labels, Measure},
+    target::{Feature, Features, Labels},
 };
 
 /// How long a process may have run before it was found and still count as counted from its start: finding it takes as long as the
@@ -64,7 +66,7 @@ fn told(mut snapshot: Snapshot, stale: &HashSet<Labels>, without_http: &HashSet<
     for target in snapshot.targets.iter_mut().filter(|it| without_http.contains(&it.target)) {
         target.active_requests = None;
     }
-    snapshot.http.retain(|it| !without_http.contains(&it.target));
+    snapshot.series.retain(|it| it.family != Family::HttpServer || !without_http.contains(&it.target));
     snapshot
 }
 
@@ -122,9 +124,9 @@ impl State {
 
     /// Labels of which no target has its requests measured: they have none, not 0.
     fn without_http(&self) -> HashSet<Labels> {
-        let http = Features::NONE.with(Measure::Http);
+        let http = Features::NONE.with(Feature::Http);
         let measured = |target: &&Target| {
-            target.features.has(Measure::Http)
+            target.features.has(Feature::Http)
                 && target.inspection.as_ref().is_some_and(|inspection| inspection.measures_something(http))
         };
         let with: HashSet<&Labels> = self.targets.values().filter(measured).map(|it| &it.labels).collect();

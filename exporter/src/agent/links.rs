@@ -154,11 +154,8 @@ pub(super) fn attach_each(
     wanted: impl Fn(&PlannedProbe) -> bool,
     mut keep: impl FnMut(Site) -> Result<(), AttachError>,
 ) -> Result<(), AttachError> {
-    // Ends before starts: a start without its end would be in flight for ever.
     let mut planned: Vec<_> = inspection.probes.iter().filter(|it| !it.on_demand && wanted(it)).collect();
-    planned.sort_by_key(|it| {
-        matches!(it.probe, Probe::HttpStart | Probe::XnetStart | Probe::StwStart | Probe::StwStop | Probe::StwStopBare)
-    });
+    planned.sort_by_key(|it| it.probe.role());
     if planned.is_empty() {
         return Ok(());
     }

@@ -25,8 +25,8 @@ mod recognise;
 mod replaced;
 mod retired;
 mod routes;
+mod run_queue;
 mod runtime;
-mod scheduler;
 mod series;
 mod state;
 mod turns;
@@ -110,7 +110,7 @@ struct Inner {
     /// Never read while the state is locked.
     runtimes: runtime::Runtimes,
     messages: mpsc::UnboundedSender<Message>,
-    scheduler: scheduler::Scheduler,
+    run_queue: run_queue::RunQueue,
     /// Who may read executables and attach probes.
     turns: turns::Turns,
     /// One profile is taken at a time: the maps of stacks are small.
@@ -155,7 +155,7 @@ impl Agent {
             kernel,
             pods,
             messages,
-            scheduler: scheduler::Scheduler::default(),
+            run_queue: run_queue::RunQueue::default(),
             turns: turns::Turns::default(),
             profiling: Arc::new(Semaphore::new(1)),
             profiles: Mutex::new(profile::PROFILES),

@@ -24,7 +24,7 @@ use crate::{
     process::Process,
     profile::{Place, Profile, Stack},
     runtime::reasons::reason,
-    target::{Measure, UNKNOWN},
+    target::{Feature, UNKNOWN},
 };
 
 /// The longest that a profile may take.
@@ -144,7 +144,7 @@ impl Agent {
         if found.next().is_some() {
             return Err(NoProfile::Wrong("more than one process is meant: add &container= or &pid=".into()));
         }
-        if !target.features.has(Measure::Blocking) {
+        if !target.features.has(Feature::Blocking) {
             return Err(NoProfile::Wrong("blocking is not among what is measured of this process (features)".into()));
         }
         Ok(Subject {

@@ -8,43 +8,53 @@ use std::{
 };
 
 use exporter_ebpf::{
-    http::SeriesValue,
+    durations::Durations,
+    key::{Family, OfTarget as _},
     loss::Reason,
-    wait::{WaitValue, WatchState},
+    wait::WatchState,
 };
 
 use super::{
     hpa::joined,
     profile::add_functions,
-    routes::OVERFLOW,
     state::{State, Target},
     waits::add_kept,
 };
-use crate::{hpa::feed::Counted, kernel::Kernel, kubernetes::Pods, target::Labels};
+use crate::{
+    hpa::feed::Counted,
+    kernel::Kernel,
+    kubernetes::Pods,
+    metrics::{LabelSet, past_the_limit},
+    target::Labels,
+};
 
-/// Series kept of one container. A program that crashes again and again may have other routes each time; what is more is added
-/// up under the overflow route, of which there are as many as methods and statuses.
+/// Series kept of one container and family. A program that crashes again and again may have other routes each time; what is more
+/// is added up under the overflow route, of which there are as many as methods and statuses.
 const MOST: usize = 1000;
-
-/// Label values of one series: route, method, status.
-pub(super) type SeriesLabels = (Option<Arc<str>>, u8, u16);
 
 /// Totals of one container.
 #[derive(Default)]
 pub(super) struct Retired {
     /// The pod that counted them.
     pub(super) uid: Arc<str>,
-    pub(super) http: HashMap<SeriesLabels, SeriesValue>,
+    pub(super) series: BTreeMap<Family, HashMap<LabelSet, Durations>>,
     /// By reason, as the kernel side numbers them.
     pub(super) lost: HashMap<u32, u64>,
-    /// By kind and reason.
-    pub(super) waits: HashMap<(u16, Option<&'static str>), WaitValue>,
     /// Hits of probes and the like.
     pub(super) kept: WatchState,
     /// Seconds that profiles have seen goroutines blocked, by function.
     pub(super) blocked_functions: BTreeMap<String, f64>,
     /// Since when they were counted without a gap.
     pub(super) counted: Option<Counted>,
+}
+
+impl Retired {
+    fn add(&mut self, family: Family, labels: LabelSet, value: &Durations) {
+        let totals = self.series.entry(family).or_default();
+        let is_new = totals.len() >= MOST && !totals.contains_key(&labels);
+        let labels = if is_new { past_the_limit(labels) } else { labels };
+        totals.entry(labels).or_insert(Durations::ZERO).add(value);
+    }
 }
 
 impl State {
@@ -73,33 +83,19 @@ impl State {
         if of_pods.is_empty() {
             return Ok(());
         }
-        let (series, _) = super::series::counted(maps, self, |id| of_pods.contains_key(&id))?;
+        let counted = super::series::counted(maps, self, |id| of_pods.contains_key(&id))?;
         let lost = maps.losses()?;
         let mut lost: Vec<_> =
             lost.iter().filter_map(|(key, count)| Some((of_pods.get(&key.target)?, key.reason, *count))).collect();
-        let (waits, _) = super::waits::shown(kernel, self, |id| of_pods.contains_key(&id))?;
         let unreadable = || io::Error::other("what the kernel side keeps of a target cannot be read");
         let kept: Vec<_> = of_pods
             .iter()
             .map(|(id, whose)| Ok((id, whose, maps.watch_states.get(*id).ok_or_else(unreadable)?)))
             .collect::<io::Result<_>>()?;
-        for (key, value) in series {
-            let route = self.route_label(&key, maps, max_routes);
-            let (labels, uid) = &of_pods[&key.target];
-            let totals = &mut self.retired_of(labels, uid).http;
-            let mut series = (route, key.method, key.status);
-            if totals.len() >= MOST && !totals.contains_key(&series) {
-                series.0 = Some(OVERFLOW.into());
-            }
-            totals.entry(series).or_insert(SeriesValue::ZERO).add(&value);
-        }
-        for ((id, kind, reason), value) in waits {
-            let (labels, uid) = &of_pods[&id];
-            let total = self.retired_of(labels, uid).waits.entry((kind, reason)).or_insert(WaitValue::ZERO);
-            for (total, count) in total.buckets.iter_mut().zip(value.buckets) {
-                *total += count;
-            }
-            total.sum_ns = total.sum_ns.saturating_add(value.sum_ns);
+        for (key, value) in counted.series {
+            let Some((family, series)) = super::series::labelled(self, &key, maps, max_routes) else { continue };
+            let (labels, uid) = &of_pods[&key.target()];
+            self.retired_of(labels, uid).add(family, series, &value);
         }
         for (id, (labels, uid), kept) in kept {
             let target = self.targets.get(id);
@@ -114,10 +110,8 @@ impl State {
             let functions = functions.iter().map(|(name, seconds)| (name.as_str(), *seconds));
             add_functions(&mut retired.blocked_functions, functions);
         }
-        let past_the_limit = super::series::past_the_limit(self);
-        lost.extend(
-            past_the_limit.filter_map(|(id, count)| Some((of_pods.get(&id)?, Reason::SeriesOverflow as u32, count))),
-        );
+        let overflow = super::series::past_the_limit(self);
+        lost.extend(overflow.filter_map(|(id, count)| Some((of_pods.get(&id)?, Reason::SeriesOverflow as u32, count))));
         for ((labels, uid), reason, count) in lost {
             *self.retired_of(labels, uid).lost.entry(reason).or_default() += count;
         }
@@ -139,5 +133,31 @@ impl State {
             *retired = Retired { uid: uid.clone(), ..Retired::default() };
         }
         retired
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Value;
+
+    fn labels(route: &str, status: u16) -> LabelSet {
+        vec![("http_response_status_code", Value::Number(status)), ("http_route", Value::Text(route.into()))]
+    }
+
+    #[test]
+    fn a_container_that_comes_again_with_other_routes_keeps_so_many() {
+        let mut one = Durations::ZERO;
+        one.record(Family::HttpServer.scale(), 1);
+        let mut retired = Retired::default();
+        for i in 0..3 * MOST {
+            retired.add(Family::HttpServer, labels(&format!("/{i}"), 200 + (i % 2) as u16), &one);
+            retired.add(Family::Stw, vec![("reason", Value::Word("unknown"))], &one);
+        }
+        let of_requests = &retired.series[&Family::HttpServer];
+        assert_eq!(of_requests.len(), MOST + 2);
+        assert_eq!(of_requests.values().map(Durations::count).sum::<u64>(), 3 * MOST as u64);
+        assert_eq!(of_requests[&labels(crate::metrics::OVERFLOW, 200)].count(), MOST as u64);
+        assert_eq!(retired.series[&Family::Stw].values().map(Durations::count).sum::<u64>(), 3 * MOST as u64);
     }
 }

@@ -6,19 +6,17 @@ use std::{
 };
 
 use exporter_ebpf::{
-    http::{ROUTE_TEXT, RouteKey, RouteText, SeriesKey, route_kind},
+    http::route_kind,
+    key::{OfTarget as _, SeriesKey, TEXT, Text, TextKey},
     route,
 };
 
-use crate::{kernel::Maps, visible};
-
-/// The label value of requests past a target's limit of routes.
-pub(super) const OVERFLOW: &str = "_overflow";
+use crate::{kernel::Maps, metrics::OVERFLOW, visible};
 
 /// Label values by route.
 #[derive(Default)]
 pub(super) struct Routes {
-    known: HashMap<RouteKey, Arc<str>>,
+    known: HashMap<TextKey, Arc<str>>,
     /// Routes of targets with templates, which are limited here: the kernel side tells more apart for them.
     folded: HashMap<u32, HashSet<Arc<str>>>,
 }
@@ -36,16 +34,16 @@ pub(super) struct Templates<'t> {
 impl Routes {
     /// The `http_route` of a series; none if it has none.
     pub(super) fn label(&mut self, series: &SeriesKey, maps: &Maps, by: Templates<'_>) -> Option<Arc<str>> {
-        match series.route_kind {
+        match series.text_kind {
             route_kind::NONE => None,
             route_kind::OVERFLOW | route_kind::SERIES_OVERFLOW => Some(OVERFLOW.into()),
             kind => {
-                let key = RouteKey { route: series.route, target: series.target, route_kind: u32::from(kind) };
+                let key = series.text_key();
                 if let Some(label) = self.known.get(&key) {
                     return Some(label.clone());
                 }
-                let text = maps.routes.get(&key)?;
-                let get = |kind, route| maps.routes.get(&RouteKey { route, route_kind: u32::from(kind), ..key });
+                let text = maps.texts.get(&key)?;
+                let get = |kind, route| maps.texts.get(&TextKey { text: route, kind, ..key });
                 let label = match kind {
                     route_kind::BELOW => label_below(&get(route_kind::SUBTREE, text.parent)?, &text)?,
                     route_kind::JOINED => {
@@ -62,7 +60,7 @@ impl Routes {
                 };
                 let by_path = matches!(kind, route_kind::PATH | route_kind::BELOW);
                 let label: Arc<str> = if by_path && !by.templates.is_empty() {
-                    self.folded(series.target, label, by)
+                    self.folded(series.target(), label, by)
                 } else {
                     label.into()
                 };
@@ -88,7 +86,7 @@ impl Routes {
 
     /// Forgets what dead targets had.
     pub(super) fn forget(&mut self, dead: &HashSet<u32>) {
-        self.known.retain(|key, _| !dead.contains(&key.target));
+        self.known.retain(|key, _| !dead.contains(&key.target()));
         self.folded.retain(|target, _| !dead.contains(target));
     }
 }
@@ -110,15 +108,15 @@ fn matches(template: &str, path: &str) -> bool {
 }
 
 /// As it is shown, so that routes that look the same are one.
-fn label_of(kind: u8, text: &RouteText) -> Option<String> {
-    let read = (text.read as usize).min(ROUTE_TEXT);
+fn label_of(kind: u8, text: &Text) -> Option<String> {
+    let read = (text.read as usize).min(TEXT);
     if read == 0 {
         return None;
     }
     let bytes = &text.text[..read];
     let whole = text.len as usize <= read;
     if matches!(kind, route_kind::PATH | route_kind::PREFIX) {
-        let mut out = [0; 2 * ROUTE_TEXT];
+        let mut out = [0; 2 * TEXT];
         return Some(visible::lines(&String::from_utf8_lossy(route::template(bytes, whole, &mut out))).into_owned());
     }
     let pattern = String::from_utf8_lossy(bytes);
@@ -130,11 +128,11 @@ fn label_of(kind: u8, text: &RouteText) -> Option<String> {
 }
 
 /// Of a route below a pattern: the pattern's prefix, and what follows it in the path.
-fn label_below(pattern: &RouteText, rest: &RouteText) -> Option<String> {
+fn label_below(pattern: &Text, rest: &Text) -> Option<String> {
     let pattern = label_of(route_kind::SUBTREE, pattern)?;
     let prefix = &pattern[..=pattern.rfind('/')?];
-    let read = (rest.read as usize).min(ROUTE_TEXT);
-    let mut out = [0; 2 * ROUTE_TEXT];
+    let read = (rest.read as usize).min(TEXT);
+    let mut out = [0; 2 * TEXT];
     let whole = rest.len as usize <= read;
     let rest = route::template_below(rest.slashes as u32, &rest.text[..read], whole, &mut out);
     Some(format!("{prefix}{}", visible::lines(&String::from_utf8_lossy(rest))))
@@ -165,10 +163,10 @@ fn without_method(pattern: &str) -> &str {
 mod tests {
     use super::*;
 
-    const NO_TEXT: RouteText = RouteText { len: 0, read: 0, parent: 0, slashes: 0, below: 0, text: [0; ROUTE_TEXT] };
+    const NO_TEXT: Text = Text { len: 0, read: 0, parent: 0, slashes: 0, below: 0, text: [0; TEXT] };
 
-    fn text(of: &str) -> RouteText {
-        let mut text = RouteText { len: of.len() as u32, read: of.len().min(127) as u32, ..NO_TEXT };
+    fn text(of: &str) -> Text {
+        let mut text = Text { len: of.len() as u32, read: of.len().min(127) as u32, ..NO_TEXT };
         let n = text.read as usize;
         text.text[..n].copy_from_slice(&of.as_bytes()[..n]);
         text
@@ -195,7 +193,7 @@ mod tests {
             ("example.com/files/{path...}", 2, "a/b", "example.com/files/a/b"),
             ("/users/{id}/", 3, "orders/7/x/y/z/9/10", "/users/{id}/orders/{id}/x/y/z/**"),
         ] {
-            assert_eq!(label_below(&text(pattern), &RouteText { slashes, ..text(rest) }).unwrap(), label);
+            assert_eq!(label_below(&text(pattern), &Text { slashes, ..text(rest) }).unwrap(), label);
         }
     }
 
@@ -251,7 +249,7 @@ mod tests {
         let long = format!("/{}", "a".repeat(200));
         assert!(label_of(route_kind::PATTERN, &text(&long)).unwrap().ends_with('…'));
         assert_eq!(label_of(route_kind::PATH, &text(&long)).unwrap(), "/**");
-        assert_eq!(label_of(route_kind::PATTERN, &RouteText { len: 9, ..NO_TEXT }), None);
+        assert_eq!(label_of(route_kind::PATTERN, &Text { len: 9, ..NO_TEXT }), None);
     }
 
     #[test]

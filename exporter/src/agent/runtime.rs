@@ -18,7 +18,7 @@ use crate::{
     metrics::RuntimeFigures,
     process::{Networks, Process},
     runtime::{Goroutines, Outcome, Plan, Reader, Reading, Scratch},
-    target::{Labels, Measure},
+    target::{Feature, Labels},
 };
 
 /// How old a reading may be and still answer: scrapes by several Prometheus servers share one.
@@ -99,7 +99,7 @@ pub(super) fn wanted(state: &State, leaders: &HashMap<u32, u32>) -> Vec<Wanted> 
     let leading = state.targets.values().filter(|target| leaders.get(&target.id) == Some(&target.id));
     let measured = leading.filter(|target| matches!(target.stage, Stage::Measured));
     measured
-        .filter(|target| target.features.has(Measure::Runtime))
+        .filter(|target| target.features.has(Feature::Runtime))
         .map(|target| Wanted {
             id: target.id,
             process: target.process.clone(),

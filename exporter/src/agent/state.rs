@@ -8,8 +8,8 @@ use std::{
 };
 
 use exporter_ebpf::{
-    histogram::bucket,
-    http::{SeriesKey, SeriesValue},
+    durations::Durations,
+    key::{Family, OfTarget as _, SeriesKey},
     share::may_take,
     target::MAX_TARGETS,
 };
@@ -132,7 +132,7 @@ pub(super) struct State {
     pub(super) groups: HashMap<GroupKey, Group>,
     /// Requests counted in user space: those that panicked, or were hijacked on another goroutine than their own. The kernel side
     /// admitted each of these series to its map, or made it the target's overflow series, so that they are as limited as its own.
-    pub(super) settled: HashMap<SeriesKey, SeriesValue>,
+    pub(super) settled: HashMap<SeriesKey, Durations>,
     /// Starts of settled requests whose entries are still in the kernel's map, by goroutine key: an entry that is removed while its
     /// goroutine begins another request takes that one with it.
     pub(super) settled_requests: HashMap<u64, u64>,
@@ -236,7 +236,7 @@ impl State {
 
     /// The `http_route` of a series; none if it has none.
     pub(super) fn route_label(&mut self, series: &SeriesKey, maps: &Maps, max_routes: u32) -> Option<Arc<str>> {
-        let placement = self.targets.get(&series.target).and_then(|target| target.placement.as_deref());
+        let placement = self.targets.get(&series.target()).and_then(|target| target.placement.as_deref());
         let templates = placement.map_or(&[][..], |placement| &placement.routes);
         self.routes.label(series, maps, Templates { templates, max_routes })
     }
@@ -296,9 +296,8 @@ impl State {
 
     /// Counts a request that user space has settled.
     pub(super) fn count(&mut self, series: &SeriesKey, duration_ns: u64) {
-        let value = self.settled.entry(*series).or_insert(SeriesValue::ZERO);
-        value.buckets[bucket(duration_ns)] += 1;
-        value.sum_ns = value.sum_ns.saturating_add(duration_ns);
+        let scale = Family::HttpServer.scale();
+        self.settled.entry(*series).or_insert(Durations::ZERO).record(scale, duration_ns);
     }
 
     pub(super) fn take_groups(&mut self) -> Vec<Group> {

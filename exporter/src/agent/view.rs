@@ -14,7 +14,7 @@ use super::{
 use crate::{
     kernel::Method,
     kubernetes::{Placement, PodProblems},
-    target::{Change, Disabled, Feature, PlannedProbe, Unmeasured},
+    target::{Change, Disabled, Part, PlannedProbe, Unmeasured},
 };
 
 /// One line of `/targets`.
@@ -187,9 +187,9 @@ fn disabled(target: &Target, group: Option<&Group>) -> Vec<Disabled> {
     let mut disabled = target.inspection.as_ref().map_or_else(Vec::new, |it| it.disabled.clone());
     let since = |change: &Change| format!("{} since it was probed: it is not seen there", change.reason);
     let changes = target.code.changes.iter();
-    disabled.extend(changes.map(|it| Disabled { feature: it.feature, reason: since(it) }));
+    disabled.extend(changes.map(|it| Disabled { part: it.part, reason: since(it) }));
     if let Some(error) = group.and_then(|group| group.blocking_error.as_ref()) {
-        disabled.push(Disabled { feature: Feature::GoroutineBlocking, reason: error.clone() });
+        disabled.push(Disabled { part: Part::Blocking, reason: error.clone() });
     }
     disabled
 }

@@ -1,40 +1,32 @@
-//! Waits of targets: goroutines that block, the world that stops, threads without a CPU. Tells the kernel side whom to watch,
-//! and reads what it has counted.
+//! Targets whose waits are measured: goroutines that block, stops of the world, threads in the run queue. Tells the kernel side whom to
+//! watch, and reads what that costs them. Knows nothing of the waits themselves: they are series.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    io,
-    sync::atomic::Ordering,
-    time::Instant,
-};
+use std::{collections::HashMap, sync::atomic::Ordering, time::Instant};
 
-use exporter_ebpf::wait::{WaitValue, Watch, WatchState, flag, kind};
+use exporter_ebpf::wait::{Watch, WatchState};
 
 use super::{
     Agent, Inner,
-    blocked::Raw,
     state::{State, Target},
 };
 use crate::{
-    kernel::{Kernel, Usage},
-    metrics::{ProbeFigures, SchedulerFigures, WaitSeries, Waited},
+    kernel::Kernel,
+    metrics::{ProbeFigures, RunQueueFigures},
     process::Throttling,
-    runtime::reasons::reason,
-    target::{Features, Measure, UNKNOWN, stw_reason},
+    target::{Feature, Features},
 };
 
 /// What the kernel side is told of a target: parking goroutines are measured only once the budget says so.
 fn watch(id: u32, features: Features, last_gc: u64) -> Watch {
-    let flags = [(Measure::Blocking, flag::BLOCKING), (Measure::Gc, flag::GC), (Measure::Scheduler, flag::SCHEDULER)];
-    let flags = flags.into_iter().filter(|(measure, _)| features.has(*measure)).map(|(_, flag)| flag).sum();
-    Watch { target: id, flags, park_from_ns: u64::MAX, park_until_ns: u64::MAX, stacks_from_ns: u64::MAX, last_gc }
+    let on = features.watched().bits();
+    Watch { target: id, on, park_from_ns: u64::MAX, park_until_ns: u64::MAX, stacks_from_ns: u64::MAX, last_gc }
 }
 
 impl Agent {
     /// Lets the kernel side watch a target's process, if anything that waits is to be measured of it.
     pub(super) fn watch(&self, target: &Target, last_gc: u64) -> Result<(), String> {
         let watch = watch(target.id, target.features, last_gc);
-        if watch.flags == 0 {
+        if watch.on == 0 {
             return Ok(());
         }
         let maps = self.inner.kernel.maps();
@@ -70,78 +62,6 @@ impl Agent {
         }
         self.inner.parked_entries.store(entries, Ordering::Relaxed);
     }
-}
-
-/// What is shown of waits: by target, kind and reason. Numbers that are not known share a reason.
-pub(super) type Shown = BTreeMap<(u32, u16, Option<&'static str>), WaitValue>;
-
-/// Adds up what of these targets is to be shown; how many entries the kernel's map has.
-pub(super) fn shown(kernel: &Kernel, state: &State, of: impl Fn(u32) -> bool) -> io::Result<(Shown, u64)> {
-    type Seen = (Shown, HashMap<u32, Raw>, u64);
-    let (mut shown, blocked, entries) = kernel.maps().waits.read(|seen: &mut Seen, key, value| {
-        let (shown, blocked, entries) = seen;
-        *entries += 1;
-        if !of(key.target) || !state.targets.contains_key(&key.target) {
-            return;
-        }
-        match key.kind {
-            kind::BLOCKED => {
-                blocked.entry(key.target).or_default().insert(key.reason, *value);
-            }
-            kind::STW => {
-                let minor = state.targets[&key.target].inspection.as_deref().map_or(0, |it| it.go_minor);
-                add(shown, (key.target, key.kind, Some(stw_reason(minor, key.reason))), value);
-            }
-            _ => add(shown, (key.target, key.kind, None), value),
-        }
-    })?;
-    for target in state.targets.values().filter(|target| of(target.id)) {
-        let minor = target.inspection.as_deref().map_or(0, |it| it.go_minor);
-        for (number, value) in target.blocked.shown(blocked.get(&target.id).unwrap_or(&Raw::new())) {
-            let name = u8::try_from(number).ok().and_then(|number| reason(minor, number)).unwrap_or(UNKNOWN);
-            add(&mut shown, (target.id, kind::BLOCKED, Some(name)), &value);
-        }
-    }
-    Ok((shown, entries))
-}
-
-fn add(shown: &mut Shown, key: (u32, u16, Option<&'static str>), value: &WaitValue) {
-    let sum = shown.entry(key).or_insert(WaitValue::ZERO);
-    for (sum, count) in sum.buckets.iter_mut().zip(value.buckets) {
-        *sum += count;
-    }
-    sum.sum_ns = sum.sum_ns.saturating_add(value.sum_ns);
-}
-
-/// Every label set of waits, and how full the maps are; nothing where they cannot be read. Targets with the same labels are shown as one.
-pub(super) fn collect(
-    kernel: &Kernel,
-    state: &State,
-    leaders: &HashMap<u32, u32>,
-    usage: &mut Vec<Usage>,
-) -> Vec<WaitSeries> {
-    let of_targets = shown(kernel, state, |id| leaders.contains_key(&id));
-    usage.push(kernel.maps().waits.usage(of_targets.as_ref().ok().map(|(_, entries)| *entries)));
-    let Ok((of_targets, _)) = of_targets else { return Vec::new() };
-    let mut merged = Shown::new();
-    for ((id, kind, reason), value) in &of_targets {
-        add(&mut merged, (leaders[id], *kind, *reason), value);
-    }
-    for leader in leaders.values().collect::<BTreeSet<_>>() {
-        let retired = state.targets.get(leader).and_then(|target| state.retired.get(&target.labels));
-        for ((kind, reason), value) in retired.iter().flat_map(|retired| &retired.waits) {
-            add(&mut merged, (*leader, *kind, *reason), value);
-        }
-    }
-    let series = merged.into_iter().filter_map(|((id, kind, reason), value)| {
-        let what = match kind {
-            kind::BLOCKED => Waited::Goroutine,
-            kind::STW => Waited::World,
-            _ => Waited::Thread,
-        };
-        Some(WaitSeries { target: state.targets.get(&id)?.labels.clone(), what, reason, value })
-    });
-    series.collect()
 }
 
 /// What the kernel side has counted besides of targets that are shown as one, by the one that speaks for them; nothing of
@@ -181,26 +101,26 @@ pub(super) fn probe_figures(agent: &Inner, target: &Target, kept: &WatchState) -
     let costs = agent.costs.get().copied().unwrap_or_default();
     let mut figures = Vec::new();
     // What is off by what the program is has no probes that could be sampled.
-    let has = |measure| {
+    let has = |feature| {
         let inspection = target.inspection.as_deref();
-        target.features.has(measure) && inspection.is_some_and(|it| it.measures_something(Features::NONE.with(measure)))
+        target.features.has(feature) && inspection.is_some_and(|it| it.measures_something(Features::NONE.with(feature)))
     };
-    if has(Measure::Blocking) {
+    if has(Feature::Blocking) {
         figures.push(ProbeFigures {
-            probes: Measure::Blocking.name(),
+            probes: Feature::Blocking.name(),
             hits: kept.parks + kept.runs,
             cpu_seconds: costs.of_blocking(kept),
             sampled_ratio: target.blocked.ratio(Instant::now()),
         });
     }
-    if has(Measure::Gc) {
+    if has(Feature::Stw) {
         let cpu_seconds = kept.stops as f64 * (costs.run + costs.stepped / 2.0);
-        figures.push(ProbeFigures { probes: Measure::Gc.name(), hits: kept.stops, cpu_seconds, sampled_ratio: 1.0 });
+        figures.push(ProbeFigures { probes: Feature::Stw.name(), hits: kept.stops, cpu_seconds, sampled_ratio: 1.0 });
     }
-    if target.features.has(Measure::Scheduler) {
+    if target.features.has(Feature::RunQueue) {
         // A tracepoint is no trap: two look-ups and the clock, much less than a probe.
         let cpu_seconds = kept.switches as f64 * TRACEPOINT;
-        let probes = Measure::Scheduler.name();
+        let probes = Feature::RunQueue.name();
         figures.push(ProbeFigures { probes, hits: kept.switches, cpu_seconds, sampled_ratio: 1.0 });
     }
     figures
@@ -210,12 +130,12 @@ pub(super) fn probe_figures(agent: &Inner, target: &Target, kept: &WatchState) -
 const TRACEPOINT: f64 = 0.2e-6;
 
 /// What the scheduler did to a target.
-pub(super) fn scheduler_figures(target: &Target, kept: &WatchState, involuntary: bool) -> Option<SchedulerFigures> {
-    if !target.features.has(Measure::Scheduler) {
+pub(super) fn run_queue_figures(target: &Target, kept: &WatchState, involuntary: bool) -> Option<RunQueueFigures> {
+    if !target.features.has(Feature::RunQueue) {
         return None;
     }
     let throttling = Throttling::of(target.process.id.pid);
-    Some(SchedulerFigures {
+    Some(RunQueueFigures {
         involuntary_switches: involuntary.then_some(kept.involuntary),
         periods: throttling.map(|it| it.periods),
         throttled_periods: throttling.map(|it| it.throttled_periods),

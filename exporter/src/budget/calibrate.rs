@@ -6,8 +6,10 @@
 use std::{fs, path::Path, time::Instant};
 
 use exporter_ebpf::{
+    feature::Feature,
     http::goroutine_key,
-    wait::{WaitKey, Watch, WatchState, flag, kind},
+    key::{Family, OfTarget as _, SeriesKey},
+    wait::{Watch, WatchState},
 };
 
 use crate::kernel::{Kernel, Probe, Scope};
@@ -160,7 +162,7 @@ pub(crate) fn calibrate(kernel: &Kernel) -> Result<Costs, String> {
     // No target has the id 0.
     let watch = Watch {
         target: 0,
-        flags: flag::BLOCKING,
+        on: Feature::Blocking.bit(),
         park_from_ns: 0,
         park_until_ns: u64::MAX,
         stacks_from_ns: u64::MAX,
@@ -188,7 +190,7 @@ pub(crate) fn calibrate(kernel: &Kernel) -> Result<Costs, String> {
                 call!(gopulse_calibrate_run, frame);
             }) - 2.0 * bare
         };
-        let counted = maps.waits.get(&WaitKey { target: 0, kind: kind::BLOCKED, reason: REASON as u16 });
+        let counted = maps.series.get(&SeriesKey::of(Family::Blocking, 0, REASON as u16));
         if counted.is_none_or(|value| value.count() < u64::from(CALLS)) {
             return Err("the probes were not hit".to_owned());
         }
@@ -207,8 +209,8 @@ pub(crate) fn calibrate(kernel: &Kernel) -> Result<Costs, String> {
     })();
     maps.watched.remove(&pid);
     maps.parked.remove(&goroutine_key(0, G));
-    if let Ok(keys) = maps.waits.keys(|key| key.target == 0) {
-        maps.waits.remove_all(&keys);
+    if let Ok(keys) = maps.series.keys(|key| key.target() == 0) {
+        maps.series.remove_all(&keys);
     }
     measured
 }

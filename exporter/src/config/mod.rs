@@ -103,7 +103,7 @@ impl Default for Config {
             features: Features::default(),
             attach: Method::Auto,
             max_routes: 100,
-            max_series: exporter_ebpf::http::MAX_SERIES,
+            max_series: exporter_ebpf::key::MAX_SERIES,
             max_in_flight: exporter_ebpf::http::MAX_IN_FLIGHT,
             max_parked: exporter_ebpf::wait::MAX_PARKED,
             budget: 0.01,

@@ -6,97 +6,14 @@ use aya::programs::{
     ProgramError,
     uprobe::{UProbeLink, UProbeScope},
 };
+use exporter_ebpf::probe::Probe;
 use nix::sys::resource::{Resource, getrlimit};
-use serde::Serialize;
 use thiserror::Error;
 
 use super::{
-    load::{Kernel, Method, chain},
+    load::{Kernel, chain},
     underway::Underway,
 };
-
-/// What a probe is for. Each is one eBPF program in two flavours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Probe {
-    /// A handler is called.
-    HttpStart,
-    /// A handler of golang.org/x/net/http2 is called.
-    XnetStart,
-    /// An HTTP/1 request ends.
-    Http1End,
-    /// An HTTP/2 request of net/http ends.
-    Http2End,
-    /// An HTTP/2 request of golang.org/x/net/http2 ends.
-    XnetEnd,
-    /// A connection is taken over.
-    HttpHijack,
-    /// A connection is about to be taken over, and its request goes on over HTTP/2.
-    H2cUpgrade,
-    /// A goroutine panics or exits early.
-    HttpPanic,
-    /// A ServeMux is called with a copy of the request.
-    HttpMux,
-    /// A goroutine parks.
-    GoPark,
-    /// A goroutine gets a thread to run on.
-    GoRun,
-    /// The world is about to be stopped, for a reason (Go 1.21).
-    StwStop,
-    /// The world is about to be stopped (Go 1.17 to 1.20).
-    StwStopBare,
-    /// The world is about to be started, with the record of its stop (Go 1.22 on).
-    StwStart,
-    /// The world was started.
-    StwEnd,
-    /// Nothing is to be done, for comparison.
-    Nothing,
-}
-
-impl Probe {
-    /// All of them.
-    pub(crate) const ALL: [Self; 16] = [
-        Self::HttpStart,
-        Self::XnetStart,
-        Self::Http1End,
-        Self::Http2End,
-        Self::XnetEnd,
-        Self::HttpHijack,
-        Self::H2cUpgrade,
-        Self::HttpPanic,
-        Self::HttpMux,
-        Self::GoPark,
-        Self::GoRun,
-        Self::StwStop,
-        Self::StwStopBare,
-        Self::StwStart,
-        Self::StwEnd,
-        Self::Nothing,
-    ];
-
-    /// The program's name in the object.
-    pub(crate) fn program(self, method: Method) -> &'static str {
-        let (single, multi) = match self {
-            Self::HttpStart => ("http_start", "http_start_multi"),
-            Self::XnetStart => ("xnet_start", "xnet_start_multi"),
-            Self::Http1End => ("http1_end", "http1_end_multi"),
-            Self::Http2End => ("http2_end", "http2_end_multi"),
-            Self::XnetEnd => ("xnet_end", "xnet_end_multi"),
-            Self::HttpHijack => ("http_hijack", "http_hijack_multi"),
-            Self::H2cUpgrade => ("h2c_upgrade", "h2c_upgrade_multi"),
-            Self::HttpPanic => ("http_panic", "http_panic_multi"),
-            Self::HttpMux => ("http_mux", "http_mux_multi"),
-            Self::GoPark => ("go_park", "go_park_multi"),
-            Self::GoRun => ("go_run", "go_run_multi"),
-            Self::StwStop => ("stw_stop", "stw_stop_multi"),
-            Self::StwStopBare => ("stw_stop_bare", "stw_stop_bare_multi"),
-            Self::StwStart => ("stw_start", "stw_start_multi"),
-            Self::StwEnd => ("stw_end", "stw_end_multi"),
-            Self::Nothing => ("nothing", "nothing_multi"),
-        };
-        if method == Method::PerfEvent { single } else { multi }
-    }
-}
 
 /// Which processes a probe fires for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,7 +74,7 @@ impl Kernel {
         let Some(_underway) = Underway::begin() else {
             return Err(AttachError::Refused { probe, reason: "gopulse is about to end".into() });
         };
-        let attached = self.with_program(probe.program(self.method()), |program| {
+        let attached = self.with_program(self.method().program(probe), |program| {
             let id = program.attach(offsets, exe, scope)?;
             program.take_link(id)
         });

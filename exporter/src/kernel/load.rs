@@ -9,12 +9,12 @@ use aya::{
     util::KernelVersion,
 };
 use clap::ValueEnum;
+use exporter_ebpf::{key::MAX_WAITS, probe::Probe};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tracing::debug;
 
 use super::{
-    attach::Probe,
     events::{Events, KernelLog},
     maps::Maps,
 };
@@ -35,6 +35,16 @@ pub(crate) enum Method {
     UprobeMulti,
     /// One perf event per site: every kernel, CAP_SYS_ADMIN on most, about 100 ms a site to detach.
     PerfEvent,
+}
+
+impl Method {
+    /// The program of a probe that this attaches.
+    pub(super) const fn program(self, probe: Probe) -> &'static str {
+        match self {
+            Self::PerfEvent => probe.program(),
+            Self::Auto | Self::UprobeMulti => probe.program_multi(),
+        }
+    }
 }
 
 /// Sizes and choices for loading.
@@ -96,7 +106,7 @@ impl Kernel {
         }
         let method = choose(options.method)?;
         let mut ebpf = EbpfLoader::new()
-            .map_max_entries("SERIES", options.max_series)
+            .map_max_entries("SERIES", options.max_series.saturating_add(MAX_WAITS))
             .map_max_entries("INFLIGHT", options.max_in_flight)
             .map_max_entries("PARKED", options.max_parked)
             .load(OBJECT)
@@ -104,8 +114,8 @@ impl Kernel {
         let missing = |what: String| LoadError::Object(what);
         let log = KernelLog::take(&mut ebpf).map_err(missing)?;
         let mut lacks = lacks(method);
-        for probe in Probe::ALL {
-            let name = probe.program(method);
+        for &probe in Probe::ALL {
+            let name = method.program(probe);
             let loaded = program::<UProbe>(&mut ebpf, name)?;
             loaded.load().map_err(|error| refused(name, &error))?;
             let verified = loaded.info().ok().and_then(|info| info.verified_instruction_count());

@@ -15,13 +15,12 @@ use aya::{
     maps::{Array, HashMap, MapData, MapError},
 };
 use exporter_ebpf::{
-    http::{
-        Hijacked, HttpState, InFlight, PanicKey, Panicked, RouteKey, RouteText, Routed, SeriesKey, SeriesValue,
-        goroutine_key_target,
-    },
+    durations::Durations,
+    http::{Hijacked, HttpState, InFlight, PanicKey, Panicked, Routed, goroutine_key_target},
+    key::{Family, MAX_WAITS, OfTarget as _, SeriesKey, SeriesState, Text, TextKey},
     loss::{LostKey, Reason},
     share::Table,
-    wait::{BlockedAt, BlockedAtKey, Parked, Stack, Task, WaitKey, WaitValue, Watch, WatchState},
+    wait::{BlockedAt, BlockedAtKey, Parked, Stack, Task, Watch, WatchState},
 };
 use tracing::warn;
 
@@ -60,11 +59,13 @@ pub(crate) struct Maps {
     pub(crate) hijacks: Map<u64, Hijacked>,
     /// Requests that muxes were given.
     pub(crate) routed: Map<u64, Routed>,
-    /// Counts and durations.
-    pub(crate) series: Map<SeriesKey, SeriesValue>,
-    /// Routes' texts.
-    pub(crate) routes: Map<RouteKey, RouteText>,
-    /// What the kernel side keeps of each target beside.
+    /// Counts and durations, of all families.
+    pub(crate) series: Map<SeriesKey, Durations>,
+    /// What the kernel side keeps of each target's series beside them.
+    pub(crate) series_states: Elements<SeriesState>,
+    /// Series' texts.
+    pub(crate) texts: Map<TextKey, Text>,
+    /// What the kernel side keeps of each target's requests beside.
     pub(crate) http_states: Elements<HttpState>,
     /// Kinds of events that were told and not looked at yet.
     pub(crate) pending: Elements<u32>,
@@ -78,8 +79,6 @@ pub(crate) struct Maps {
     pub(crate) watch_states: Elements<WatchState>,
     /// Goroutines that wait or have waited.
     pub(crate) parked: Map<u64, Parked>,
-    /// Waits that ended.
-    pub(crate) waits: Map<WaitKey, WaitValue>,
     /// Threads of watched processes. To remove some: [`Self::forget_threads`].
     pub(crate) tasks: Map<u64, Task>,
     /// Waits that ended, by stack.
@@ -94,25 +93,32 @@ impl Maps {
         let shares = Arc::new(Shares::take(ebpf)?);
         let tasks: Map<u64, Task> = Map::take(ebpf, "TASKS")?;
         shares.open(Table::Tasks, tasks.capacity)?;
-        let of_goroutine: fn(&u64) -> u32 = |key| goroutine_key_target(*key);
-        let of_panic: fn(&PanicKey) -> u32 = |key| goroutine_key_target(key.goroutine);
+        let series: Map<SeriesKey, Durations> = Map::take(ebpf, "SERIES")?;
+        shares.open(Table::Series, series.capacity.saturating_sub(MAX_WAITS.into()))?;
+        shares.open(Table::Waits, MAX_WAITS.into())?;
+        let series = series.given_back(&shares, |key| (table_of(key), key.target()));
         Ok(Self {
             targets: Targets::take(ebpf)?,
-            in_flight: Map::take(ebpf, "INFLIGHT")?.shared(&shares, Table::InFlight, of_goroutine)?,
+            in_flight: Map::take(ebpf, "INFLIGHT")?
+                .shared(&shares, Table::InFlight, |key| (Table::InFlight, goroutine_key_target(*key)))?,
             refused: Map::take(ebpf, "REFUSED")?,
-            panics: Map::take(ebpf, "PANICS")?.shared(&shares, Table::Panics, of_panic)?,
-            hijacks: Map::take(ebpf, "HIJACKS")?.shared(&shares, Table::Hijacks, of_goroutine)?,
+            panics: Map::take(ebpf, "PANICS")?.shared(&shares, Table::Panics, |key: &PanicKey| {
+                (Table::Panics, goroutine_key_target(key.goroutine))
+            })?,
+            hijacks: Map::take(ebpf, "HIJACKS")?
+                .shared(&shares, Table::Hijacks, |key| (Table::Hijacks, goroutine_key_target(*key)))?,
             routed: Map::take(ebpf, "ROUTED")?,
-            series: Map::take(ebpf, "SERIES")?.shared(&shares, Table::Series, |key: &SeriesKey| key.target)?,
-            routes: Map::take(ebpf, "ROUTES")?,
+            series,
+            series_states: Elements::take(ebpf, "SERIES_STATES")?,
+            texts: Map::take(ebpf, "TEXTS")?,
             http_states: Elements::take(ebpf, "HTTP_STATES")?,
             pending: Elements::take(ebpf, "PENDING")?,
             lost: Map::take(ebpf, "LOST")?,
             told: Mutex::default(),
             watched: Map::take(ebpf, "WATCHED")?,
             watch_states: Elements::take(ebpf, "WATCH_STATES")?,
-            parked: Map::take(ebpf, "PARKED")?.shared(&shares, Table::Parked, of_goroutine)?,
-            waits: Map::take(ebpf, "WAITS")?,
+            parked: Map::take(ebpf, "PARKED")?
+                .shared(&shares, Table::Parked, |key| (Table::Parked, goroutine_key_target(*key)))?,
             tasks,
             blocked_at: Map::take(ebpf, "BLOCKED_AT")?,
             stacks: Map::take(ebpf, "STACKS")?,
@@ -126,6 +132,26 @@ impl Maps {
     pub(crate) fn forget_threads(&self, threads: &[(u64, u32)]) {
         let removed = threads.iter().filter(|(address, _)| self.tasks.remove(address));
         self.shares.give_back(Table::Tasks, removed.map(|(_, target)| *target));
+    }
+
+    /// Whether a series is of those whose texts are a program's or the runtime's own, which no client can add to.
+    pub(crate) fn is_bounded(key: &SeriesKey) -> bool {
+        table_of(key) == Table::Waits
+    }
+
+    /// How full the map of series is, given how many entries were just seen: of series whose texts come from outside, and of the
+    /// others, which have room of their own in it.
+    pub(crate) fn series_usage(&self, entries: Option<(u64, u64)>) -> [Usage; 2] {
+        let all = self.series.usage(None);
+        let waits = u64::from(MAX_WAITS);
+        let part = |map, entries, capacity: u64| {
+            let bytes = all.bytes / all.capacity.max(1) * capacity;
+            Usage { map, entries, capacity, bytes, failed_reads: all.failed_reads }
+        };
+        [
+            part("SERIES", entries.map(|(open, _)| open), all.capacity.saturating_sub(waits)),
+            part("WAITS", entries.map(|(_, bounded)| bounded), waits),
+        ]
     }
 
     /// Adds to what a target lost.
@@ -165,11 +191,29 @@ pub(crate) struct Map<K: Pod, V: Pod> {
     share: Option<Share<K>>,
 }
 
-/// That targets share a map, and whose an entry is.
+/// That targets share a map: of which table an entry takes room, and whose it is.
 struct Share<K> {
     shares: Arc<Shares>,
-    table: Table,
-    of: fn(&K) -> u32,
+    of: fn(&K) -> (Table, u32),
+}
+
+impl<K> Share<K> {
+    /// These entries are there no more.
+    fn give_back(&self, removed: impl Iterator<Item = K>) {
+        let mut of: collections::HashMap<u32, (Table, Vec<u32>)> = collections::HashMap::new();
+        for key in removed {
+            let (table, target) = (self.of)(&key);
+            of.entry(table as u32).or_insert((table, Vec::new())).1.push(target);
+        }
+        for (table, targets) in of.into_values() {
+            self.shares.give_back(table, targets);
+        }
+    }
+}
+
+/// Of which table a series takes room. A family that is not known takes none of what others have.
+fn table_of(key: &SeriesKey) -> Table {
+    Family::of_number(key.family).map_or(Table::Waits, Family::table)
 }
 
 impl<K: Pod, V: Pod> Map<K, V> {
@@ -186,17 +230,22 @@ impl<K: Pod, V: Pod> Map<K, V> {
         Ok(Self { name, capacity, fd, failed_reads: AtomicU64::new(0), inner: Mutex::new(map), share: None })
     }
 
-    /// The same map, where targets have shares of it: whatever user space removes is given back to the target that `of` names.
-    fn shared(self, shares: &Arc<Shares>, table: Table, of: fn(&K) -> u32) -> Result<Self, String> {
+    /// The same map, of which targets have shares by this table.
+    fn shared(self, shares: &Arc<Shares>, table: Table, of: fn(&K) -> (Table, u32)) -> Result<Self, String> {
         shares.open(table, self.capacity)?;
-        Ok(Self { share: Some(Share { shares: shares.clone(), table, of }), ..self })
+        Ok(self.given_back(shares, of))
+    }
+
+    /// The same map, where whatever user space removes is given back to the table and the target that `of` names.
+    fn given_back(self, shares: &Arc<Shares>, of: fn(&K) -> (Table, u32)) -> Self {
+        Self { share: Some(Share { shares: shares.clone(), of }), ..self }
     }
 
     /// Removes these entries, and gives back those that were there.
     fn remove_each(&self, keys: impl Iterator<Item = K>) {
         let removed = keys.filter(|key| self.lock().remove(key).is_ok());
         match &self.share {
-            Some(share) => share.shares.give_back(share.table, removed.map(|key| (share.of)(&key))),
+            Some(share) => share.give_back(removed),
             None => removed.for_each(drop),
         }
     }
@@ -222,7 +271,7 @@ impl<K: Pod, V: Pod> Map<K, V> {
     pub(crate) fn remove(&self, key: &K) -> bool {
         let removed = self.lock().remove(key).is_ok();
         if removed && let Some(share) = &self.share {
-            share.shares.give_back(share.table, [(share.of)(key)]);
+            share.give_back(std::iter::once(*key));
         }
         removed
     }

@@ -7,17 +7,18 @@ mod events;
 mod load;
 mod maps;
 mod preemption;
-mod sched;
+mod run_queue;
 mod shares;
 mod targets;
 mod underway;
 
 pub(crate) use self::{
-    attach::{AttachError, Link, Probe, Scope},
+    attach::{AttachError, Link, Scope},
     events::Events,
     load::{Kernel, Method, Options},
     maps::{Maps, Usage},
     preemption::preemption,
-    sched::SchedulerLinks,
+    run_queue::RunQueueLinks,
     underway::settle,
 };
+pub(crate) use exporter_ebpf::probe::Probe;

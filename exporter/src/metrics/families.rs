@@ -2,12 +2,11 @@
 
 use std::borrow::Cow;
 
-use exporter_ebpf::{histogram::BUCKETS, wait};
-
 use super::{
     contract::{self, Desc},
+    durations::{self, Description},
     runtime,
-    snapshot::{Snapshot, Waited},
+    snapshot::Snapshot,
 };
 use crate::{
     kubernetes::WatchFigures,
@@ -15,12 +14,6 @@ use crate::{
     target::Labels,
     visible,
 };
-
-/// Upper bounds of the duration histograms in seconds, without `+Inf`.
-pub(super) const BOUNDS: [f64; BUCKETS - 1] = [
-    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0,
-    2.5, 5.0, 7.5, 10.0,
-];
 
 /// A sample's value.
 #[derive(Clone, Copy, Debug)]
@@ -42,22 +35,9 @@ pub(super) enum Value<'a> {
     },
 }
 
-/// Upper bounds of the histograms of waits in seconds, without `+Inf`.
-pub(super) const WAIT_BOUNDS: [f64; wait::BUCKETS - 1] = [
-    0.000_001, 0.000_005, 0.000_01, 0.000_05, 0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0,
-    60.0,
-];
-
 /// Upper bounds of a histogram whose buckets are the agent's own; those of the Go runtime's are each program's.
 pub(crate) fn bounds(name: &str) -> Option<&'static [f64]> {
-    let is = |desc: &Desc| desc.name == name;
-    if is(&contract::HTTP_SERVER_REQUEST_DURATION) {
-        Some(&BOUNDS)
-    } else if [&contract::GOROUTINE_BLOCKED, &contract::STW_PAUSE, &contract::RUN_QUEUE].into_iter().any(is) {
-        Some(&WAIT_BOUNDS)
-    } else {
-        None
-    }
+    durations::of_metric(name).map(|family| family.bounds)
 }
 
 /// One label set with its value.
@@ -121,25 +101,24 @@ fn samples<'a>(desc: &'static Desc, snapshot: &'a Snapshot) -> Vec<Sample<'a>> {
         let known = agent.maps.iter().filter_map(|map| Some((map, figure(map)?)));
         known.map(|(map, figure)| Sample::own(vec![("map", Cow::from(&map.name))], figure as f64)).collect()
     };
+    if let Some(family) = durations::of_metric(desc.name) {
+        return of_durations(family, snapshot);
+    }
     match desc.name {
-        name if name == contract::HTTP_SERVER_REQUEST_DURATION.name => http_server_request_duration(snapshot),
         name if name == contract::HTTP_SERVER_ACTIVE_REQUESTS.name => snapshot
             .targets
             .iter()
             .filter_map(|it| Some(Sample::of(&it.target, Vec::new(), Value::Number(it.active_requests? as f64))))
             .collect(),
-        name if name == contract::GOROUTINE_BLOCKED.name => waits(snapshot, Waited::Goroutine),
-        name if name == contract::STW_PAUSE.name => waits(snapshot, Waited::World),
-        name if name == contract::RUN_QUEUE.name => waits(snapshot, Waited::Thread),
         name if name == contract::INVOLUNTARY.name => {
-            scheduler(snapshot, |it| it.involuntary_switches.map(|n| n as f64))
+            run_queue(snapshot, |it| it.involuntary_switches.map(|n| n as f64))
         }
-        name if name == contract::CPU_PERIODS.name => scheduler(snapshot, |it| it.periods.map(|n| n as f64)),
+        name if name == contract::CPU_PERIODS.name => run_queue(snapshot, |it| it.periods.map(|n| n as f64)),
         name if name == contract::CPU_THROTTLED_PERIODS.name => {
-            scheduler(snapshot, |it| it.throttled_periods.map(|n| n as f64))
+            run_queue(snapshot, |it| it.throttled_periods.map(|n| n as f64))
         }
-        name if name == contract::CPU_THROTTLED.name => scheduler(snapshot, |it| it.throttled_seconds),
-        name if name == contract::CPU_LIMIT.name => scheduler(snapshot, |it| it.cpu_limit),
+        name if name == contract::CPU_THROTTLED.name => run_queue(snapshot, |it| it.throttled_seconds),
+        name if name == contract::CPU_LIMIT.name => run_queue(snapshot, |it| it.cpu_limit),
         name if name == contract::BLOCKED_FUNCTIONS.name => {
             let all = snapshot.targets.iter().flat_map(|it| it.blocked_functions.iter().map(move |top| (it, top)));
             let sample = |(it, (function, seconds)): (&'a super::TargetFigures, &'a (String, f64))| {
@@ -218,35 +197,22 @@ fn kubernetes<'a>(desc: &'static Desc, figures: Option<&'a WatchFigures>) -> Vec
     }
 }
 
-fn http_server_request_duration(snapshot: &Snapshot) -> Vec<Sample<'_>> {
-    let sample = |it: &'_ super::HttpSeries| -> Vec<(&'static str, Cow<'_, str>)> {
-        let mut own: Vec<(&'static str, Cow<'_, str>)> = Vec::with_capacity(3);
-        own.push(("http_request_method", it.method.into()));
-        if it.status != 0 {
-            own.push(("http_response_status_code", it.status.to_string().into()));
-        }
-        if let Some(route) = &it.route {
-            own.push(("http_route", Cow::Owned(route.to_string())));
-        }
-        own
+fn of_durations<'a>(family: &'static Description, snapshot: &'a Snapshot) -> Vec<Sample<'a>> {
+    let label = |(name, value): &'a (&'static str, durations::Value)| {
+        let value = match value {
+            durations::Value::Word(word) => Cow::Borrowed(*word),
+            durations::Value::Number(number) => Cow::Owned(number.to_string()),
+            durations::Value::Text(text) => Cow::Borrowed(&**text),
+        };
+        (*name, value)
     };
-    snapshot
-        .http
-        .iter()
+    let series = snapshot.series.iter().filter(|it| it.family == family.family());
+    series
         .map(|it| {
             let sum = it.value.sum_ns as f64 / 1e9;
-            Sample::of(&it.target, sample(it), Value::Histogram { bounds: &BOUNDS, counts: &it.value.buckets, sum })
-        })
-        .collect()
-}
-
-fn waits(snapshot: &Snapshot, of: Waited) -> Vec<Sample<'_>> {
-    let waits = snapshot.waits.iter().filter(|it| it.what == of);
-    waits
-        .map(|it| {
-            let own = it.reason.map(|reason| ("reason", Cow::Borrowed(reason))).into_iter().collect();
-            let sum = it.value.sum_ns as f64 / 1e9;
-            Sample::of(&it.target, own, Value::Histogram { bounds: &WAIT_BOUNDS, counts: &it.value.buckets, sum })
+            let counts = &it.value.buckets[..=family.bounds.len()];
+            let value = Value::Histogram { bounds: family.bounds, counts, sum };
+            Sample::of(&it.target, it.labels.iter().map(label).collect(), value)
         })
         .collect()
 }
@@ -257,7 +223,7 @@ fn probes(snapshot: &Snapshot, figure: fn(&super::ProbeFigures) -> f64) -> Vec<S
         .collect()
 }
 
-fn scheduler(snapshot: &Snapshot, figure: fn(&super::SchedulerFigures) -> Option<f64>) -> Vec<Sample<'_>> {
-    let all = snapshot.targets.iter().filter_map(|it| Some((it, figure(it.scheduler.as_ref()?)?)));
+fn run_queue(snapshot: &Snapshot, figure: fn(&super::RunQueueFigures) -> Option<f64>) -> Vec<Sample<'_>> {
+    let all = snapshot.targets.iter().filter_map(|it| Some((it, figure(it.run_queue.as_ref()?)?)));
     all.map(|(it, number)| Sample::of(&it.target, Vec::new(), Value::Number(number))).collect()
 }

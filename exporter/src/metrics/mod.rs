@@ -2,6 +2,7 @@
 //! kernel's maps or of how figures come about: a [`Snapshot`] is all it is given.
 
 pub(crate) mod contract;
+mod durations;
 mod exposition;
 mod families;
 mod figures;
@@ -11,12 +12,12 @@ mod runtime;
 mod snapshot;
 
 pub(crate) use self::{
+    durations::{Facts, LabelSet, OVERFLOW, describe, past_the_limit},
     families::bounds,
     figures::{Figure, summed, visit},
     reference::reference,
     snapshot::{
-        AgentFigures, HttpSeries, Lost, MapFigures, ProbeFigures, RuntimeFigures, SchedulerFigures, Snapshot,
-        TargetFigures, WaitSeries, Waited,
+        AgentFigures, Lost, MapFigures, ProbeFigures, RunQueueFigures, RuntimeFigures, Series, Snapshot, TargetFigures,
     },
 };
 
@@ -24,6 +25,9 @@ use std::{
     io::{self, Write},
     sync::Arc,
 };
+
+#[cfg(test)]
+pub(crate) use self::durations::Value;
 
 /// The formats that can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

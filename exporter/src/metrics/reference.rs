@@ -55,11 +55,10 @@ fn meaning(reason: Reason) -> &'static str {
         }
         Reason::RouteOverflow => "more routes than `max_routes`; counted under the route `_overflow`.",
         Reason::SeriesOverflow => {
-            "more series in one target than its share of `max_series`, a quarter at most; counted under one overflow series of the target."
+            "more series in one target than its share of `max_series`, a quarter at most, or of the room for waits; counted under an overflow series of the target."
         }
         Reason::EventRing => "the event ring was full; the periodic scan of /proc makes up for it.",
         Reason::ParkedFull => "more goroutines have waited than `max_parked`; their waits are not counted.",
-        Reason::WaitsFull => "more label sets of waits than can be kept; not counted.",
         Reason::StackLost => "a stack could not be taken or kept; the wait is counted, but is in no profile.",
         Reason::LayoutUnknown => {
             "a request of a server whose struct layouts are not known, see `/targets`. Not counted."

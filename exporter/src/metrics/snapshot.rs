@@ -2,56 +2,31 @@
 
 use std::{collections::HashSet, sync::Arc, time::Instant};
 
-use exporter_ebpf::{http::SeriesValue, wait::WaitValue};
+use exporter_ebpf::{durations::Durations, key::Family};
 
+use super::LabelSet;
 use crate::{
     kubernetes::WatchFigures,
     runtime::{Goroutines, Reading},
     target::Labels,
 };
 
-/// One HTTP server label set.
+/// One label set of a family of durations.
 #[derive(Clone, Debug)]
-pub(crate) struct HttpSeries {
+pub(crate) struct Series {
     /// Whose.
     pub(crate) target: Labels,
-    /// Label value.
-    pub(crate) method: &'static str,
-    /// Status code; 0 where it was not kept.
-    pub(crate) status: u16,
-    /// The route, if there is one.
-    pub(crate) route: Option<Arc<str>>,
+    /// Of which family.
+    pub(crate) family: Family,
+    /// The other labels.
+    pub(crate) labels: LabelSet,
     /// Counts and sum.
-    pub(crate) value: SeriesValue,
-}
-
-/// What waited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Waited {
-    /// A goroutine.
-    Goroutine,
-    /// The world.
-    World,
-    /// A thread.
-    Thread,
-}
-
-/// One label set of a histogram of waits.
-#[derive(Clone, Debug)]
-pub(crate) struct WaitSeries {
-    /// Whose.
-    pub(crate) target: Labels,
-    /// Which histogram.
-    pub(crate) what: Waited,
-    /// Label value, where it has reasons.
-    pub(crate) reason: Option<&'static str>,
-    /// Counts and sum.
-    pub(crate) value: WaitValue,
+    pub(crate) value: Durations,
 }
 
 /// What the kernel's scheduler did to a target; a part that is not known is not there.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct SchedulerFigures {
+pub(crate) struct RunQueueFigures {
     /// Threads that lost their CPU while they could run.
     pub(crate) involuntary_switches: Option<u64>,
     /// Periods of its cgroup's CPU quota.
@@ -93,7 +68,7 @@ pub(crate) struct TargetFigures {
     /// Functions at which profiles have seen goroutines blocked, with seconds.
     pub(crate) blocked_functions: Vec<(String, f64)>,
     /// What the scheduler did to it, where that is asked for.
-    pub(crate) scheduler: Option<SchedulerFigures>,
+    pub(crate) run_queue: Option<RunQueueFigures>,
 }
 
 /// What was read of one target's runtime.
@@ -177,10 +152,8 @@ pub(crate) struct Snapshot {
     pub(crate) read_at: Option<Instant>,
     /// Targets that were not measured yet when they were read, or cannot be: that nothing was counted of them says nothing.
     pub(crate) unsettled: HashSet<Labels>,
-    /// HTTP server label sets, each once.
-    pub(crate) http: Vec<HttpSeries>,
-    /// Waits, each label set once.
-    pub(crate) waits: Vec<WaitSeries>,
+    /// Series of durations, each label set of a family once.
+    pub(crate) series: Vec<Series>,
     /// Targets.
     pub(crate) targets: Vec<TargetFigures>,
     /// Runtimes.
@@ -195,8 +168,7 @@ impl Snapshot {
     /// Leaves out what is told of these targets.
     pub(crate) fn leave_out(&mut self, targets: &HashSet<Labels>) {
         if !targets.is_empty() {
-            self.http.retain(|it| !targets.contains(&it.target));
-            self.waits.retain(|it| !targets.contains(&it.target));
+            self.series.retain(|it| !targets.contains(&it.target));
             self.targets.retain(|it| !targets.contains(&it.target));
             self.runtimes.retain(|it| !targets.contains(&it.target));
         }

@@ -1,45 +1,15 @@
-//! What is measured of a target, as a person or an annotation asks for it. Knows nothing of what a target can give: that is
+//! What is featured of a target, as a person or an annotation asks for it. Knows nothing of what a target can give: that is
 //! [`super::plan`]'s.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
+use exporter_ebpf::feature::Feature;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 
-/// One thing that can be measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Measure {
-    /// HTTP server requests, by probes.
-    Http,
-    /// The Go runtime's own figures, read from its memory, and `process_*`: no probe.
-    Runtime,
-    /// How long goroutines are blocked, by probes that the overhead budget limits.
-    Blocking,
-    /// Stop-the-world pauses, by probes that are hit a few times a cycle of the garbage collector.
-    Gc,
-    /// How long threads wait for a CPU, by the scheduler's tracepoints.
-    Scheduler,
-}
-
-impl Measure {
-    /// All of them, in the order they are shown.
-    pub(crate) const ALL: [Self; 5] = [Self::Http, Self::Runtime, Self::Blocking, Self::Gc, Self::Scheduler];
-
-    /// Its name in configurations, annotations and figures.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Runtime => "runtime",
-            Self::Blocking => "blocking",
-            Self::Gc => "gc",
-            Self::Scheduler => "scheduler",
-        }
-    }
-}
-
-/// A set of [`Measure`]s. In text their names with commas between: `http,runtime`; or `all`.
+/// A set of [`Feature`]s. In text their names with commas between: `http,runtime`; or `all`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Features(u8);
+pub(crate) struct Features(u32);
 
 /// What is wrong with a list of features.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -51,24 +21,24 @@ pub(crate) enum FeaturesError {
 }
 
 fn names() -> String {
-    Measure::ALL.map(Measure::name).join(", ")
+    Feature::ALL.map(Feature::name).join(", ")
 }
 
 impl Features {
     /// Nothing.
     pub(crate) const NONE: Self = Self(0);
     /// Everything.
-    pub(crate) const ALL: Self = Self((1 << Measure::ALL.len()) - 1);
+    pub(crate) const ALL: Self = Self((1 << Feature::ALL.len()) - 1);
 
-    /// Whether this is measured.
-    pub(crate) const fn has(self, measure: Measure) -> bool {
-        self.0 & (1 << measure as u8) != 0
+    /// Whether this is featured.
+    pub(crate) const fn has(self, feature: Feature) -> bool {
+        self.0 & feature.bit() != 0
     }
 
     /// With this one too.
     #[must_use]
-    pub(crate) const fn with(self, measure: Measure) -> Self {
-        Self(self.0 | (1 << measure as u8))
+    pub(crate) const fn with(self, feature: Feature) -> Self {
+        Self(self.0 | feature.bit())
     }
 
     /// What either asks for.
@@ -77,9 +47,20 @@ impl Features {
         Self(self.0 | other.0)
     }
 
-    /// Whether it asks for anything that the kernel side keeps of waits.
+    /// Of these, those for which the kernel side watches a process.
+    #[must_use]
+    pub(crate) const fn watched(self) -> Self {
+        Self(self.0 & (Feature::Blocking.bit() | Feature::Stw.bit() | Feature::RunQueue.bit()))
+    }
+
+    /// Whether it asks for any of those.
     pub(crate) const fn watches(self) -> bool {
-        self.has(Measure::Blocking) || self.has(Measure::Gc) || self.has(Measure::Scheduler)
+        !self.watched().is_empty()
+    }
+
+    /// The set as the kernel side has it.
+    pub(crate) const fn bits(self) -> u32 {
+        self.0
     }
 
     /// Whether it asks for nothing.
@@ -87,9 +68,9 @@ impl Features {
         self.0 == 0
     }
 
-    /// What it asks for, in the order of [`Measure::ALL`].
-    pub(crate) fn iter(self) -> impl Iterator<Item = Measure> {
-        Measure::ALL.into_iter().filter(move |measure| self.has(*measure))
+    /// What it asks for, in the order of [`Feature::ALL`].
+    pub(crate) fn iter(self) -> impl Iterator<Item = Feature> {
+        Feature::ALL.into_iter().filter(move |feature| self.has(*feature))
     }
 
     /// Reads a list of names.
@@ -99,9 +80,9 @@ impl Features {
     pub(crate) fn of_names<'n>(names: impl IntoIterator<Item = &'n str>) -> Result<Self, FeaturesError> {
         let mut features = Self::NONE;
         for name in names.into_iter().map(str::trim).filter(|name| !name.is_empty()) {
-            let found = Measure::ALL.into_iter().find(|measure| name.eq_ignore_ascii_case(measure.name()));
+            let found = Feature::ALL.into_iter().find(|feature| name.eq_ignore_ascii_case(feature.name()));
             features = match found {
-                Some(measure) => features.with(measure),
+                Some(feature) => features.with(feature),
                 None if name.eq_ignore_ascii_case("all") => Self::ALL,
                 // A name from an annotation may be of any length.
                 None => return Err(FeaturesError::Unknown(name.chars().take(40).collect())),
@@ -115,7 +96,7 @@ impl Default for Features {
     /// All but the scheduler: its tracepoints are hit at each switch of every thread on the node (three times a request on a
     /// saturated machine, 0.4 us each), which only who looks for them should pay.
     fn default() -> Self {
-        Self::NONE.with(Measure::Http).with(Measure::Runtime).with(Measure::Blocking).with(Measure::Gc)
+        Self::NONE.with(Feature::Http).with(Feature::Runtime).with(Feature::Blocking).with(Feature::Stw)
     }
 }
 
@@ -129,9 +110,9 @@ impl FromStr for Features {
 
 impl fmt::Display for Features {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, measure) in self.iter().enumerate() {
+        for (i, feature) in self.iter().enumerate() {
             out.write_str(if i == 0 { "" } else { "," })?;
-            out.write_str(measure.name())?;
+            out.write_str(feature.name())?;
         }
         Ok(())
     }
@@ -145,7 +126,7 @@ impl fmt::Debug for Features {
 
 impl Serialize for Features {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.iter().map(Measure::name))
+        serializer.collect_seq(self.iter().map(Feature::name))
     }
 }
 
@@ -175,7 +156,7 @@ mod tests {
     fn lists_are_read_whatever_their_order_case_and_spaces() {
         let features: Features = " Runtime,http ,,http".parse().unwrap();
         assert_eq!(features.to_string(), "http,runtime");
-        assert!(features.has(Measure::Http) && !features.has(Measure::Blocking));
+        assert!(features.has(Feature::Http) && !features.has(Feature::Blocking));
         assert_eq!("all".parse(), Ok(Features::ALL));
         assert_eq!(Features::ALL.to_string().parse(), Ok(Features::ALL));
     }
@@ -195,9 +176,9 @@ mod tests {
     fn yaml_takes_a_list_or_a_text_and_gives_a_list() {
         for yaml in ["[http, gc]", "http,gc", "- gc\n- http\n"] {
             let features: Features = serde_norway::from_str(yaml).unwrap();
-            assert_eq!(features, Features::NONE.with(Measure::Http).with(Measure::Gc));
+            assert_eq!(features, Features::NONE.with(Feature::Http).with(Feature::Stw));
         }
-        assert_eq!(serde_norway::to_string(&Features::NONE.with(Measure::Gc)).unwrap(), "- gc\n");
+        assert_eq!(serde_norway::to_string(&Features::NONE.with(Feature::Stw)).unwrap(), "- gc\n");
         assert!(serde_norway::from_str::<Features>("[]").is_err());
     }
 }

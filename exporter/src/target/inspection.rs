@@ -4,45 +4,19 @@
 use std::{collections::BTreeMap, fmt, fs::File, io, sync::Arc};
 
 use exporter_ebpf::target::TargetConfig;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
-use super::{
-    features::{Features, Measure},
-    unmeasured::Unmeasured,
-};
+use super::{Feature, Features, Part, unmeasured::Unmeasured};
 use crate::{kernel::Probe, process::Code, runtime};
 
-/// What a target can give.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Feature {
-    /// HTTP/1 server requests.
-    Http1Server,
-    /// HTTP/2 server requests of net/http.
-    Http2Server,
-    /// HTTP/2 server requests of golang.org/x/net/http2.
-    XnetHttp2Server,
-    /// Routes as ServeMux patterns (Go 1.22 on); without it they are folded from paths.
-    RoutePattern,
-    /// Hijacked connections.
-    Hijack,
-    /// Requests that end in a panic.
-    Panic,
-    /// The Go runtime's own figures.
-    Runtime,
-    /// How long goroutines are blocked.
-    GoroutineBlocking,
-    /// Stop-the-world pauses.
-    StopTheWorld,
-}
-
 /// Those by which requests are counted.
-pub(super) const SERVERS: [Feature; 3] = [Feature::Http1Server, Feature::Http2Server, Feature::XnetHttp2Server];
+pub(super) const SERVERS: [Part; 3] = [Part::Http1Server, Part::Http2Server, Part::XnetHttp2Server];
 
 /// One site of one probe.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct PlannedProbe {
     /// Which program.
+    #[serde(serialize_with = "probe_name")]
     pub(crate) probe: Probe,
     /// The function probed.
     pub(crate) function: String,
@@ -67,21 +41,8 @@ impl PlannedProbe {
     }
 
     /// What it is for.
-    pub(crate) fn measure(&self) -> Measure {
-        match self.probe {
-            Probe::HttpStart
-            | Probe::XnetStart
-            | Probe::Http1End
-            | Probe::Http2End
-            | Probe::XnetEnd
-            | Probe::HttpHijack
-            | Probe::H2cUpgrade
-            | Probe::HttpPanic
-            | Probe::HttpMux
-            | Probe::Nothing => Measure::Http,
-            Probe::GoPark | Probe::GoRun => Measure::Blocking,
-            Probe::StwStop | Probe::StwStopBare | Probe::StwStart | Probe::StwEnd => Measure::Gc,
-        }
+    pub(crate) const fn feature(&self) -> Feature {
+        self.probe.feature()
     }
 }
 
@@ -89,9 +50,20 @@ impl PlannedProbe {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Disabled {
     /// What.
-    pub(crate) feature: Feature,
+    #[serde(rename = "feature", serialize_with = "part_name")]
+    pub(crate) part: Part,
     /// Why, for a person.
     pub(crate) reason: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn part_name<S: Serializer>(part: &Part, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(part.name())
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn probe_name<S: Serializer>(probe: &Probe, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(probe.program())
 }
 
 /// A module linked into the executable.
@@ -219,15 +191,9 @@ pub(crate) struct Inspection {
 impl Inspection {
     /// Whether any of what is asked for can be measured.
     pub(crate) fn measures_something(&self, features: Features) -> bool {
-        let has = |it: Feature| !self.not_used.contains(&it) && !self.disabled.iter().any(|off| off.feature == it);
-        features.iter().any(|measure| match measure {
-            Measure::Http => SERVERS.into_iter().any(has),
-            Measure::Runtime => self.runtime.is_ok(),
-            Measure::Blocking => has(Feature::GoroutineBlocking),
-            Measure::Gc => has(Feature::StopTheWorld),
-            // By itself it is no reason to take a process.
-            Measure::Scheduler => false,
-        })
+        let has = |part: Part| !self.not_used.contains(&part) && !self.disabled.iter().any(|off| off.part == part);
+        // By itself the run queue, which has no part, is no reason to take a process.
+        Part::ALL.iter().any(|&part| features.has(part.feature()) && part.is_enough() && has(part))
     }
 
     /// Remembers the code that probes would be put into.
@@ -287,7 +253,7 @@ impl fmt::Display for Inspection {
             )?;
         }
         for off in &self.disabled {
-            writeln!(out, "off  {:?}: {}", off.feature, off.reason)?;
+            writeln!(out, "off  {:?}: {}", off.part, off.reason)?;
         }
         for feature in &self.not_used {
             writeln!(out, "not used  {feature:?}")?;

@@ -12,11 +12,12 @@ mod reasons;
 mod unmeasured;
 
 pub(crate) use self::{
-    features::{Features, Measure},
-    inspection::{Disabled, Feature, Inspection, PlannedProbe},
+    features::Features,
+    inspection::{Disabled, Inspection, PlannedProbe},
     labels::Labels,
     patched::Change,
     plan::{Sites, inspect},
     reasons::{UNKNOWN, stw_reason},
     unmeasured::Unmeasured,
 };
+pub(crate) use exporter_ebpf::feature::{Feature, Part};

@@ -3,11 +3,11 @@
 
 use std::{collections::BTreeSet, io};
 
-use super::inspection::{Disabled, Feature, Inspection, PlannedProbe, SERVERS};
-use crate::{
-    kernel::Probe,
-    process::{Patched, Process, patched},
+use super::{
+    Part,
+    inspection::{Disabled, Inspection, PlannedProbe, SERVERS},
 };
+use crate::process::{Patched, Process, patched};
 
 /// A function that is to be probed, whose code in a process is not the file's.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,7 +15,7 @@ pub(crate) struct Change {
     /// As Go spells it.
     pub(crate) function: String,
     /// What is off without it.
-    pub(crate) feature: Feature,
+    pub(crate) part: Part,
     /// Whether it is only being changed.
     pub(crate) is_writable: bool,
     /// For a person: "the program has changed the code of runtime.Goexit in its memory".
@@ -27,7 +27,7 @@ impl Change {
     pub(super) fn new(planned: &PlannedProbe, reason: &str) -> Self {
         Self {
             function: planned.function.clone(),
-            feature: feature(planned.probe),
+            part: planned.probe.part(),
             is_writable: false,
             reason: reason.to_owned(),
         }
@@ -39,19 +39,6 @@ impl Change {
     }
 }
 
-/// What is off without a probe.
-fn feature(probe: Probe) -> Feature {
-    match probe {
-        Probe::HttpStart | Probe::Http1End | Probe::Nothing => Feature::Http1Server,
-        Probe::Http2End => Feature::Http2Server,
-        Probe::XnetStart | Probe::XnetEnd => Feature::XnetHttp2Server,
-        Probe::HttpHijack | Probe::H2cUpgrade => Feature::Hijack,
-        Probe::HttpPanic => Feature::Panic,
-        Probe::HttpMux => Feature::RoutePattern,
-        Probe::GoPark | Probe::GoRun => Feature::GoroutineBlocking,
-        Probe::StwStop | Probe::StwStopBare | Probe::StwStart | Probe::StwEnd => Feature::StopTheWorld,
-    }
-}
 
 impl Inspection {
     /// Which functions of these probes a process does not run as they are in its file. Waits for its memory.
@@ -88,24 +75,22 @@ impl Inspection {
 pub(super) fn leave_out(
     probes: &mut Vec<PlannedProbe>,
     disabled: &mut Vec<Disabled>,
-    not_used: &[Feature],
+    not_used: &[Part],
     changes: &BTreeSet<Change>,
 ) {
     let mut off: Vec<Disabled> = Vec::new();
     for change in changes {
-        let is_of_a_server = SERVERS.contains(&change.feature);
-        let features = if is_of_a_server { &SERVERS[..] } else { std::slice::from_ref(&change.feature) };
-        for &feature in features {
-            if !not_used.contains(&feature) && !disabled.iter().chain(&off).any(|it| it.feature == feature) {
-                off.push(Disabled { feature, reason: change.reason.clone() });
+        let is_of_a_server = SERVERS.contains(&change.part);
+        let parts = if is_of_a_server { &SERVERS[..] } else { std::slice::from_ref(&change.part) };
+        for &part in parts {
+            if !not_used.contains(&part) && !disabled.iter().chain(&off).any(|it| it.part == part) {
+                off.push(Disabled { part, reason: change.reason.clone() });
             }
         }
         probes.retain(|it| {
-            let goes = feature(it.probe);
-            let together = match change.feature {
-                Feature::GoroutineBlocking | Feature::StopTheWorld => goes == change.feature,
-                _ => is_of_a_server && it.measure() == super::Measure::Http,
-            };
+            // Of requests only a server's start and ends take all else with them.
+            let all_go = is_of_a_server || change.part.feature() != Feature::Http;
+            let together = all_go && it.feature() == change.part.feature();
             !together && it.function != change.function
         });
     }
@@ -116,6 +101,7 @@ pub(super) fn leave_out(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::Probe;
 
     fn planned(probe: Probe, function: &str) -> PlannedProbe {
         PlannedProbe {
@@ -145,23 +131,23 @@ mod tests {
         let mut disabled = Vec::new();
         let changed = probes.iter().filter(|it| it.function == function);
         let changes = changed.map(|it| Change::of(it, Patched::Changed)).collect();
-        leave_out(&mut probes, &mut disabled, &[Feature::XnetHttp2Server], &changes);
+        leave_out(&mut probes, &mut disabled, &[Part::XnetHttp2Server], &changes);
         (probes.into_iter().map(|it| it.function).collect(), disabled)
     }
 
     #[test]
     fn what_needs_a_changed_function_is_off_and_nothing_else() {
         for (function, left, off) in [
-            ("exit", "start end end2 hijack panic park run world world", vec![Feature::Panic]),
-            ("end2", "park run world world", vec![Feature::Http1Server, Feature::Http2Server]),
-            ("park", "start end end2 hijack panic exit world world", vec![Feature::GoroutineBlocking]),
-            ("world", "start end end2 hijack panic exit park run", vec![Feature::StopTheWorld]),
+            ("exit", "start end end2 hijack panic park run world world", vec![Part::Panic]),
+            ("end2", "park run world world", vec![Part::Http1Server, Part::Http2Server]),
+            ("park", "start end end2 hijack panic exit world world", vec![Part::Blocking]),
+            ("world", "start end end2 hijack panic exit park run", vec![Part::Stw]),
             ("other", "start end end2 hijack panic exit park run world world", vec![]),
         ] {
             let (probes, disabled) = left_without(function);
             assert_eq!(probes.join(" "), left);
-            let features: Vec<Feature> = disabled.iter().map(|it| it.feature).collect();
-            assert_eq!(features, off, "{function}");
+            let parts: Vec<Part> = disabled.iter().map(|it| it.part).collect();
+            assert_eq!(parts, off, "{function}");
         }
         let (_, disabled) = left_without("exit");
         assert_eq!(disabled[0].reason, "the program has changed the code of exit in its memory");

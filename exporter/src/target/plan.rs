@@ -8,13 +8,15 @@ use std::{
 };
 
 use clap::ValueEnum;
-use exporter_ebpf::target::{Http2Offsets, NONE, TargetConfig, at_check, request_words};
+use exporter_ebpf::{
+    probe::{At, Role},
+    target::{Http2Offsets, NONE, TargetConfig, request_words},
+};
 use gobinary::{Cost, Function, Global, GoBinary, Instruction, Site, SiteError, Source};
 
 use super::{
-    features::Measure,
-    inlined,
-    inspection::{Disabled, Feature, Inspection, Literals, Module, PlannedProbe},
+    Feature, Part, inlined,
+    inspection::{Disabled, Inspection, Literals, Module, PlannedProbe},
     patched::{Change, leave_out},
     patchers, unmeasured,
 };
@@ -98,18 +100,6 @@ fn all_layouts() -> BTreeMap<&'static str, Vec<&'static str>> {
     all
 }
 
-/// What probes are for.
-const PROBED: [Feature; 8] = [
-    Feature::Http1Server,
-    Feature::Http2Server,
-    Feature::XnetHttp2Server,
-    Feature::RoutePattern,
-    Feature::Hijack,
-    Feature::Panic,
-    Feature::GoroutineBlocking,
-    Feature::StopTheWorld,
-];
-
 /// Inspects an executable.
 pub(crate) fn inspect<S: Source>(source: S, sites: Sites) -> Result<Inspection, gobinary::Error> {
     let started = Instant::now();
@@ -127,7 +117,7 @@ pub(crate) fn inspect<S: Source>(source: S, sites: Sites) -> Result<Inspection, 
     let mut config = plan.http();
     config.at_check = plan.at_check;
     plan.blocking();
-    plan.stop_the_world();
+    plan.stw();
     let g_status = plan.offset("runtime.g", "atomicstatus");
     let g_tracking_seq = plan.offset("runtime.g", "trackingSeq");
     plan.leave_out_inlined();
@@ -137,7 +127,7 @@ pub(crate) fn inspect<S: Source>(source: S, sites: Sites) -> Result<Inspection, 
     let Plan { probes, mut disabled, not_used, .. } = plan;
     let runtime = runtime::Plan::of(&binary).map(Arc::new);
     if let Err(reason) = &runtime {
-        disabled.push(Disabled { feature: Feature::Runtime, reason: reason.clone() });
+        disabled.push(Disabled { part: Part::Runtime, reason: reason.clone() });
     }
     let (mut variables, mut variables_from) = (BTreeMap::new(), BTreeMap::new());
     for &global in Global::ALL {
@@ -190,29 +180,14 @@ fn first_byte(site: &Site) -> Site {
     }
 }
 
-/// The bit of a probe that may go to the branch of a stack check: those that requests hit. The programs of the others do not
-/// look at the flags.
-fn check_bit(probe: Probe) -> Option<u16> {
-    match probe {
-        Probe::HttpStart => Some(at_check::HTTP_START),
-        Probe::XnetStart => Some(at_check::XNET_START),
-        Probe::Http1End => Some(at_check::HTTP1_END),
-        Probe::Http2End => Some(at_check::HTTP2_END),
-        Probe::XnetEnd => Some(at_check::XNET_END),
-        Probe::HttpMux => Some(at_check::HTTP_MUX),
-        Probe::Nothing => Some(0),
-        _ => None,
-    }
-}
-
 struct Plan<'b> {
     binary: &'b GoBinary,
     sites: Sites,
     probes: Vec<PlannedProbe>,
-    /// Bits of [`at_check`].
-    at_check: u16,
+    /// Bits of the probes that go to the branch of a stack check.
+    at_check: u32,
     disabled: Vec<Disabled>,
-    not_used: Vec<Feature>,
+    not_used: Vec<Part>,
 }
 
 impl Plan<'_> {
@@ -231,16 +206,17 @@ impl Plan<'_> {
     /// Nothing is to be attached.
     fn nothing(&mut self, reason: &str) {
         self.probes.clear();
-        let used = PROBED.into_iter().filter(|feature| !self.not_used.contains(feature));
-        self.disabled = used.map(|feature| Disabled { feature, reason: reason.to_owned() }).collect();
+        let is_probed = |part: &Part| Probe::ALL.iter().any(|it| it.part() == *part);
+        let used = Part::ALL.iter().copied().filter(|part| is_probed(part) && !self.not_used.contains(part));
+        self.disabled = used.map(|part| Disabled { part, reason: reason.to_owned() }).collect();
     }
 
-    /// Whether the program has a feature's code, of which any of these functions tells: the linker leaves out what is never called.
-    /// Where it has a part of it, something is wrong with the rest, and that is said where it is planned.
-    fn uses(&mut self, feature: Feature, functions: &[&str]) -> bool {
+    /// Whether the program has a part's code, of which any of these functions tells: the linker leaves out what is never called.
+    /// Where it has some of it, something is wrong with the rest, and that is said where it is planned.
+    fn uses(&mut self, part: Part, functions: &[&str]) -> bool {
         let uses = functions.iter().any(|function| self.binary.function(function).is_some());
         if !uses {
-            self.not_used.push(feature);
+            self.not_used.push(part);
         }
         uses
     }
@@ -249,12 +225,12 @@ impl Plan<'_> {
         self.binary.layouts().offset(ty, field).and_then(|offset| u16::try_from(offset).ok()).unwrap_or(NONE)
     }
 
-    fn off(&mut self, feature: Feature, reason: impl Into<String>) {
-        self.disabled.push(Disabled { feature, reason: reason.into() });
+    fn off(&mut self, part: Part, reason: impl Into<String>) {
+        self.disabled.push(Disabled { part, reason: reason.into() });
     }
 
     /// Plans a probe at a function's start; why not, if it cannot be.
-    fn probe(&mut self, probe: Probe, function: &str, on_demand: bool) -> Result<(), String> {
+    fn probe(&mut self, probe: Probe, function: &str) -> Result<(), String> {
         let found = self.binary.function(function).ok_or_else(|| format!("{function} is not in the binary"))?;
         let sites = self.sites_of(probe, found).map_err(|error| format!("{function}: {error}"))?;
         self.probes.extend(sites.into_iter().map(|site| PlannedProbe {
@@ -264,7 +240,7 @@ impl Plan<'_> {
             function_offset: site.function_offset,
             file_offset: site.file_offset,
             cost: site.cost.as_str().to_owned(),
-            on_demand,
+            on_demand: probe.role() == Role::OnDemand,
         }));
         Ok(())
     }
@@ -273,16 +249,20 @@ impl Plan<'_> {
         let entry = self.binary.entry_site(function);
         match (self.sites, probe) {
             (Sites::EntryRet, Probe::HttpStart) => return entry.map(|site| vec![first_byte(&site)]),
-            (Sites::EntryRet, Probe::Http1End) | (_, Probe::StwEnd) => return self.binary.return_sites(function),
+            (Sites::EntryRet, Probe::Http1End) => return self.binary.return_sites(function),
             _ => {}
         }
-        if let Some(bit) = check_bit(probe)
-            && let Some(check) = self.binary.check_site(function)
-        {
-            self.at_check |= bit;
-            return Ok(vec![check]);
+        match probe.at() {
+            At::Returns => self.binary.return_sites(function),
+            At::Check => match self.binary.check_site(function) {
+                Some(check) => {
+                    self.at_check |= probe.check_bit();
+                    Ok(vec![check])
+                }
+                None => entry.map(|site| vec![site]),
+            },
+            At::Entry => entry.map(|site| vec![site]),
         }
-        entry.map(|site| vec![site])
     }
 
     fn http(&mut self) -> TargetConfig {
@@ -292,7 +272,7 @@ impl Plan<'_> {
             max_routes: 0,
             literals_len: 0,
             literals_from: 0,
-            reserved: 0,
+            at_check: 0,
             g_goid: self.offset("runtime.g", "goid"),
             response_req: self.offset("net/http.response", "req"),
             response_status: self.offset("net/http.response", "status"),
@@ -305,74 +285,74 @@ impl Plan<'_> {
             h2: Http2Offsets::ABSENT,
             xnet: Http2Offsets::ABSENT,
             request_words: 0,
-            at_check: 0,
             request_header: self.offset("net/http.Request", "Header"),
+            reserved: 0,
         };
-        let http1 = self.uses(Feature::Http1Server, &[SERVE_HTTP, FINISH_REQUEST]);
-        let http2 = self.uses(Feature::Http2Server, &HANDLER_DONE);
-        let xnet = self.uses(Feature::XnetHttp2Server, &[XNET_RUN_HANDLER, XNET_HANDLER_DONE]);
-        let used = [(Feature::Http1Server, http1), (Feature::Http2Server, http2), (Feature::XnetHttp2Server, xnet)];
+        let http1 = self.uses(Part::Http1Server, &[SERVE_HTTP, FINISH_REQUEST]);
+        let http2 = self.uses(Part::Http2Server, &HANDLER_DONE);
+        let xnet = self.uses(Part::XnetHttp2Server, &[XNET_RUN_HANDLER, XNET_HANDLER_DONE]);
+        let used = [(Part::Http1Server, http1), (Part::Http2Server, http2), (Part::XnetHttp2Server, xnet)];
         let used = used.into_iter().filter(|(_, used)| *used).map(|(feature, _)| feature);
         let needed = [config.request_method, config.request_url, config.request_header, config.url_path];
         let request_is_known = !needed.contains(&NONE);
         if !request_is_known || config.response_status == NONE || config.response_req == NONE {
             let reason = format!("no struct layouts of net/http for {}", self.binary.build_info.go_version);
-            for feature in used {
-                self.off(feature, reason.clone());
+            for part in used {
+                self.off(part, reason.clone());
             }
             return config;
         }
 
         if self.sites == Sites::Empty {
-            let both = [SERVE_HTTP, FINISH_REQUEST].map(|function| self.probe(Probe::Nothing, function, false));
+            let both = [SERVE_HTTP, FINISH_REQUEST].map(|function| self.probe(Probe::Nothing, function));
             if let Some(reason) = both.into_iter().find_map(Result::err) {
-                self.off(Feature::Http1Server, reason);
+                self.off(Part::Http1Server, reason);
             }
             return config;
         }
-        let start = if http1 || http2 { self.probe(Probe::HttpStart, SERVE_HTTP, false) } else { Ok(()) };
+        let start = if http1 || http2 { self.probe(Probe::HttpStart, SERVE_HTTP) } else { Ok(()) };
         let end = if self.sites == Sites::EntryRet { SERVE_HTTP } else { FINISH_REQUEST };
-        if http1 && let Err(reason) = start.clone().and_then(|()| self.probe(Probe::Http1End, end, false)) {
-            self.off(Feature::Http1Server, reason);
+        if http1 && let Err(reason) = start.clone().and_then(|()| self.probe(Probe::Http1End, end)) {
+            self.off(Part::Http1Server, reason);
         }
         if http2 && let Err(reason) = start.and_then(|()| self.http2(&mut config)) {
-            self.off(Feature::Http2Server, reason);
+            self.off(Part::Http2Server, reason);
         }
         if xnet && let Err(reason) = self.xnet(&mut config) {
-            self.off(Feature::XnetHttp2Server, reason);
+            self.off(Part::XnetHttp2Server, reason);
         }
         if self.probes.is_empty() {
             return config;
         }
-        if self.uses(Feature::Hijack, &[HIJACK])
-            && let Err(reason) = self.probe(Probe::HttpHijack, HIJACK, false)
+        if self.uses(Part::Hijack, &[HIJACK])
+            && let Err(reason) = self.probe(Probe::HttpHijack, HIJACK)
         {
-            self.off(Feature::Hijack, reason);
+            self.off(Part::Hijack, reason);
         }
         if config.g_goid == NONE || self.offset("runtime.g", "atomicstatus") == NONE {
-            self.off(Feature::Panic, self.unknown_g());
+            self.off(Part::Panic, self.unknown_g());
         } else {
             // Goexit is there only where something calls it.
             let [gopanic, goexit] = PANICS;
-            if let Err(reason) = self.probe(Probe::HttpPanic, gopanic, false) {
-                self.off(Feature::Panic, reason);
+            if let Err(reason) = self.probe(Probe::HttpPanic, gopanic) {
+                self.off(Part::Panic, reason);
             }
-            let _ = self.probe(Probe::HttpPanic, goexit, false);
+            let _ = self.probe(Probe::HttpPanic, goexit);
         }
         if config.request_pat == NONE || config.pattern_str == NONE {
             config.request_pat = NONE;
             let version = &self.binary.build_info.go_version;
             self.off(
-                Feature::RoutePattern,
+                Part::RoutePattern,
                 format!("{version} keeps no pattern in the request: routes are folded from paths"),
             );
         } else if self.uses_old_mux() {
             self.off(
-                Feature::RoutePattern,
+                Part::RoutePattern,
                 "built with GODEBUG httpmuxgo121=1 (go.mod says go 1.21 or lower): routes are folded from paths",
             );
         } else {
-            let _ = self.probe(Probe::HttpMux, MUX, true);
+            let _ = self.probe(Probe::HttpMux, MUX);
         }
         config.request_words = self.request_words(&config);
         config
@@ -413,28 +393,28 @@ impl Plan<'_> {
 
     fn blocking(&mut self) {
         let planned = self.known_runtime().and_then(|_| {
-            self.probe(Probe::GoRun, EXECUTE, false)?;
-            self.probe(Probe::GoPark, PARK, false)
+            self.probe(Probe::GoRun, EXECUTE)?;
+            self.probe(Probe::GoPark, PARK)
         });
         if let Err(reason) = planned {
-            self.probes.retain(|it| it.measure() != Measure::Blocking);
-            self.off(Feature::GoroutineBlocking, reason);
+            self.probes.retain(|it| it.feature() != Feature::Blocking);
+            self.off(Part::Blocking, reason);
         }
     }
 
-    fn stop_the_world(&mut self) {
+    fn stw(&mut self) {
         let planned = self.known_runtime().and_then(|minor| {
             match minor {
-                22.. => self.probe(Probe::StwStart, START, false)?,
-                21 => self.probe(Probe::StwStop, STOP, false)?,
-                _ => self.probe(Probe::StwStopBare, STOP, false)?,
+                22.. => self.probe(Probe::StwStart, START)?,
+                21 => self.probe(Probe::StwStop, STOP)?,
+                _ => self.probe(Probe::StwStopBare, STOP)?,
             }
             // A few hits a cycle: what the site costs does not matter, and what is returned does.
-            self.probe(Probe::StwEnd, START, false)
+            self.probe(Probe::StwEnd, START)
         });
         if let Err(reason) = planned {
-            self.probes.retain(|it| it.measure() != Measure::Gc);
-            self.off(Feature::StopTheWorld, reason);
+            self.probes.retain(|it| it.feature() != Feature::Stw);
+            self.off(Part::Stw, reason);
         }
     }
 
@@ -449,15 +429,15 @@ impl Plan<'_> {
         if self.binary.function(function).is_some() && offsets.rws_status == NONE {
             return Err("no struct layouts of the HTTP/2 server".into());
         }
-        self.probe(Probe::Http2End, function, false)?;
+        self.probe(Probe::Http2End, function)?;
         config.h2 = offsets;
         Ok(())
     }
 
     fn xnet(&mut self, config: &mut TargetConfig) -> Result<(), String> {
         let offsets = self.http2_offsets("golang.org/x/net/http2.");
-        self.probe(Probe::XnetStart, XNET_RUN_HANDLER, false)?;
-        self.probe(Probe::XnetEnd, XNET_HANDLER_DONE, false)?;
+        self.probe(Probe::XnetStart, XNET_RUN_HANDLER)?;
+        self.probe(Probe::XnetEnd, XNET_HANDLER_DONE)?;
         if offsets.writer_rws == NONE || offsets.rws_status == NONE {
             // The start in serverHandler.ServeHTTP sees these requests too: without an end they would be in flight for ever.
             return Err(
@@ -468,7 +448,7 @@ impl Plan<'_> {
         }
         config.xnet = offsets;
         // Few programs have it.
-        let _ = self.probe(Probe::H2cUpgrade, H2C_UPGRADE, false);
+        let _ = self.probe(Probe::H2cUpgrade, H2C_UPGRADE);
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use exporter_ebpf::{feature::Feature, probe::Probe};
 use serde::{Deserialize, Serialize};
 
 use super::fixture::Tools;
@@ -70,8 +71,8 @@ pub(super) fn run(tools: &Tools, options: &Options) -> Result<()> {
 /// tracepoints are left out, which fire for whatever else the machine does meanwhile, and the probes on the runtime, which are
 /// hit as its scheduler and its garbage collector happen to work, and have a budget.
 fn hits(rows: &[Row]) -> f64 {
-    let probes = rows.iter().filter(|row| ["http", "xnet"].iter().any(|of| row.name.starts_with(of)));
-    (probes.map(|row| row.hits).sum::<f64>() * 100.0).round() / 100.0
+    let of_requests = |row: &&Row| Probe::of_kernel_name(&row.name).is_some_and(|it| it.feature() == Feature::Http);
+    (rows.iter().filter(of_requests).map(|row| row.hits).sum::<f64>() * 100.0).round() / 100.0
 }
 
 fn passed(measured: &Limits, limits: &Limits) -> Vec<String> {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use anyhow::{Context, Result};
+use exporter_ebpf::probe::Probe;
 
 use super::fixture::{Agent, Copied, Tools};
 use super::report::{Table, number};
@@ -50,16 +51,16 @@ pub(super) fn of(pid: u32) -> Result<Vec<Program>> {
         };
         // More than one descriptor may be of one program.
         let id = field("prog_id") as u32;
-        let name = plain(&program_info::name(id)?).to_owned();
+        let name = plain(&program_info::name(id)?);
         let (hits, ns, verified) = (field("run_cnt"), field("run_time_ns"), field("verified_insns") as u32);
         programs.insert(name.clone(), Program { name, hits, ns, verified });
     }
     Ok(programs.into_values().collect())
 }
 
-/// The name without `_multi`, of which the kernel keeps what fits into 15 bytes.
-fn plain(name: &str) -> &str {
-    ["_multi", "_mult", "_mul", "_mu"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name)
+/// A program's name in the source, without the flavour, by what the kernel keeps of it.
+fn plain(name: &str) -> String {
+    Probe::of_kernel_name(name).map_or_else(|| name.to_owned(), |it| it.program().to_owned())
 }
 
 /// Turns accounting on until it is dropped.
@@ -139,8 +140,8 @@ mod tests {
     #[test]
     fn names_without_what_is_left_of_the_flavour() {
         assert_eq!(
-            ["http_mux_multi", "http_hijack_mul", "xnet_start_mult", "http_mux"].map(plain),
-            ["http_mux", "http_hijack", "xnet_start", "http_mux"]
+            ["http_mux_multi", "http_hijack_mul", "stw_stop_bare_m", "http_mux", "sched_switch"].map(plain),
+            ["http_mux", "http_hijack", "stw_stop_bare", "http_mux", "sched_switch"]
         );
     }
 }

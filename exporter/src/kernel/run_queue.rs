@@ -1,4 +1,5 @@
-//! The scheduler's tracepoints, attached while somebody asks for what they tell: they fire for every thread of the machine.
+//! The scheduler's tracepoints, by which waits in the run queue are seen: attached while somebody asks for them, since they fire
+//! for every thread of the machine.
 
 use aya::programs::{ProgramError, raw_trace_point::RawTracePointLink};
 use tracing::debug;
@@ -6,7 +7,7 @@ use tracing::debug;
 use super::load::{Kernel, chain};
 
 /// The attached tracepoints. Dropping it detaches them.
-pub(crate) struct SchedulerLinks {
+pub(crate) struct RunQueueLinks {
     // Dropped for their effect.
     _links: Vec<RawTracePointLink>,
     /// Whether the kernel tells which threads lose their CPU while they could run (Linux 5.18 on).
@@ -18,7 +19,7 @@ impl Kernel {
     ///
     /// # Errors
     /// What the kernel refused, for a person.
-    pub(crate) fn trace_scheduler(&self) -> Result<SchedulerLinks, String> {
+    pub(crate) fn trace_run_queue(&self) -> Result<RunQueueLinks, String> {
         // Threads are forgotten before they are seen: an address may be another thread's.
         let mut links = vec![self.tracepoint("sched_free", "sched_process_free")?];
         let switch = self.tracepoint("sched_switch", "sched_switch");
@@ -29,7 +30,7 @@ impl Kernel {
         })?);
         links.push(self.tracepoint("sched_wakeup", "sched_wakeup")?);
         links.push(self.tracepoint("sched_wakeup", "sched_wakeup_new")?);
-        Ok(SchedulerLinks { _links: links, tells_involuntary })
+        Ok(RunQueueLinks { _links: links, tells_involuntary })
     }
 
     fn tracepoint(&self, name: &str, tracepoint: &str) -> Result<RawTracePointLink, String> {

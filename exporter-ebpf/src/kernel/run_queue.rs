@@ -3,16 +3,13 @@
 //! is read, so that no kernel's layout matters.
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawTracePointContext};
-use exporter_ebpf::{
-    loss::Reason,
-    share::Table,
-    wait::{Task, flag, kind},
-};
+use exporter_ebpf::{feature::Feature, loss::Reason, share::Table, wait::Task};
 
 use super::{
     maps::{BPF_NOEXIST, add, lost},
+    series::{RUN_QUEUE, observe},
     share::{self, give_back},
-    watch::{TASKS, waited, watched},
+    watch::{TASKS, watched},
 };
 
 /// `sched_wakeup(p)` and `sched_wakeup_new(p)`: the thread can run from now on.
@@ -72,11 +69,11 @@ fn switch(ctx: &RawTracePointContext, prev_runnable: bool) -> u32 {
                 (*next).runnable_ns = 0;
                 bpf_ktime_get_ns()
             };
-            waited(task.target, kind::RUN_QUEUE, 0, now.saturating_sub(task.runnable_ns));
+            observe::<RUN_QUEUE>(task.target, 0, now.saturating_sub(task.runnable_ns));
         }
     }
     // The current thread is still the one that leaves.
-    let Some((watch, state)) = watched(flag::SCHEDULER) else { return 0 };
+    let Some((watch, state)) = watched(Feature::RunQueue) else { return 0 };
     // SAFETY: from a map look-up.
     unsafe { add(&raw mut (*state).switches, 1) };
     let runnable_ns = if prev_runnable {

@@ -1,32 +1,28 @@
 //! Goroutines that block: one probe where each parks itself, one where the scheduler runs one again. `runtime.casgstatus`,
 //! which sees every change of state, is left alone: it is hit 6 to 11 times for an HTTP request.
 
-use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::uprobe, programs::ProbeContext};
+use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::ProbeContext};
 use exporter_ebpf::{
+    feature::Feature,
     http::goroutine_key,
     loss::Reason,
     share::Table,
-    wait::{BlockedAt, BlockedAtKey, Parked, flag, kind},
+    wait::{BlockedAt, BlockedAtKey, Parked},
 };
 
 use super::{
     maps::{BPF_NOEXIST, add, add_one, add_time, lost},
     regs::Regs,
+    series::{BLOCKING, observe},
     share,
     stack::stack,
-    watch::{BLOCKED_AT, PARKED, waited, watched},
+    watch::{BLOCKED_AT, PARKED, watched},
 };
 
-super::programs! {
-    /// `runtime.gopark(unlockf, lock, reason, ...)`, on the goroutine that parks: reason is RCX.
-    go_park, go_park_multi => park();
-    /// `runtime.execute(gp, ...)`, on g0: gp is RAX. It does not return: it is how every goroutine gets a thread.
-    go_run, go_run_multi => run();
-}
-
+/// `runtime.gopark(unlockf, lock, reason, ...)`, on the goroutine that parks: reason is RCX.
 #[inline(always)]
-fn park(ctx: &ProbeContext) {
-    let Some((watch, state)) = watched(flag::BLOCKING) else { return };
+pub(super) fn go_park(ctx: &ProbeContext) {
+    let Some((watch, state)) = watched(Feature::Blocking) else { return };
     // SAFETY: from a map look-up; the same for the other counters here.
     unsafe { add(&raw mut (*state).parks, 1) };
     // SAFETY: no preconditions.
@@ -55,14 +51,15 @@ fn park(ctx: &ProbeContext) {
     }
 }
 
+/// `runtime.execute(gp, ...)`, on g0: gp is RAX. It does not return: it is how every goroutine gets a thread.
 #[inline(always)]
-fn run(ctx: &ProbeContext) {
-    let Some((watch, state)) = watched(flag::BLOCKING) else { return };
+pub(super) fn go_run(ctx: &ProbeContext) {
+    let Some((watch, state)) = watched(Feature::Blocking) else { return };
     // SAFETY: from a map look-up.
     unsafe { add(&raw mut (*state).runs, 1) };
     let key = goroutine_key(watch.target, Regs::of(ctx).arg(0));
     let Some(entry) = PARKED.get_ptr_mut(&key) else { return };
-    // SAFETY: from a map look-up, as in `park`.
+    // SAFETY: from a map look-up, as in `go_park`.
     let parked = unsafe { *entry };
     if parked.start_ns == 0 {
         return;
@@ -71,7 +68,7 @@ fn run(ctx: &ProbeContext) {
     unsafe { (*entry).start_ns = 0 };
     // SAFETY: no preconditions.
     let duration_ns = unsafe { bpf_ktime_get_ns() }.saturating_sub(parked.start_ns);
-    waited(watch.target, kind::BLOCKED, parked.reason as u16, duration_ns);
+    observe::<BLOCKING>(watch.target, parked.reason as u16, duration_ns);
     // A stack of an earlier profile's has been forgotten, and its id may be another's.
     if parked.stack >= 0 && parked.start_ns >= watch.stacks_from_ns {
         blocked_at(watch.target, &parked, duration_ns);
