@@ -7,7 +7,7 @@ use std::sync::{
 
 use tracing::{info, warn};
 
-use super::{Agent, state::Stage};
+use super::{Agent, registry::Stage};
 use crate::{kernel::SchedulerLinks, target::Measure};
 
 /// The tracepoints, and what is known of them without waiting for who attaches or detaches them.
@@ -50,7 +50,7 @@ impl Scheduler {
 
 impl Agent {
     /// Attaches or detaches them, as the targets of now ask. Blocks for some milliseconds, so it works elsewhere.
-    pub(super) fn see_to_scheduler(&self) {
+    pub(super) fn update_scheduler(&self) {
         // While another does so, what it will come to is not known: then it is asked after it.
         let agrees = self.inner.scheduler.links.try_lock().is_ok_and(|links| links.is_some() == self.wants_scheduler());
         if agrees || self.inner.scheduler.is_asked.swap(true, Ordering::AcqRel) {
