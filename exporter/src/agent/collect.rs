@@ -21,16 +21,16 @@ use crate::{
 
 pub(super) fn snapshot(agent: &Agent) -> Snapshot {
     let started = Instant::now();
-    agent.bury();
     let inner = &*agent.inner;
     let maps = inner.kernel.maps();
     let mut usage: Vec<Usage> = Vec::new();
     let involuntary = inner.run_queue.tells_involuntary();
-    let mut guard = agent.state();
+    let mut guard = agent.ledger();
     let state = &mut *guard;
+    let buried = agent.bury(state);
 
     let leaders = state.leaders();
-    let (read_at, unsettled) = (Some(Instant::now()), state.unsettled());
+    let (read_at, unsettled) = (Some(Instant::now()), state.targets.unsettled());
     let (series, wants_mux) = super::series::collect(maps, state, inner.config.max_routes, &leaders, &mut usage);
     let in_flight = in_flight(&inner.kernel, state).ok();
     usage.push(maps.in_flight.usage(in_flight.as_ref().map(|(_, entries)| *entries)));
@@ -41,15 +41,18 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
     usage.push(maps.parked.usage(Some(inner.parked_entries.load(Ordering::Relaxed))));
     let lost = lost(maps, state, &leaders);
     let targets = target_figures(inner, state, in_flight.as_ref().map(|(active, _)| active), &leaders, involuntary);
-    let wanted = super::runtime::wanted(state, &leaders);
+    let wanted = super::runtime::wanted(&state.targets, &leaders);
     let mut by_stage: BTreeMap<&'static str, u64> =
         ["preparing", "measured", "unsupported", "failed", "gone"].into_iter().map(|name| (name, 0)).collect();
     for target in state.targets.values() {
         *by_stage.entry(target.stage.name()).or_default() += 1;
     }
-    let probes = state.groups.values().map(super::links::Group::sites).sum::<usize>() as u64;
+    let probes = state.sites.values().sum::<usize>() as u64;
     usage.push(maps.targets.usage(by_stage.get("measured").copied().unwrap_or(0)));
     drop(guard);
+    if buried {
+        crate::heap::give_back();
+    }
     for id in wants_mux {
         agent.attach_mux(id);
     }
@@ -159,7 +162,7 @@ fn target_figures(
                     .as_ref()
                     .filter(|_| inspection.measures_something(Features::NONE.with(Feature::Http)))
                     .map(|of| of.get(&target.id).copied().unwrap_or(0)),
-                probes: state.groups.get(&target.group).map_or(0, super::links::Group::sites),
+                probes: state.sites.get(&target.group).copied().unwrap_or(0),
                 info: info(inner, target, inspection),
                 probe_figures: kept.map(|kept| super::waits::probe_figures(inner, target, kept)).unwrap_or_default(),
                 blocked_functions: super::profile::blocked_functions(state, target, leaders),

@@ -16,15 +16,16 @@ pub(super) const MOST_UNSEEN: usize = 1024;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Gone {
     at: Instant,
-    /// Snapshots that had begun by then.
+    /// Snapshots that had begun by then: each may have read the figures before they were the last.
     begun: u64,
     /// Whether another has its labels now.
     replaced: bool,
 }
 
 impl Gone {
-    pub(super) fn now(scrapes: &Scrapes) -> Self {
-        Self { at: Instant::now(), begun: scrapes.begun.load(Ordering::Relaxed), replaced: false }
+    /// It ended at this time, when so many snapshots had begun.
+    pub(super) fn new(at: Instant, begun: u64) -> Self {
+        Self { at, begun, replaced: false }
     }
 
     /// Its labels are another's now.
@@ -37,10 +38,10 @@ impl Gone {
         self.at
     }
 
-    /// Whether a scrape has shown its last figures, or none will.
-    pub(super) fn is_over(&self, now: Instant, scrapes: &Scrapes) -> bool {
+    /// Whether a scrape has shown its last figures, or none will. `shown`: see [`Scrapes::shown`].
+    pub(super) fn is_over(&self, now: Instant, shown: u64) -> bool {
         let age = now.saturating_duration_since(self.at);
-        let seen = scrapes.shown.load(Ordering::Relaxed) > self.begun;
+        let seen = shown > self.begun;
         self.replaced || age >= UNSEEN || (age >= LEAST && seen)
     }
 
@@ -74,7 +75,17 @@ impl Scrapes {
         self.shown.fetch_max(number, Ordering::Relaxed);
     }
 
-    /// How many there were.
+    /// How many snapshots have begun.
+    pub(super) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// The highest number of a snapshot that has its figures; 0 where none has.
+    pub(super) fn shown(&self) -> u64 {
+        self.shown.load(Ordering::Relaxed)
+    }
+
+    /// How many scrapes there were.
     pub(super) fn count(&self) -> u64 {
         self.asked.load(Ordering::Relaxed)
     }
@@ -88,17 +99,17 @@ mod tests {
     fn last_figures_stay_until_a_scrape_that_began_after_the_end() {
         let scrapes = Scrapes::default();
         let under_way = scrapes.begin();
-        let gone = Gone::now(&scrapes);
+        let gone = Gone::new(Instant::now(), scrapes.begun());
         let after = |seconds| gone.at + Duration::from_secs(seconds);
         scrapes.end(under_way);
-        assert!(!gone.is_over(after(60), &scrapes), "that one may have read them before");
+        assert!(!gone.is_over(after(60), scrapes.shown()), "that one may have read them before");
         let next = scrapes.begin();
-        assert!(!gone.is_over(after(60), &scrapes), "it is being made");
+        assert!(!gone.is_over(after(60), scrapes.shown()), "it is being made");
         scrapes.end(next);
-        assert!(gone.is_over(after(60), &scrapes));
-        assert!(!gone.is_over(after(4), &scrapes), "another server may scrape too");
-        assert!(gone.replaced().is_over(after(0), &Scrapes::default()));
-        assert!(gone.is_over(after(300), &Scrapes::default()), "nobody scrapes");
+        assert!(gone.is_over(after(60), scrapes.shown()));
+        assert!(!gone.is_over(after(4), scrapes.shown()), "another server may scrape too");
+        assert!(gone.replaced().is_over(after(0), 0));
+        assert!(gone.is_over(after(300), 0), "nobody scrapes");
         assert!(gone.is_stale(after(5)) && !gone.is_stale(after(4)));
     }
 }

@@ -11,7 +11,8 @@ use exporter_ebpf::key::Family;
 
 use super::{
     Agent, collect,
-    state::{Stage, State, Target},
+    registry::{Stage, Target, Targets},
+    state::State,
 };
 use crate::{
     hpa::feed::{Counted, Figures},
@@ -19,10 +20,6 @@ use crate::{
     metrics::Snapshot,
     target::{Feature, Features, Labels},
 };
-
-/// How long a process may have run before it was found and still count as counted from its start: finding it takes as long as the
-/// kubelet takes to tell of its container.
-const PROMPT_SECONDS: f64 = 5.0;
 
 type Name = (String, String, String);
 
@@ -34,9 +31,10 @@ impl Agent {
     pub(crate) fn figures(&self) -> Figures {
         let snapshot = collect::snapshot(self);
         let (counted, stale, without_http, reasons) = {
-            let state = self.state();
+            let ledger = self.ledger();
+            let targets = &ledger.targets;
             // What ended waits for a scrape; the HPA asks for what there is.
-            (state.counted(), state.stale(Instant::now()), state.without_http(), state.reasons())
+            (ledger.since(), targets.stale(Instant::now()), targets.without_http(), targets.reasons())
         };
         let figures = Figures::of(&told(snapshot, &stale, &without_http)).counted(|namespace, pod, container| {
             counted.get(&(namespace.to_owned(), pod.to_owned(), container.to_owned())).copied()
@@ -75,11 +73,6 @@ fn name(placement: &Placement) -> Name {
 }
 
 impl Target {
-    /// Whether it ran before it was found: what it did then was not counted.
-    pub(super) fn ran_before(age_seconds: Option<f64>) -> bool {
-        age_seconds.is_none_or(|age| age > PROMPT_SECONDS)
-    }
-
     /// When it was found, and whether it ran before.
     pub(super) fn found(&self) -> Counted {
         Counted { since: self.found, from_start: !self.late }
@@ -98,7 +91,7 @@ pub(super) fn joined(a: Counted, b: Counted) -> Counted {
 
 impl State {
     /// Since when containers are counted without a gap.
-    fn counted(&self) -> HashMap<Name, Counted> {
+    fn since(&self) -> HashMap<Name, Counted> {
         let mut of: HashMap<Name, (&str, Counted)> = HashMap::new();
         let mut targets: Vec<&Target> = self.targets.values().collect();
         targets.sort_by_key(|target| target.found);
@@ -113,12 +106,14 @@ impl State {
         }
         of.into_iter().map(|(name, (_, counted))| (name, counted)).collect()
     }
+}
 
+impl Targets {
     /// Labels of which no target is measured yet, or can be: nothing is known of them.
     pub(super) fn unsettled(&self) -> HashSet<Labels> {
         let known = |target: &&Target| matches!(target.stage, Stage::Measured | Stage::Gone(_));
-        let known: HashSet<&Labels> = self.targets.values().filter(known).map(|it| &it.labels).collect();
-        let others = self.targets.values().map(|it| &it.labels).filter(|labels| !known.contains(labels));
+        let known: HashSet<&Labels> = self.values().filter(known).map(|it| &it.labels).collect();
+        let others = self.values().map(|it| &it.labels).filter(|labels| !known.contains(labels));
         others.cloned().collect()
     }
 
@@ -129,15 +124,15 @@ impl State {
             target.features.has(Feature::Http)
                 && target.inspection.as_ref().is_some_and(|inspection| inspection.measures_something(http))
         };
-        let with: HashSet<&Labels> = self.targets.values().filter(measured).map(|it| &it.labels).collect();
-        let others = self.targets.values().map(|it| &it.labels).filter(|labels| !with.contains(labels));
+        let with: HashSet<&Labels> = self.values().filter(measured).map(|it| &it.labels).collect();
+        let others = self.values().map(|it| &it.labels).filter(|labels| !with.contains(labels));
         others.cloned().collect()
     }
 
     /// Why pods have no figures, of those that have a Go process.
     fn reasons(&self) -> HashMap<(String, String), Reason> {
         let mut of = HashMap::new();
-        for target in self.targets.values() {
+        for target in self.values() {
             let Some(placement) = target.placement.as_deref() else { continue };
             let reason = match &target.stage {
                 Stage::Preparing => "its process is being looked at".to_owned(),
@@ -167,7 +162,6 @@ mod tests {
         assert_eq!(joined(at(0, true), at(60, false)), at(60, false));
         assert_eq!(joined(at(60, false), at(90, true)), at(60, false), "and a restart after it");
         assert_eq!(joined(at(60, false), at(90, false)), at(90, false));
-        assert!(Target::ran_before(None) && Target::ran_before(Some(60.0)) && !Target::ran_before(Some(0.5)));
     }
 
     #[test]
@@ -193,7 +187,7 @@ mod tests {
             info: Vec::new(),
             probe_figures: Vec::new(),
             blocked_functions: Vec::new(),
-            scheduler: None,
+            run_queue: None,
         };
         // Since it was read b is measured, and a new look at the state would not tell.
         let snapshot = Snapshot {

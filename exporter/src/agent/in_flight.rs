@@ -51,7 +51,7 @@ impl Agent {
     fn make_room(&self, give: Give) {
         let in_flight = &self.inner.kernel.maps().in_flight;
         // A settled request's entry stays until its goroutine is used again.
-        let settled = self.state().settled_requests.clone();
+        let settled = self.counted().settled_requests.clone();
         let is_idle = |key: &u64, writer: u64, start_ns: u64| writer == 0 || settled.get(key) == Some(&start_ns);
         let seen = in_flight.read(|(entries, idle): &mut (u64, Vec<(u64, u64)>), key, entry| {
             *entries += 1;

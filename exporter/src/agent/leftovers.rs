@@ -76,12 +76,15 @@ pub(super) async fn take(agent: &Agent, users: &[(u32, u32)], from: u64, until: 
             Ok(None) | Err(_) => (Vec::new(), all),
         };
         left.extend(seen);
-        if lost > 0 && agent.state().targets.get(&id).is_some_and(|target| target.process.is_there()) {
-            agent.inner.kernel.maps().lose(id, Reason::WaitUnreadable, lost);
+        if lost > 0 {
+            agent.lose_if_there(id, pid, lost).await;
         }
     }
     // No probe will see these end; with their starts in the map, a later window would.
-    agent.inner.kernel.maps().parked.remove_all(entries.iter().map(|(key, _)| key));
+    let of = agent.clone();
+    let removed =
+        spawn_blocking(move || of.inner.kernel.maps().parked.remove_all(entries.iter().map(|(key, _)| key))).await;
+    drop(removed);
     left
 }
 
@@ -104,6 +107,19 @@ impl Agent {
             read
         };
         spawn_blocking(read).await.ok()
+    }
+
+    /// Counts waits of a target as lost that cannot be followed, unless its process has ended: what waited then has not ended
+    /// itself.
+    async fn lose_if_there(&self, id: u32, pid: u32, waits: u64) {
+        let agent = self.clone();
+        let lose = move || {
+            let target = agent.state().targets.share(id).filter(|it| it.process.id.pid == pid);
+            if target.is_some_and(|target| target.process.is_there()) {
+                agent.inner.kernel.maps().lose(id, Reason::WaitUnreadable, waits);
+            }
+        };
+        drop(spawn_blocking(lose).await);
     }
 
     /// Looks at goroutines that wait: what is to be followed of them, and how many cannot be.
@@ -186,27 +202,26 @@ async fn follow_one(agent: Agent, mut left: Vec<Leftover>, scale: f64) {
         let now = monotonic_ns();
         let places: Vec<_> = left.iter().map(|it| it.at).collect();
         let seen = agent.ask_memory(id, move || read(pid, &places)).await.flatten();
-        let mut state = agent.state();
-        let target = state.targets.get_mut(&id);
-        // What waited when the process ended has not ended itself: it is not lost.
-        let Some(target) = target.filter(|target| target.process.id.pid == pid && target.stage.is_live()) else {
-            return;
-        };
-        let maps = agent.inner.kernel.maps();
-        let Some(seen) = seen else {
-            if target.process.is_there() {
-                maps.lose(id, Reason::WaitUnreadable, weight(&left, scale));
+        let followed = seen.as_ref().map(|seen| Followed::of(&left, seen, now));
+        {
+            let mut state = agent.state();
+            let target = state.targets.get_mut(&id);
+            // What waited when the process ended has not ended itself: it is not lost.
+            let Some(target) = target.filter(|target| target.process.id.pid == pid && target.stage.is_live()) else {
+                return;
+            };
+            for it in followed.iter().flat_map(|followed| &followed.ended) {
+                // It ended between the two looks.
+                let middle = looked + now.saturating_sub(looked) / 2;
+                target.blocked.ended(it.reason, middle.saturating_sub(it.start_ns), it.weight * scale);
             }
+        }
+        let Some(followed) = followed else {
+            agent.lose_if_there(id, pid, weight(&left, scale)).await;
             return;
         };
-        let followed = Followed::of(&left, &seen, now);
-        for it in &followed.ended {
-            // It ended between the two looks.
-            let middle = looked + now.saturating_sub(looked) / 2;
-            target.blocked.ended(it.reason, middle.saturating_sub(it.start_ns), it.weight * scale);
-        }
         if !followed.too_long.is_empty() {
-            maps.lose(id, Reason::WaitTooLong, weight(&followed.too_long, scale));
+            agent.inner.kernel.maps().lose(id, Reason::WaitTooLong, weight(&followed.too_long, scale));
         }
         left = followed.on;
         looked = now;
@@ -271,39 +286,4 @@ fn read(pid: u32, places: &[(u64, u64)]) -> Option<Vec<(u8, u32)>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_wait_that_is_followed_is_dropped_in_silence() {
-        let at = |start_ns| Leftover { id: 1, pid: 2, at: (0, 0), seq: 7, reason: 3, start_ns, weight: 2.0 };
-        let now = 20 * 60 * 1_000_000_000;
-        let left = [at(now - 5), at(now - 4), at(now - 3), at(0), at(1)];
-        // Waits; is runnable, while the collector scans it; waits for something else; waits; runs.
-        let followed = Followed::of(&left, &[(7, 4), (7, 0x1001), (8, 4), (7, 4), (7, 2)], now);
-        let starts = |of: &[Leftover]| of.iter().map(|it| it.start_ns).collect::<Vec<_>>();
-        assert_eq!(starts(&followed.on), [now - 5, now - 4]);
-        assert_eq!(starts(&followed.ended), [now - 3, 1]);
-        assert_eq!(starts(&followed.too_long), [0]);
-        assert_eq!(weight(&left, 1.5), 15);
-    }
-
-    #[test]
-    fn a_memory_that_does_not_answer_keeps_a_few_threads() {
-        const ID: u32 = u32::MAX;
-        let asking: Vec<_> = std::iter::from_fn(|| Asking::begin(ID)).take(100).collect();
-        assert_eq!(asking.len(), MOST_ASKING);
-        assert!(Asking::begin(ID - 1).is_some());
-        drop(asking);
-        assert!(Asking::begin(ID).is_some());
-        assert!(ASKING.lock().unwrap().is_empty());
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_not_there() {
-        let (byte, word) = (3_u8, 5_u32);
-        let here = (&raw const byte as u64, &raw const word as u64);
-        assert_eq!(read(std::process::id(), &[here, here]), Some(vec![(3, 5); 2]));
-        assert_eq!(read(std::process::id(), &[here, (8, 16)]), None);
-    }
-}
+mod tests;

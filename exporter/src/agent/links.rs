@@ -1,119 +1,28 @@
-//! Links, and groups of them that live and die together: how they are attached to a file and detached from it. Knows nothing of
-//! what they are attached for.
+//! How links are attached to a file and detached from it. Knows nothing of what they are attached for, nor who shares them.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
     io::ErrorKind,
     path::Path,
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-        mpsc,
-    },
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
     thread,
     time::{Duration, Instant},
 };
 
-use tokio::sync::Notify;
-
-use super::{Agent, lease::Lease, patience};
+use super::{
+    Agent,
+    groups::{Group, GroupKey, Links, Site},
+    patience,
+};
 use crate::{
     kernel::{AttachError, Kernel, Link, Probe, Scope},
-    process::{Code, FileId, Process, ProcessId},
-    target::{Features, Inspection, PlannedProbe},
+    process::Process,
+    target::{Inspection, PlannedProbe},
 };
 
-/// What a group of links is attached to: a file, and one process of it or all. All of them only where the file keeps its content
-/// ([`crate::process::is_lasting`]): the kernel puts the probes on a file into every process that maps it, whatever the file
-/// has become since they were attached. Those of one process are in no other, since they go by its address space.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct GroupKey {
-    pub(super) file: FileId,
-    pub(super) pid: Option<u32>,
-}
-
-impl GroupKey {
-    /// Of one process.
-    pub(super) fn alone(process: &Process) -> Self {
-        Self { file: process.file, pid: Some(process.id.pid) }
-    }
-
-    /// Of all processes of its executable.
-    pub(super) fn shared(process: &Process) -> Self {
-        Self { file: process.file, pid: None }
-    }
-
-    pub(super) fn scope(&self) -> Scope {
-        self.pid.map_or(Scope::File, Scope::Process)
-    }
-}
-
-/// An attached site: which program, at which file offset.
-pub(super) type Site = (Probe, u64, Link);
-pub(super) type Links = Vec<Site>;
-
-/// Links that live and die together.
-pub(super) struct Group {
-    pub(super) links: Links,
-    /// Whether the links are in place; until then its users are not measured.
-    pub(super) attached: bool,
-    /// What the links are for: what any of its users asks for.
-    pub(super) features: Features,
-    /// The code that they are in.
-    pub(super) code: Code,
-    /// Ids of the targets that use it.
-    pub(super) users: HashSet<u32>,
-    /// Tells this group from one before it for the same file.
-    pub(super) generation: u64,
-    /// The probes on goroutines that block, while they are attached: they come off in time whatever becomes of their task.
-    pub(super) blocking: Option<Lease<Site>>,
-    /// Whether a task sees to these.
-    pub(super) driven: bool,
-    /// Why they could not be attached.
-    pub(super) blocking_error: Option<String>,
-    /// Tells that task of new users.
-    pub(super) joined: Arc<Notify>,
-}
-
-impl Group {
-    /// One with its first user, and no links yet.
-    pub(super) fn founded_by(id: u32, code: Code) -> Self {
-        static GENERATIONS: AtomicU64 = AtomicU64::new(0);
-        Self {
-            links: Links::new(),
-            attached: false,
-            features: Features::NONE,
-            code,
-            users: HashSet::from([id]),
-            generation: GENERATIONS.fetch_add(1, Ordering::Relaxed),
-            blocking: None,
-            driven: false,
-            blocking_error: None,
-            joined: Arc::default(),
-        }
-    }
-
-    /// Whether its users are measured.
-    pub(super) fn is_attached(&self) -> bool {
-        self.attached
-    }
-
-    /// Whether this very site is attached.
-    pub(super) fn has(&self, planned: &PlannedProbe) -> bool {
-        let is = |(probe, offset, _): &Site| *probe == planned.probe && *offset == planned.file_offset;
-        self.links.iter().any(is) || self.blocking.as_ref().is_some_and(|lease| lease.count(is) > 0)
-    }
-
-    /// Sites attached.
-    pub(super) fn sites(&self) -> usize {
-        self.links.len() + self.blocking.as_ref().map_or(0, |lease| lease.count(|_| true))
-    }
-
-    /// All links.
-    pub(super) fn into_links(self) -> Links {
-        let blocking = self.blocking.and_then(|lease| lease.take());
-        self.links.into_iter().chain(blocking.unwrap_or_default()).collect()
-    }
+/// Which processes the links of a group fire for.
+pub(super) fn scope(key: &GroupKey) -> Scope {
+    key.pid.map_or(Scope::File, Scope::Process)
 }
 
 /// Attaches the planned probes that are wanted, all or none.
@@ -161,7 +70,7 @@ pub(super) fn attach_each(
     }
     on_inspected(reached, inspection, &planned, |exe| {
         for it in &planned {
-            let link = kernel.attach(it.probe, exe, &[it.file_offset], key.scope())?;
+            let link = kernel.attach(it.probe, exe, &[it.file_offset], scope(&key))?;
             keep((it.probe, it.file_offset, link))?;
         }
         Ok(())
@@ -257,13 +166,7 @@ impl Agent {
         if key.pid.is_some() {
             return Reached::alone(process);
         }
-        let state = self.state();
-        let targets = state.targets.values().filter(|it| it.stage.is_live()).map(|it| it.process.id);
-        let ids: HashSet<ProcessId> = targets
-            .chain(state.unwanted.values().flatten().copied())
-            .filter(|id| id.inode == key.file.inode && *id != process.id)
-            .collect();
-        drop(state);
+        let ids = self.state().running(key.file.inode, process.id);
         let others =
             ids.into_iter().filter_map(|id| Process::find(id.pid).ok().filter(|found| found.id == id)).collect();
         Reached { process, others }

@@ -1,15 +1,21 @@
 //! The only place that knows all stations: drives each process from seen to measured to gone, and answers scrapes.
 
 mod accounts;
+mod act;
 mod attachment;
 mod blocked;
 mod blocking;
+mod bury;
+mod check;
 mod collect;
 mod discovery;
 mod ends;
 mod entries;
+mod follow;
 mod gone;
 mod goroutine;
+mod groups;
+mod hold;
 mod hpa;
 mod in_flight;
 mod lease;
@@ -22,6 +28,7 @@ mod pods;
 mod profile;
 mod quiet;
 mod recognise;
+mod registry;
 mod replaced;
 mod retired;
 mod routes;
@@ -34,7 +41,8 @@ mod view;
 mod waits;
 
 pub(crate) use self::{
-    discovery::check_pids,
+    check::check_pids,
+    hold::Hold,
     pods::CHECKS,
     profile::{Ask, NoProfile},
     view::Line,
@@ -42,58 +50,31 @@ pub(crate) use self::{
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use exporter_ebpf::event;
-use tokio::{
-    sync::{Notify, OnceCell, Semaphore, mpsc},
-    time::MissedTickBehavior,
-};
+use tokio::sync::{Notify, OnceCell, Semaphore, mpsc};
 use tracing::{debug, warn};
 
-use self::{state::State, turns::Who};
+use self::{
+    follow::Message,
+    groups::Site,
+    hold::{Brief, Guard},
+    registry::Registry,
+    state::State,
+};
 use crate::{
     allowance::Allowance,
     budget::{Costs, calibrate},
     config::Config,
-    kernel::{Events, Kernel},
+    kernel::Kernel,
     kubernetes::{Change, Pods},
     metrics::Snapshot,
     process::Ports,
 };
-
-/// How long after its first sight a process is looked at again for a listening port.
-const PORT_LOOKS: [Duration; 4] =
-    [Duration::from_millis(30), Duration::from_millis(100), Duration::from_millis(300), Duration::from_secs(1)];
-/// Every so many scans look at every process anew; those between look at processes not seen before. Events tell of changes;
-/// this is for events that were lost.
-const ROUNDS_OF_A_FULL_SCAN: u64 = 15;
-/// How long after an exit event the process should be gone from /proc.
-const EXIT_LOOK: Duration = Duration::from_millis(50);
-
-/// What the agent is told, by the kernel, by time, or by its own tasks.
-enum Message {
-    /// Look at a process: it may be new, changed or gone.
-    Look(u32),
-    /// It was seen whether the executable of these processes is Go.
-    Recognised(Box<recognise::Recognised>),
-    /// Look at a process again whose container was not known.
-    Place(u32),
-    /// Something else is known of these containers.
-    Containers(Change),
-    /// See that the probes that a target shares are really in it.
-    Verify(u32),
-    /// They are not.
-    Regroup(u32),
-    /// A process's executable was read.
-    Inspected(Box<attachment::Inspected>),
-    /// Probes were attached, or could not be.
-    Attached(Box<attachment::Attached>),
-}
 
 /// The agent. Cheap to clone.
 #[derive(Clone)]
@@ -106,7 +87,14 @@ struct Inner {
     kernel: Kernel,
     /// The pods of this node, in Kubernetes mode.
     pods: Option<Pods>,
-    state: Mutex<State>,
+    /// Which processes are wanted by the name of their executable.
+    globs: crate::config::Globs,
+    /// Held for microseconds: nothing is read of a process, of a file or of a kernel's map meanwhile.
+    state: Brief<Registry>,
+    /// Held over reads of the kernel's maps. Whoever holds it may take the lock of the state, and not the other way round.
+    counted: Mutex<State>,
+    /// The tasks of the machine, just before the last scan.
+    census: Mutex<Option<crate::process::Census>>,
     /// Never read while the state is locked.
     runtimes: runtime::Runtimes,
     messages: mpsc::UnboundedSender<Message>,
@@ -122,12 +110,18 @@ struct Inner {
     /// Asked by the event loop alone.
     ports: Mutex<Ports>,
     /// The probes on blocking, which come off in time whether or not the runtime goes on.
-    leases: lease::Leases<links::Site>,
+    leases: lease::Leases<Site>,
+    /// Tasks that drive these probes.
+    drivers: blocking::Drivers,
     /// Groups whose task rests.
     quiet: quiet::Quiet,
     /// Entries of the map of blocked goroutines, as of the last full scan.
     parked_entries: AtomicU64,
     scanned: AtomicBool,
+    /// Whether a thread is about to forget ended targets.
+    burying: AtomicBool,
+    /// Tells the thread that follows processes that the process is about to end.
+    ended: Notify,
     scrapes: gone::Scrapes,
     exec_events: AtomicU64,
     exit_events: AtomicU64,
@@ -148,7 +142,10 @@ impl Agent {
     ) -> (Self, Inbox) {
         let (messages, inbox) = mpsc::unbounded_channel();
         let inner = Inner {
-            state: Mutex::new(State::new(globs)),
+            state: Brief::new(Registry::new(!config.select.listen_ports.is_empty())),
+            counted: Mutex::default(),
+            census: Mutex::default(),
+            globs,
             runtimes: runtime::Runtimes::default(),
             ports: Mutex::new(Ports::new(&config.select.listen_ports)),
             config,
@@ -161,9 +158,12 @@ impl Agent {
             profiles: Mutex::new(profile::PROFILES),
             costs: OnceCell::new(),
             leases: lease::Leases::new(),
+            drivers: blocking::Drivers::default(),
             quiet: quiet::Quiet::default(),
             parked_entries: AtomicU64::new(0),
             scanned: AtomicBool::new(false),
+            burying: AtomicBool::new(false),
+            ended: Notify::new(),
             scrapes: gone::Scrapes::default(),
             exec_events: AtomicU64::new(0),
             exit_events: AtomicU64::new(0),
@@ -172,36 +172,6 @@ impl Agent {
             hijacked: Notify::new(),
         };
         (Self { inner: Arc::new(inner) }, Inbox(inbox))
-    }
-
-    /// Runs until the process ends. Never returns on its own.
-    pub(crate) async fn run(&self, events: Events, inbox: Inbox) -> std::io::Result<()> {
-        let Inbox(mut inbox) = inbox;
-        let mut events = events.stream()?;
-        self.inner.leases.watch()?;
-        let mut scan = tokio::time::interval(Duration::from_secs_f64(self.inner.config.scan_interval_seconds));
-        scan.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut looks = tokio::time::interval(quiet::LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.settle_panics();
-        self.settle_ends();
-        let mut rounds: u64 = 0;
-        loop {
-            tokio::select! {
-                batch = events.next() => {
-                    for event in batch? {
-                        self.on_event(event);
-                    }
-                }
-                Some(message) = inbox.recv() => self.on_message(message),
-                _ = looks.tick() => self.wake_busy(),
-                _ = scan.tick() => {
-                    self.scan(rounds.is_multiple_of(ROUNDS_OF_A_FULL_SCAN));
-                    rounds += 1;
-                    self.inner.scanned.store(true, Ordering::Relaxed);
-                }
-            }
-        }
     }
 
     /// Whether the first scan is over and the pods of this node are known; if not, why; if so, what is being done without.
@@ -231,20 +201,25 @@ impl Agent {
         snapshot
     }
 
-    /// Every target and what is known of it, and annotations that could not be used.
+    /// Every target and what is known of it, and annotations that could not be used. Blocks for as long as looking at processes
+    /// takes.
     pub(crate) fn targets(&self) -> Vec<Line> {
-        let turns = &self.inner.turns;
-        let waits_for = |id| turns.told(id);
-        let targets = self.state().views(self.inner.kernel.method(), self.inner.kernel.lacks(), waits_for);
+        let targets = self.views();
         let refused = self.inner.pods.as_ref().map(Pods::problems).unwrap_or_default();
         let targets = targets.into_iter().map(|it| Line::Target(Box::new(it)));
         let passed = self.passed().into_iter().map(Line::Passed);
         targets.chain(passed).chain(refused.into_iter().map(Line::Refused)).collect()
     }
 
+    /// The longest time for which the state's lock was held since this was last asked, and where in the code.
+    pub(crate) fn longest_hold(&self) -> Option<Hold> {
+        self.inner.state.take_longest()
+    }
+
     /// Detaches everything, at once, as far as the kernel does so in this time.
     pub(crate) fn shut_down(&self, patience: Duration) {
-        let groups = self.state().take_groups();
+        self.inner.ended.notify_one();
+        let groups = self.state().groups.take_all();
         links::detach_in_parallel(groups, patience);
     }
 
@@ -268,65 +243,10 @@ impl Agent {
         *measured.await
     }
 
-    /// Does what waits for the kernel away from the event loop, in its owner's turn; `target` is for whom, if that is one. What
-    /// answers scrapes never waits for it.
-    fn elsewhere(&self, who: Who, target: Option<u32>, work: impl FnOnce(&Self) + Send + 'static) {
-        let agent = self.clone();
-        tokio::spawn(async move {
-            let turns = agent.inner.turns.clone();
-            turns.take(who, target, move || work(&agent)).await;
-        });
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn on_event(&self, event: event::Event) {
-        match event.kind {
-            event::EXEC => {
-                self.inner.exec_events.fetch_add(1, Ordering::Relaxed);
-                self.look(event.pid);
-            }
-            event::EXIT => {
-                self.inner.exit_events.fetch_add(1, Ordering::Relaxed);
-                self.later(EXIT_LOOK, Message::Look(event.pid));
-            }
-            event::PANIC => {
-                self.inner.panic_events.fetch_add(1, Ordering::Relaxed);
-                self.inner.panicked.notify_one();
-            }
-            event::HIJACK => self.inner.hijacked.notify_one(),
-            event::IN_FLIGHT_FULL => self.make_room_at_once(),
-            other => warn!(kind = other, "unknown event from the kernel side"),
-        }
-    }
-
-    fn on_message(&self, message: Message) {
-        match message {
-            Message::Look(pid) => self.look(pid),
-            Message::Recognised(outcome) => self.recognised(*outcome),
-            Message::Verify(id) => self.verify(id),
-            Message::Regroup(id) => self.regroup(id),
-            Message::Place(pid) => self.place_again(pid),
-            Message::Containers(containers) => self.containers_changed(&containers),
-            Message::Inspected(outcome) => self.inspected(*outcome),
-            Message::Attached(outcome) => self.attached(*outcome),
-        }
-    }
-
-    fn later(&self, delay: Duration, message: Message) {
-        let agent = self.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(delay).await;
-            agent.send(message);
-        });
-    }
-
-    fn send(&self, message: Message) {
-        if self.inner.messages.send(message).is_err() {
-            debug!("the agent is shutting down");
-        }
+    /// The life cycle of targets, for microseconds: nothing is read of a process, a file or a kernel's map while it is held.
+    #[track_caller]
+    fn state(&self) -> Guard<'_, Registry> {
+        self.inner.state.lock()
     }
 }
 

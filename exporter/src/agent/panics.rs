@@ -81,7 +81,7 @@ impl Agent {
             }
         }
         let over = agenda.look(looks);
-        let mut state = self.state();
+        let mut counted = self.counted();
         for key in over {
             // Its target may have been buried meanwhile, and the entry with it. Read anew: the goroutine may have panicked once
             // more before it ended.
@@ -90,8 +90,8 @@ impl Agent {
             let in_flight = maps.in_flight.get(&key.goroutine);
             let in_flight = in_flight.is_some_and(|entry| entry.writer != 0 && entry.start_ns == key.start_ns);
             if maps.panics.remove(&key) && in_flight {
-                state.settled_requests.insert(key.goroutine, key.start_ns);
-                state.count(&panicked.series, panicked.duration_ns);
+                counted.settled_requests.insert(key.goroutine, key.start_ns);
+                counted.count(&panicked.series, panicked.duration_ns);
             }
         }
     }

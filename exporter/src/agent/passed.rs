@@ -31,19 +31,6 @@ struct Passed {
 #[derive(Debug, Default)]
 pub(super) struct AllPassed(BTreeMap<u32, Passed>);
 
-/// Processes that wait for what is being seen of their executable.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    since: Instant,
-    pub(super) of: BTreeMap<u32, Process>,
-}
-
-impl Waiting {
-    pub(super) fn of(process: &Process) -> Self {
-        Self { since: Instant::now(), of: BTreeMap::from([(process.id.pid, process.clone())]) }
-    }
-}
-
 impl AllPassed {
     pub(super) fn note(&mut self, process: &Process, reason: String) {
         if self.0.len() < MOST {
@@ -84,27 +71,21 @@ impl Agent {
 
     /// Those that are told of now: in Kubernetes mode those in pods that opted in.
     pub(super) fn passed(&self) -> Vec<ProcessView> {
-        let (passed, waiting) = {
+        let (passed, late) = {
             let state = self.state();
             let passed: Vec<Passed> = state.passed.0.values().cloned().collect();
-            let late = state.recognising.values().filter(|it| it.since.elapsed() >= PATIENCE);
-            let of_one = |it: &Waiting| {
-                let reason = format!(
-                    "waiting for {} s for its executable's file system, which does not answer: others go on without it",
-                    it.since.elapsed().as_secs()
-                );
-                let passed = |process: &Process| Passed {
-                    id: process.id,
-                    executable: process.executable.clone(),
-                    reason: reason.clone(),
-                };
-                it.of.values().map(passed).collect::<Vec<_>>()
-            };
-            let waiting: Vec<Passed> = late.flat_map(of_one).take(MOST).collect();
-            (passed, waiting)
+            (passed, state.files.late(Instant::now(), PATIENCE))
         };
+        let waiting = late.into_iter().take(MOST).map(|(process, waited)| Passed {
+            id: process.id,
+            executable: process.executable,
+            reason: format!(
+                "waiting for {} s for its executable's file system, which does not answer: others go on without it",
+                waited.as_secs()
+            ),
+        });
         let passed = passed.into_iter().map(|it| ("unsupported", it));
-        let waiting = waiting.into_iter().map(|it| ("preparing", it));
+        let waiting = waiting.map(|it| ("preparing", it));
         let there = |id: &ProcessId| Process::find(id.pid).is_ok_and(|now| now.id == *id);
         passed
             .chain(waiting)

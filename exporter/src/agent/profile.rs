@@ -1,5 +1,7 @@
 //! `/debug/blocked`: lets the kernel side take the stacks of goroutines that block for a while, and makes a profile of them.
 
+mod mapped;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     io,
@@ -15,9 +17,11 @@ use exporter_ebpf::{
 use gobinary::frames_at;
 use tokio::task::spawn_blocking;
 
+use self::mapped::Mapped;
 use super::{
     Agent,
-    state::{Stage, State, Target},
+    registry::{Stage, Target},
+    state::State,
 };
 use crate::{
     allowance::Allowance,
@@ -127,8 +131,8 @@ impl Agent {
                 "say of which process: ?namespace=NAMESPACE&pod=POD[&container=CONTAINER] or ?pid=PID".into(),
             ));
         }
-        let state = self.state();
-        let mut found = state.targets.values().filter(|target| {
+        let targets = self.state().targets.clone();
+        let mut found = targets.values().filter(|target| {
             let label = |name: &str, wanted: Option<&String>| {
                 wanted.is_none_or(|wanted| target.labels.iter().any(|(is, value)| is == name && value == wanted))
             };
@@ -236,15 +240,15 @@ impl Agent {
 
     /// Adds to the functions at which most time was spent.
     fn add_to_top(&self, id: u32, stacks: &[Stack]) {
-        let mut state = self.state();
-        let Some(target) = state.targets.get_mut(&id) else { return };
         let mut sums: BTreeMap<&str, f64> = BTreeMap::new();
         for stack in stacks {
             *sums.entry(stack.function().unwrap_or(UNKNOWN)).or_default() += stack.seconds;
         }
         let mut sums: Vec<(&str, f64)> = sums.into_iter().collect();
         sums.sort_by(|a, b| b.1.total_cmp(&a.1));
-        add_functions(&mut target.blocked_functions, sums);
+        if let Some(target) = self.state().targets.get_mut(&id) {
+            add_functions(&mut target.blocked_functions, sums);
+        }
     }
 }
 
@@ -288,32 +292,5 @@ struct SwitchOff {
 impl Drop for SwitchOff {
     fn drop(&mut self) {
         self.agent.set_stacks(&self.subject, u64::MAX);
-    }
-}
-
-/// Where the code of a process's executable is mapped: start, end, offset in the file.
-struct Mapped(Vec<(u64, u64, u64)>);
-
-impl Mapped {
-    fn of(pid: u32, inode: u64) -> Result<Self, NoProfile> {
-        let inode = inode.to_string();
-        let bytes = crate::process::told(pid, "maps")
-            .map_err(|error| NoProfile::Failed(format!("the process's memory map: {error}")))?;
-        let parse = |line: &str| {
-            let mut words = line.split_whitespace();
-            let (start, end) = words.next()?.split_once('-')?;
-            let executable = words.next()?.contains('x');
-            let hex = |text| u64::from_str_radix(text, 16).ok();
-            let range = (hex(start)?, hex(end)?, hex(words.next()?)?);
-            // Behind the offset are the device, which an overlay shows as another, and the inode.
-            (executable && words.nth(1)? == inode).then_some(range)
-        };
-        // Names of files may be any bytes.
-        Ok(Self(String::from_utf8_lossy(&bytes).lines().filter_map(parse).collect()))
-    }
-
-    fn file_offset(&self, address: u64) -> Option<u64> {
-        let (start, _, offset) = self.0.iter().find(|(start, end, _)| (*start..*end).contains(&address))?;
-        Some(address - start + offset)
     }
 }

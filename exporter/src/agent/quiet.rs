@@ -14,8 +14,8 @@ use tokio::sync::Notify;
 use super::{
     Agent,
     blocking::GRACE,
+    groups::{GroupKey, Site},
     lease::Lease,
-    links::{GroupKey, Site},
 };
 
 /// Time between two looks: what a load that begins at once can spend unnoticed.

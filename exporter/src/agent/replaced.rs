@@ -8,13 +8,14 @@ use exporter_ebpf::{
     loss::Reason,
 };
 use tokio::runtime::Handle;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::{
-    Agent, Message,
+    Agent,
+    follow::Message,
     links::{Reached, on_inspected},
     patience,
-    state::Stage,
+    registry::{Stage, Target},
     turns::Who,
 };
 use crate::{
@@ -57,9 +58,15 @@ impl Agent {
     pub(super) fn look_for_replaced(&self) {
         let ids: Vec<u32> = {
             let mut state = self.state();
-            let measured = state.targets.values_mut().filter(|it| matches!(it.stage, Stage::Measured));
             // One that is being looked at still is not asked again: its memory may never answer.
-            measured.filter_map(|it| (!std::mem::replace(&mut it.code.looked_at, true)).then_some(it.id)).collect()
+            let is_due = |it: &&Target| matches!(it.stage, Stage::Measured) && !it.code.looked_at;
+            let due: Vec<u32> = state.targets.values().filter(is_due).map(|it| it.id).collect();
+            for id in &due {
+                if let Some(target) = state.targets.get_mut(id) {
+                    target.code.looked_at = true;
+                }
+            }
+            due
         };
         if ids.is_empty() {
             return;
@@ -83,10 +90,11 @@ impl Agent {
         let changes = look.as_ref().map(Look::changes).unwrap_or_default();
         let is_changed = !changes.is_empty();
         let looked = move |agent: &Self| {
+            let Some(target) = agent.state().targets.share(id) else { return };
+            if let Some(change) = changes.difference(&target.code.changes).next() {
+                warn!(pid = target.process.id.pid, reason = change.reason, "what is measured by it is not whole");
+            }
             if let Some(target) = agent.state().targets.get_mut(&id) {
-                if let Some(change) = changes.difference(&target.code.changes).next() {
-                    warn!(pid = target.process.id.pid, reason = change.reason, "what is measured by it is not whole");
-                }
                 target.code.changes = changes;
                 target.code.seen |= there;
                 target.code.looked_at = false;
@@ -133,34 +141,13 @@ impl Agent {
         if !now.process.is_there() {
             return;
         }
-        let pid = now.process.id.pid;
-        let executable = now.process.executable.display().to_string();
-        let mut state = self.state();
-        let Some(target) = state.targets.get_mut(&look.id) else { return };
-        target.code.replaced += 1;
-        let key = target.group;
-        if back {
-            info!(pid, executable, "it dropped pages of its code, and the probes in them: they are there again");
-        } else {
-            warn!(pid, executable, "not measured any more: it runs code that is not its file's");
-            target.stage = Stage::Unsupported(
-                "it has replaced its code in memory: what it runs is not its file's, where the kernel puts probes"
-                    .into(),
-            );
-        }
-        drop(state);
-        self.lose_in_flight(look.id);
-        if !back {
-            self.forget_config(pid, look.id);
-            self.release(key, look.id);
-            self.send(Message::Look(pid));
-        }
+        self.send(Message::CodeReplaced { id: look.id, back });
     }
 }
 
 impl Agent {
     /// Tells all requests in flight of a target as lost: each may have ended unseen.
-    fn lose_in_flight(&self, id: u32) {
+    pub(super) fn lose_in_flight(&self, id: u32) {
         let maps = self.inner.kernel.maps();
         let served = maps.in_flight.read(|served: &mut Vec<(u64, InFlight)>, key, entry| {
             if goroutine_key_target(*key) == id {

@@ -7,7 +7,7 @@ use std::sync::{
 
 use tracing::{info, warn};
 
-use super::{Agent, state::Stage};
+use super::{Agent, registry::Stage};
 use crate::{kernel::RunQueueLinks, target::Feature};
 
 /// The tracepoints, and what is known of them without waiting for who attaches or detaches them.
@@ -50,7 +50,7 @@ impl RunQueue {
 
 impl Agent {
     /// Attaches or detaches them, as the targets of now ask. Blocks for some milliseconds, so it works elsewhere.
-    pub(super) fn see_to_run_queue(&self) {
+    pub(super) fn update_run_queue(&self) {
         // While another does so, what it will come to is not known: then it is asked after it.
         let agrees = self.inner.run_queue.links.try_lock().is_ok_and(|links| links.is_some() == self.wants_run_queue());
         if agrees || self.inner.run_queue.is_asked.swap(true, Ordering::AcqRel) {

@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 
 use super::{
     patience,
-    state::{Stage, State},
+    registry::{Stage, Targets},
 };
 use crate::{
     metrics::RuntimeFigures,
@@ -95,8 +95,8 @@ pub(super) struct Wanted {
 
 /// The targets whose runtimes are asked for. Of several processes under the same labels, as in one container, one is read: the
 /// one that leads the others, since gauges of several make no sense as one.
-pub(super) fn wanted(state: &State, leaders: &HashMap<u32, u32>) -> Vec<Wanted> {
-    let leading = state.targets.values().filter(|target| leaders.get(&target.id) == Some(&target.id));
+pub(super) fn wanted(targets: &Targets, leaders: &HashMap<u32, u32>) -> Vec<Wanted> {
+    let leading = targets.values().filter(|target| leaders.get(&target.id) == Some(&target.id));
     let measured = leading.filter(|target| matches!(target.stage, Stage::Measured));
     measured
         .filter(|target| target.features.has(Feature::Runtime))
@@ -322,43 +322,4 @@ fn walk_one(kept: &Mutex<Kept>, wanted: &Wanted, scratch: &mut Scratch) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::runtime::Figure;
-
-    fn me() -> Process {
-        Process::find(std::process::id()).unwrap()
-    }
-
-    #[test]
-    fn a_reader_is_with_one_thread_at_a_time() {
-        let mut known = Known::of(me());
-        assert!(known.take().is_none() && known.begin() && known.is_away());
-        assert!(!known.begin() && known.take().is_none());
-        assert!(known.put_back(Reader::open(&me(), None).unwrap()));
-        let reader = known.take().unwrap();
-        assert!(known.take().is_none() && !known.begin());
-        // It comes back long after the scrape went on without it: what it read is not shown, and it rests.
-        known.reader = Slot::Away(Instant::now().checked_sub(2 * PATIENCE).unwrap());
-        assert!(!known.put_back(reader));
-        assert!(known.take().is_none() && !known.begin() && !known.is_away());
-        // One that nobody waits for is not put in another's place.
-        assert!(!known.put_back(Reader::open(&me(), None).unwrap()));
-    }
-
-    #[test]
-    fn scrapes_share_what_is_fresh_and_forget_who_is_gone() {
-        let plain = Wanted { id: 1, process: me(), labels: Labels::of_process(&me()), plan: None };
-        let runtimes = Runtimes::default();
-        let (figures, (reads, ..)) = runtimes.read(vec![plain.clone()]);
-        assert!(figures[0].reading.figures.at(Figure::ProcessOpenFds as usize).is_some_and(|fds| fds > 0.0));
-        assert_eq!(reads[0], ("read", 1));
-        // Another process has the id by now: it is begun with anew, and is not there.
-        let mut other = plain;
-        other.process.id.image.started += 1;
-        let (figures, (reads, ..)) = runtimes.read(vec![other]);
-        assert!(figures.is_empty());
-        assert_eq!(reads[1], ("gone", 1));
-        assert!(runtimes.read(Vec::new()).0.is_empty() && runtimes.kept().known.is_empty());
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 //! What `/targets` says of each target.
 
 use std::{
+    collections::{HashMap, HashSet},
     path::Path,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -8,13 +9,14 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    links::Group,
-    state::{Stage, State, Target},
+    Agent,
+    groups::{Group, GroupKey},
+    registry::{Stage, Target},
 };
 use crate::{
-    kernel::Method,
+    kernel::{Method, Probe},
     kubernetes::{Placement, PodProblems},
-    target::{Change, Disabled, Part, PlannedProbe, Unmeasured},
+    target::{Change, Disabled, Part, PlannedProbe, Unmeasured, part_names},
 };
 
 /// One line of `/targets`.
@@ -104,8 +106,8 @@ pub(crate) struct TargetView {
     /// What is off, and why.
     disabled: Vec<Disabled>,
     /// What the program has no code for.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    not_used: Vec<Feature>,
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "part_names")]
+    not_used: Vec<Part>,
     /// Servers in it whose requests are not measured.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     not_measured: Vec<Unmeasured>,
@@ -118,58 +120,64 @@ struct ProbeView {
     planned: PlannedProbe,
 }
 
-impl State {
-    /// Every target; `waits_for` says by its id why nothing comes of one, where that takes long.
-    pub(super) fn views(
-        &self,
-        method: Method,
-        lacks: &[&'static str],
-        waits_for: impl Fn(u32) -> Option<String>,
-    ) -> Vec<TargetView> {
-        self.targets
-            .values()
-            .map(|target| {
-                let inspection = target.inspection.as_deref();
-                let group = self.groups.get(&target.group);
-                let probes = inspection.map_or_else(Vec::new, |inspection| {
-                    let attached = |probe: &PlannedProbe| group.is_some_and(|group| group.has(probe));
-                    inspection
-                        .probes
-                        .iter()
-                        .map(|it| ProbeView { attached: attached(it), planned: it.clone() })
-                        .collect()
-                });
-                let reason = match &target.stage {
-                    Stage::Unsupported(reason) | Stage::Failed(reason) => Some(reason.clone()),
-                    Stage::Preparing => waits_for(target.id),
-                    _ => None,
-                };
-                let (placement, process) = (target.placement.as_deref(), &target.process);
-                TargetView {
-                    process: ProcessView::new(
-                        placement,
-                        process.id.pid,
-                        &process.executable,
-                        target.stage.name(),
-                        reason,
-                    ),
-                    since_unix_seconds: seconds(target.since),
-                    attach_method: method,
-                    kernel_lacks: lacks.to_vec(),
-                    probe_scope: group.map(|_| if target.group.pid.is_some() { "process" } else { "file" }),
-                    code_replaced: target.code.replaced,
-                    go_version: inspection.map(|it| it.go_version.clone()),
-                    main_module: inspection.map(|it| it.main_module.clone()),
-                    functions_from: inspection.map(|it| it.functions_from.clone()),
-                    layouts_from: inspection.map(|it| it.layouts_from.clone()),
-                    inspection_seconds: inspection.map(|it| it.seconds),
-                    probes,
-                    disabled: disabled(target, group),
-                    not_used: inspection.map_or_else(Vec::new, |it| it.not_used.clone()),
-                    not_measured: inspection.map_or_else(Vec::new, |it| it.not_measured.clone()),
-                }
-            })
-            .collect()
+/// What is shown of a group of links.
+struct GroupView {
+    is_of_process: bool,
+    sites: HashSet<(Probe, u64)>,
+    blocking_error: Option<String>,
+}
+
+impl GroupView {
+    fn of(key: &GroupKey, group: &Group) -> Self {
+        Self {
+            is_of_process: key.pid.is_some(),
+            sites: group.all_sites().collect(),
+            blocking_error: group.blocking_error.clone(),
+        }
+    }
+}
+
+impl Agent {
+    /// Every target.
+    pub(super) fn views(&self) -> Vec<TargetView> {
+        let (targets, groups) = {
+            let state = self.state();
+            let groups = state.groups.iter().map(|(key, group)| (*key, GroupView::of(key, group)));
+            (state.targets.clone(), groups.collect::<HashMap<_, _>>())
+        };
+        targets.values().map(|target| self.view(target, groups.get(&target.group))).collect()
+    }
+
+    fn view(&self, target: &Target, group: Option<&GroupView>) -> TargetView {
+        let inspection = target.inspection.as_deref();
+        let probe = |it: &PlannedProbe| ProbeView {
+            attached: group.is_some_and(|group| group.sites.contains(&(it.probe, it.file_offset))),
+            planned: it.clone(),
+        };
+        let reason = match &target.stage {
+            Stage::Unsupported(reason) | Stage::Failed(reason) => Some(reason.clone()),
+            // Where that takes long.
+            Stage::Preparing => self.inner.turns.told(target.id),
+            _ => None,
+        };
+        let (placement, process) = (target.placement.as_deref(), &target.process);
+        TargetView {
+            process: ProcessView::new(placement, process.id.pid, &process.executable, target.stage.name(), reason),
+            since_unix_seconds: seconds(target.since),
+            attach_method: self.inner.kernel.method(),
+            kernel_lacks: self.inner.kernel.lacks().to_vec(),
+            probe_scope: group.map(|group| if group.is_of_process { "process" } else { "file" }),
+            code_replaced: target.code.replaced,
+            go_version: inspection.map(|it| it.go_version.clone()),
+            main_module: inspection.map(|it| it.main_module.clone()),
+            functions_from: inspection.map(|it| it.functions_from.clone()),
+            layouts_from: inspection.map(|it| it.layouts_from.clone()),
+            inspection_seconds: inspection.map(|it| it.seconds),
+            probes: inspection.map_or_else(Vec::new, |it| it.probes.iter().map(probe).collect()),
+            disabled: disabled(target, group),
+            not_used: inspection.map_or_else(Vec::new, |it| it.not_used.clone()),
+            not_measured: inspection.map_or_else(Vec::new, |it| it.not_measured.clone()),
+        }
     }
 }
 
@@ -183,7 +191,7 @@ fn seconds(at: SystemTime) -> f64 {
 }
 
 /// What is off by what the executable is, and by what the kernel refused.
-fn disabled(target: &Target, group: Option<&Group>) -> Vec<Disabled> {
+fn disabled(target: &Target, group: Option<&GroupView>) -> Vec<Disabled> {
     let mut disabled = target.inspection.as_ref().map_or_else(Vec::new, |it| it.disabled.clone());
     let since = |change: &Change| format!("{} since it was probed: it is not seen there", change.reason);
     let changes = target.code.changes.iter();

@@ -39,6 +39,12 @@ impl Code {
         Ok(Self { spans, sum })
     }
 
+    /// Code that differs from that of any other sum, for tests.
+    #[cfg(test)]
+    pub(crate) fn sample(sum: u64) -> Self {
+        Self { spans: Vec::new(), sum }
+    }
+
     /// Whether the file has the same bytes there.
     ///
     /// # Errors

@@ -80,6 +80,22 @@ pub(crate) struct Process {
     pub(crate) executable: PathBuf,
 }
 
+#[cfg(test)]
+impl Process {
+    /// A process of a file that has this inode number, for tests; `started` tells it from others with its id.
+    pub(crate) fn sample(pid: u32, file: u64, started: u64) -> Self {
+        let inode = Inode { device: 1, number: file };
+        let mut image = Image::default();
+        image.started = started;
+        Self {
+            id: ProcessId { pid, image, inode },
+            file: FileId { inode, modified_ns: 0, changed_ns: 0, size: 1 },
+            device: 1,
+            executable: format!("/bin/app{file}").into(),
+        }
+    }
+}
+
 impl Process {
     /// Looks a process up. Kernel threads have no executable: `NotFound`, as for a process that is gone. Waits for nobody: neither
     /// for the process's memory nor for the file system that its executable is on.

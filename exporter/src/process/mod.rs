@@ -17,7 +17,7 @@ mod usage;
 pub(crate) use self::{
     code::Code,
     container::{ContainerId, containers_of},
-    identity::{FileId, Process, ProcessId, executable},
+    identity::{FileId, Inode, Process, ProcessId, executable},
     lasting::is_lasting,
     owner::owner,
     patched::{Patched, patched},
@@ -26,9 +26,6 @@ pub(crate) use self::{
     throttling::Throttling,
     usage::{Image, Networks, Stat, Usage},
 };
-
-#[cfg(test)]
-pub(crate) use self::identity::Inode;
 
 use std::{
     fs::{self, File},

@@ -1,4 +1,5 @@
-//! /debug/blocked: what is asked for in the query, and the answer in the format asked for.
+//! /debug/blocked: what is asked for in the query, and the answer in the format asked for. /debug/lock: for how long the agent's
+//! own lock was held.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use hyper::{
 
 use super::{Body, later, text, whole};
 use crate::{
-    agent::{Agent, Ask, NoProfile},
+    agent::{Agent, Ask, Hold, NoProfile},
     profile,
 };
 
@@ -55,6 +56,13 @@ pub(super) async fn blocked(agent: &Agent, query: &str) -> Response<Body> {
         }
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("the profile could not be written: {error}\n")),
     }
+}
+
+/// The longest hold of the lock on the agent's state since this was last asked: seconds, seconds that its thread ran meanwhile, and
+/// where in the code it was. Empty where there was none.
+pub(super) fn lock(agent: &Agent) -> Response<Body> {
+    let line = |it: Hold| format!("{} {} {}\n", it.took.as_secs_f64(), it.worked.as_secs_f64(), it.by);
+    text(StatusCode::OK, agent.longest_hold().map_or_else(String::new, line))
 }
 
 /// Names of Kubernetes objects need no percent encoding, and nothing else is taken.

@@ -48,7 +48,7 @@ use crate::{
 /// Request line and headers together, bytes.
 const MAX_HEAD: usize = 16 * 1024;
 /// Paths that are asked for with a token where tokens are needed.
-const GUARDED: [&str; 4] = ["/metrics", "/targets", "/debug/blocked", wire::PATH];
+const GUARDED: [&str; 5] = ["/metrics", "/targets", "/debug/blocked", "/debug/lock", wire::PATH];
 /// Connections served at one time.
 const CONNECTIONS: usize = 256;
 
@@ -144,6 +144,7 @@ impl Server {
                 response
             }
             "/debug/blocked" => debug::blocked(&self.agent, request.uri().query().unwrap_or_default()).await,
+            "/debug/lock" => debug::lock(&self.agent),
             "/healthz" => plain(StatusCode::OK, "ok\n"),
             "/readyz" => match self.agent.readiness() {
                 Ok(None) => plain(StatusCode::OK, "ready\n"),

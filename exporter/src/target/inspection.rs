@@ -56,6 +56,11 @@ pub(crate) struct Disabled {
     pub(crate) reason: String,
 }
 
+/// As [`part_name`] for each.
+pub(crate) fn part_names<S: Serializer>(parts: &[Part], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(parts.iter().map(|part| part.name()))
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn part_name<S: Serializer>(part: &Part, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(part.name())
@@ -155,8 +160,8 @@ pub(crate) struct Inspection {
     /// What is off.
     pub(crate) disabled: Vec<Disabled>,
     /// What the program has no code for: nothing is off there.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) not_used: Vec<Feature>,
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "part_names")]
+    pub(crate) not_used: Vec<Part>,
     /// Servers in it whose requests are not measured.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) not_measured: Vec<Unmeasured>,
@@ -255,12 +260,78 @@ impl fmt::Display for Inspection {
         for off in &self.disabled {
             writeln!(out, "off  {:?}: {}", off.part, off.reason)?;
         }
-        for feature in &self.not_used {
-            writeln!(out, "not used  {feature:?}")?;
+        for part in &self.not_used {
+            writeln!(out, "not used  {part:?}")?;
         }
         for it in &self.not_measured {
             writeln!(out, "not measured  {}: {}", it.server, it.reason)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Inspection {
+    /// Of a program with one HTTP/1 probe, whose code differs from that of any other sum, for tests.
+    pub(crate) fn sample(code: u64) -> Self {
+        use exporter_ebpf::target::{Http2Offsets, NONE};
+
+        let probe = PlannedProbe {
+            probe: Probe::HttpStart,
+            function: "net/http.serverHandler.ServeHTTP".into(),
+            instruction: "push %rbp".into(),
+            function_offset: 0,
+            file_offset: 0x1000,
+            cost: "trap".into(),
+            on_demand: false,
+        };
+        Self {
+            go_version: "go1.25.1".into(),
+            main_module: "example.com/app".into(),
+            main_version: "(devel)".into(),
+            functions_from: "pclntab".into(),
+            layouts_from: "table".into(),
+            variables_from: BTreeMap::new(),
+            variables: BTreeMap::new(),
+            build_id: None,
+            notes: Vec::new(),
+            bytes_read: 0,
+            modules: Vec::new(),
+            settings: Vec::new(),
+            probes: vec![probe],
+            disabled: Vec::new(),
+            not_used: Vec::new(),
+            not_measured: Vec::new(),
+            seconds: 0.0,
+            code: Code::sample(code),
+            literals: Literals { range: (0, 0), anchor: None, pie: false },
+            config: TargetConfig {
+                pid: 0,
+                id: 0,
+                max_routes: 0,
+                reserved: 0,
+                literals_len: 0,
+                literals_from: 0,
+                g_goid: NONE,
+                response_req: NONE,
+                response_status: NONE,
+                request_method: NONE,
+                request_url: NONE,
+                request_pattern: NONE,
+                request_pat: NONE,
+                pattern_str: NONE,
+                url_path: NONE,
+                h2: Http2Offsets::ABSENT,
+                xnet: Http2Offsets::ABSENT,
+                request_words: 0,
+                at_check: 0,
+                request_header: NONE,
+            },
+            runtime: Err("not in a test".into()),
+            g_status: NONE,
+            g_tracking_seq: NONE,
+            go_minor: 25,
+            nests_muxes: false,
+        }
     }
 }

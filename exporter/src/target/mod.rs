@@ -13,7 +13,7 @@ mod unmeasured;
 
 pub(crate) use self::{
     features::Features,
-    inspection::{Disabled, Inspection, PlannedProbe},
+    inspection::{Disabled, Inspection, PlannedProbe, part_names},
     labels::Labels,
     patched::Change,
     plan::{Sites, inspect},

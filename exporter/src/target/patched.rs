@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, io};
 
 use super::{
-    Part,
+    Feature, Part,
     inspection::{Disabled, Inspection, PlannedProbe, SERVERS},
 };
 use crate::process::{Patched, Process, patched};
@@ -38,7 +38,6 @@ impl Change {
         Self { is_writable: how == Patched::Writable, ..Self::new(planned, &reason) }
     }
 }
-
 
 impl Inspection {
     /// Which functions of these probes a process does not run as they are in its file. Waits for its memory.

@@ -4,6 +4,7 @@
 
 mod agent;
 mod all;
+mod answers;
 mod attach;
 mod budget;
 mod fixture;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use super::agent::percent_of_a_core;
+use super::answers::Answers;
 use super::fixture::Agent;
 use super::fleet::Fleet;
 use super::proc;
@@ -36,7 +37,7 @@ pub(super) fn run(fleet: &mut Fleet<'_>) -> Result<Section> {
         .collect::<Result<_>>()?;
     let (mut attach, mut exit, mut detach, mut rest, mut resident, mut peak) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut sites = 0;
+    let (mut sites, mut answers) = (0, Answers::default());
     for _ in 0..ROUNDS {
         let (mut agent, seconds) = until_measured(fleet, &select, n)?;
         attach.push(seconds);
@@ -50,6 +51,7 @@ pub(super) fn run(fleet: &mut Fleet<'_>) -> Result<Section> {
         service::get(agent.address, "/metrics")?;
         resident.push(proc::memory_mib(agent.pid(), "VmRSS")?);
         peak.push(proc::memory_mib(agent.pid(), "VmHWM")?);
+        answers.measure(&agent)?;
         exit.push(agent.stop()?.as_secs_f64());
         let (agent, _) = until_measured(fleet, &select, n)?;
         fleet.kill()?;
@@ -68,6 +70,7 @@ pub(super) fn run(fleet: &mut Fleet<'_>) -> Result<Section> {
     section.limited("agent's resident memory (VmRSS) after a scrape", "MiB", Spread::of(&resident), 48.0);
     section.figure("agent's highest (VmHWM)", "MiB", Spread::of(&peak));
     section.limited("agent's CPU, all targets at rest", "% of a core", Spread::of(&rest), 0.3);
+    answers.report(&mut section);
     section.note(format!(
         "There are {:.1} sites a target at present, not the 20 that the limits are meant for.",
         sites as f64 / n as f64

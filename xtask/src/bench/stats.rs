@@ -34,6 +34,13 @@ impl Spread {
     }
 }
 
+/// The value that a share of all values does not exceed; NaN of none.
+pub(super) fn percentile(values: &[f64], share: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    quantile(&sorted, share)
+}
+
 /// Between the two nearest values; NaN of none.
 fn quantile(sorted: &[f64], q: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
@@ -57,6 +64,7 @@ mod tests {
         assert_eq!((spread.median, spread.low, spread.high, spread.n), (3.0, 2.0, 4.0, 5));
         assert!((Spread::of(&[1.0, 2.0]).median - 1.5).abs() < 1e-9);
         assert!(Spread::of(&[]).median.is_nan());
+        assert_eq!((percentile(&[3.0, 1.0, 2.0], 1.0), percentile(&[3.0, 1.0, 2.0], 0.0)), (3.0, 1.0));
         assert_eq!(differences(&[3.0, 5.0], &[1.0, 1.0]), [2.0, 4.0]);
     }
 }

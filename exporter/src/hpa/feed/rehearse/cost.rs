@@ -5,12 +5,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use exporter_ebpf::http::SeriesValue;
+use exporter_ebpf::{
+    durations::Durations,
+    key::{Family, SeriesKey},
+};
 
 use super::super::{Figures, Told};
 use crate::{
     kubernetes::Placement,
-    metrics::{HttpSeries, Snapshot},
+    metrics::{Facts, Series, Snapshot, describe},
     target::Labels,
 };
 
@@ -25,8 +28,10 @@ pub(super) fn of(series: usize) -> [f64; 2] {
     let mut took: [Vec<Duration>; 2] = Default::default();
     let mut count = 0;
     for second in 0..=SECONDS {
-        snapshot.http.iter_mut().for_each(|it| it.value.sum_ns += 1_000_000);
-        snapshot.http.iter_mut().for_each(|it| it.value.buckets[5] += 1);
+        for it in &mut snapshot.series {
+            it.value.sum_ns += 1_000_000;
+            it.value.buckets[5] += 1;
+        }
         let begun = Instant::now();
         let figures = Figures::of(&snapshot);
         let read = begun.elapsed();
@@ -60,12 +65,14 @@ fn snapshot(series: usize) -> Snapshot {
         budget: None,
         routes: Arc::default(),
     });
-    let route = |number: usize| HttpSeries {
-        target: target.clone(),
-        method: "GET",
-        status: 200,
-        route: Some(format!("/orders/{{id}}/items/{number}").into()),
-        value: SeriesValue { buckets: std::array::from_fn(|bucket| bucket as u64), sum_ns: 0 },
+    let family = Family::HttpServer;
+    let get = SeriesKey { verb: 1, ..SeriesKey::of(family, 1, 200) };
+    let mut value = Durations::ZERO;
+    value.buckets.iter_mut().zip(0..).for_each(|(count, bucket)| *count = bucket);
+    let route = |number: usize| {
+        let text = Some(format!("/orders/{{id}}/items/{number}").into());
+        let labels = describe(family).labels(&get, &Facts { text, go_minor: 27 });
+        Series { target: target.clone(), family, labels, value }
     };
-    Snapshot { http: (0..series / 2).map(route).collect(), ..Snapshot::default() }
+    Snapshot { series: (0..series / 2).map(route).collect(), ..Snapshot::default() }
 }
