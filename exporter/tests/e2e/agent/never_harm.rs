@@ -222,7 +222,8 @@ fn versions_over_each_other_in_place_by_rename_and_by_unlink() {
     restart([10, 4]);
 }
 
-/// The same task runs one version, a shell, which writes the other over it, and that.
+/// The same task runs one version, a shell, which writes the other over it, and that. The shell waits for as long as limits.md says
+/// that taking the probes away can take: the kernel needs a tenth of a second for each by perf events.
 #[test]
 fn versions_over_each_other_by_a_chain_of_execs() {
     must_be_root();
@@ -233,10 +234,11 @@ fn versions_over_each_other_by_a_chain_of_execs() {
         fs::write(stored, content).expect("it is written");
     }
     let script = scratch.join("replace");
-    let text = format!("#!/bin/sh\ncat \"$SAMPLE_NEXT\" > {0}\nexec {0} \"$@\"\n", program.display());
+    let text =
+        format!("#!/bin/sh\ncat \"$SAMPLE_NEXT\" > {0}\nsleep \"$SAMPLE_REST\"\nexec {0} \"$@\"\n", program.display());
     fs::write(&script, text).expect("it is written");
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("it is ours");
-    for method in METHODS {
+    for (method, rest) in METHODS.into_iter().zip(["0.5", "3"]) {
         let agent = Agent::start(&["--executable", &program.display().to_string(), "--attach", method]);
         for i in 0..4 {
             fs::copy(&stored[i % 2], &program).expect("nobody runs it");
@@ -244,7 +246,7 @@ fn versions_over_each_other_by_a_chain_of_execs() {
             let address = format!("127.0.0.1:{}", free_port());
             let mut command = Command::new(&program);
             command.args(["-listen", &address]);
-            command.env("SAMPLE_EXEC", &script).env("SAMPLE_NEXT", &stored[(i + 1) % 2]);
+            command.env("SAMPLE_EXEC", &script).env("SAMPLE_NEXT", &stored[(i + 1) % 2]).env("SAMPLE_REST", rest);
             let mut running = Running::spawn(&mut command).expect("it starts");
             let pid = running.pid();
             let first = agent.wait_measured(pid)["go_version"].clone();
