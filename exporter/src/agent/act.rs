@@ -6,7 +6,7 @@ use super::{
     Agent,
     follow::Message,
     links::detach_elsewhere,
-    registry::{Configure, Effect, Effects, Log},
+    registry::{Configure, Effect, Effects, Log, PAUSE},
     turns::Who,
 };
 use crate::target::{Feature, Features};
@@ -18,6 +18,7 @@ impl Agent {
             match effect {
                 Effect::Consider(process) => self.consider(*process),
                 Effect::Look(pid) => self.look(pid),
+                Effect::LookLater(pid) => self.later(PAUSE, Message::Look(pid)),
                 Effect::CheckConfigured { id, pid, features } => self.check_configured(id, pid, features),
                 Effect::Inspect { id, attempt, process, known } => self.inspect(id, attempt, *process, known),
                 Effect::Configure(configure) => {

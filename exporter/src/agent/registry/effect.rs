@@ -22,6 +22,8 @@ pub(in crate::agent) enum Effect<L = Link> {
     Consider(Box<Process>),
     /// Look at a process id again.
     Look(u32),
+    /// The same after [`super::PAUSE`].
+    LookLater(u32),
     /// See whether the kernel's maps still have this target's process.
     CheckConfigured { id: u32, pid: u32, features: Features },
     /// Read the executable, unless what is in it is known, then call [`super::Registry::inspected`].

@@ -7,7 +7,7 @@ use std::{
 
 use exporter_ebpf::{share::may_take, target::MAX_TARGETS};
 
-use super::{Effect, Effects, Log, Moment, Registry, Stage, Target};
+use super::{Effect, Effects, Log, Moment, Registry, Stage, Target, restless::Patience};
 use crate::{
     agent::{blocked::Blocked, groups::GroupKey, replaced::Code},
     kubernetes::Placement,
@@ -41,6 +41,7 @@ impl<L> Registry<L> {
         self.contained.retain(&present);
         self.files.retain_waiting(|pid| present.contains(&pid));
         self.passed.retain(&present);
+        self.restless.retain(&present);
         if full {
             // Their pods may have become known by a way that was missed.
             let Self { unwanted, contained, .. } = self;
@@ -60,10 +61,16 @@ impl<L> Registry<L> {
             (found, Some((id, _))) => {
                 // An exec in place or a reused id: the labels may be the same, so the old series go at once.
                 let mut effects = self.end(id, found.is_some(), now);
-                effects.extend(found.and_then(|it| self.consider(it)));
+                effects.extend(found.and_then(|it| {
+                    let patience = self.restless.executed(it.id, now.at);
+                    self.consider_by(patience, it)
+                }));
                 effects
             }
-            (Some(found), None) => self.consider(found).into_iter().collect(),
+            (Some(found), None) => {
+                let patience = self.restless.runs(found.id, now.at);
+                self.consider_by(patience, found).into_iter().collect()
+            }
             (None, None) => {
                 self.ignore(pid, None);
                 Vec::new()
@@ -83,7 +90,8 @@ impl<L> Registry<L> {
     pub(in crate::agent) fn unconfigured(&mut self, id: u32, now: Moment) -> Effects<L> {
         let Some(process) = self.targets.get(&id).map(|target| target.process.clone()) else { return Vec::new() };
         let mut effects = self.end(id, true, now);
-        effects.extend(self.consider(process));
+        let patience = self.restless.executed(process.id, now.at);
+        effects.extend(self.consider_by(patience, process));
         effects
     }
 
@@ -91,6 +99,15 @@ impl<L> Registry<L> {
     fn consider(&self, process: Process) -> Option<Effect<L>> {
         let was_asked = self.unwanted.get(&process.id.pid) == Some(&Some(process.id));
         (!was_asked || self.asks_again).then(|| Effect::Consider(Box::new(process)))
+    }
+
+    /// The same of one that may execute one program after another.
+    fn consider_by(&self, patience: Patience, process: Process) -> Option<Effect<L>> {
+        match patience {
+            Patience::Over => self.consider(process),
+            Patience::Look => Some(Effect::LookLater(process.id.pid)),
+            Patience::Wait => None,
+        }
     }
 
     /// A wanted process becomes a target, if there is room for one more of its owner.

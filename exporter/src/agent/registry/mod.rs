@@ -10,6 +10,7 @@ mod files;
 mod finding;
 mod labels;
 mod regrouping;
+mod restless;
 mod target;
 
 pub(super) use self::{
@@ -18,6 +19,7 @@ pub(super) use self::{
     effect::{Attach, Configure, Effect, Effects, Log},
     files::{Files, Kind, Recognition, Verdict},
     finding::Candidate,
+    restless::PAUSE,
     target::{Stage, Target, Targets},
 };
 
@@ -26,7 +28,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use self::containers::Contained;
+use self::{containers::Contained, restless::Restless};
 use super::{groups::Groups, passed::AllPassed};
 use crate::{kernel::Link, process::ProcessId};
 
@@ -54,6 +56,7 @@ pub(super) struct Registry<L = Link> {
     /// kernel threads.
     unwanted: HashMap<u32, Option<ProcessId>>,
     contained: Contained,
+    restless: Restless,
     /// Whether an unwanted process may become wanted without a new image, as when it begins to listen on a port.
     asks_again: bool,
     next_id: u32,
@@ -70,6 +73,7 @@ impl<L> Registry<L> {
             by_pid: HashMap::new(),
             unwanted: HashMap::new(),
             contained: Contained::default(),
+            restless: Restless::default(),
             asks_again,
             next_id: 1,
         }

@@ -160,3 +160,19 @@ fn a_view_of_the_targets_stays_as_it_was() {
     assert_eq!(view[&id].stage.name(), "measured");
     assert!(!life.registry.targets.contains_key(&id));
 }
+
+#[test]
+fn who_executes_one_program_after_another_is_attached_to_once_it_rests() {
+    let mut life = life();
+    life.measured(candidate(&Process::sample(10, 1, 1)), "a");
+    for (file, link) in [(2, "b"), (3, "c")] {
+        let process = Process::sample(10, file, 1);
+        assert_eq!(kinds(&life.seen(10, Some(&process))).last(), Some(&"consider"));
+        life.measured(candidate(&process), link);
+    }
+    let last = Process::sample(10, 4, 1);
+    assert_eq!(kinds(&life.seen(10, Some(&last))), ["unconfigure", "detach", "scheduler", "bury", "look later"]);
+    assert_eq!(kinds(&life.seen(10, Some(&last))), [""; 0], "a scan finds it");
+    life.second += 1;
+    assert_eq!(kinds(&life.seen(10, Some(&last))), ["consider"]);
+}

@@ -43,6 +43,7 @@ fn kinds(effects: &Effects<char>) -> Vec<&'static str> {
     let kind = |effect: &Effect<char>| match effect {
         Effect::Consider(_) => "consider",
         Effect::Look(_) => "look",
+        Effect::LookLater(_) => "look later",
         Effect::CheckConfigured { .. } => "check",
         Effect::Inspect { .. } => "inspect",
         Effect::Configure(_) => "configure",
