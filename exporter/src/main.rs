@@ -18,11 +18,16 @@ mod serve;
 mod target;
 mod visible;
 
-use std::{io::Write as _, net::TcpListener, process::ExitCode, time::Duration};
+use std::{
+    io::{self, Write as _},
+    net::TcpListener,
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::Parser as _;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::signal::unix::SignalKind;
+use tokio::{runtime::Runtime, signal::unix::SignalKind};
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
@@ -207,7 +212,10 @@ fn metrics_api(args: &hpa::api::MetricsApiArgs) -> Result<(), Failure> {
     }
     logging::start(&config.log_level, if config.log_json { LogFormat::Json } else { LogFormat::Human })
         .map_err(Failure::usage)?;
-    block_on(async { Box::pin(hpa::api::run(config, ended()?)).await }).map_err(Failure::error)
+    // Two threads: frames of a thousand agents are read on one while answers are made on the other.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let role = async { Box::pin(hpa::api::run(config, ended()?)).await };
+    block_on(runtime, role).map_err(Failure::error)
 }
 
 fn doctor(args: hpa::doctor::DoctorArgs) -> Result<(), Failure> {
@@ -223,7 +231,8 @@ fn doctor(args: hpa::doctor::DoctorArgs) -> Result<(), Failure> {
 
 /// Runs a role until it fails or is asked to end.
 fn until_ended<F: Future<Output = Result<(), String>>>(role: impl FnOnce() -> F) -> Result<(), String> {
-    block_on(async {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    block_on(runtime, async {
         tokio::select! {
             result = role() => result,
             end = ended()? => end,
@@ -244,8 +253,7 @@ fn ended() -> Result<impl Future<Output = Result<(), String>>, String> {
     })
 }
 
-fn block_on(role: impl Future<Output = Result<(), String>>) -> Result<(), String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+fn block_on(runtime: io::Result<Runtime>, role: impl Future<Output = Result<(), String>>) -> Result<(), String> {
     let runtime = runtime.map_err(|error| error.to_string())?;
     let result = runtime.block_on(role);
     // Work in the background holds nothing that the end of the process does not release.
