@@ -13,8 +13,6 @@ const MANY: usize = 3;
 const WITHIN: Duration = Duration::from_secs(1);
 /// How long such a process must have kept its program.
 pub(in crate::agent) const PAUSE: Duration = Duration::from_millis(200);
-/// Processes that are remembered before those that rest are forgotten.
-const KEPT: usize = 1024;
 
 /// What is to be done with a process that is no target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +25,8 @@ pub(super) enum Patience {
     Wait,
 }
 
-/// When processes that have been targets executed their last programs.
+/// When processes that have been targets executed their last programs. A scan forgets those that are gone, so that there are never
+/// more than there are processes, and an `execve` costs one look-up however many there are.
 #[derive(Default)]
 pub(super) struct Restless(HashMap<u32, Run>);
 
@@ -42,9 +41,6 @@ struct Run {
 impl Restless {
     /// A target's process has executed this program.
     pub(super) fn executed(&mut self, id: ProcessId, now: Instant) -> Patience {
-        if self.0.len() >= KEPT {
-            self.0.retain(|_, run| run.times[0].is_some_and(|last| now - last < WITHIN));
-        }
         let run = self.0.entry(id.pid).or_insert(Run { id, times: [None; MANY], asked: None });
         run.execute(id, now);
         run.patience(now)
@@ -125,14 +121,12 @@ mod tests {
     }
 
     #[test]
-    fn who_rests_or_is_gone_is_forgotten() {
-        let (mut restless, start) = (Restless::default(), Instant::now());
-        for pid in 0..KEPT as u32 {
-            restless.executed(program(pid, 1), start);
+    fn who_is_gone_is_forgotten() {
+        let (mut restless, now) = (Restless::default(), Instant::now());
+        for pid in 1..=3 {
+            restless.executed(program(pid, 1), now);
         }
-        restless.executed(program(u32::MAX, 1), start + WITHIN);
-        assert_eq!(restless.0.len(), 1);
-        restless.retain(&HashSet::from([7]));
-        assert!(restless.0.is_empty());
+        restless.retain(&HashSet::from([2, 7]));
+        assert_eq!(restless.0.keys().collect::<Vec<_>>(), [&2]);
     }
 }
