@@ -8,6 +8,7 @@ use exporter_ebpf::wait::{Watch, WatchState};
 use super::{
     Agent, Inner,
     state::{State, Target},
+    turns::Who,
 };
 use crate::{
     kernel::Kernel,
@@ -46,8 +47,13 @@ impl Agent {
 }
 
 impl Agent {
-    /// When the map of blocked goroutines is half full, removes entries of goroutines that run or are gone.
+    /// When the map of blocked goroutines is half full, removes entries of goroutines that run or are gone. On another thread:
+    /// programs decide how many there are, and reading them keeps the one that follows processes from what starts.
     pub(super) fn forget_running(&self) {
+        self.elsewhere(Who::gopulse(), None, Self::remove_running);
+    }
+
+    fn remove_running(&self) {
         let parked = &self.inner.kernel.maps().parked;
         let seen = parked.read(|(entries, running): &mut (u64, Vec<u64>), key, entry| {
             *entries += 1;
