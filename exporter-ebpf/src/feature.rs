@@ -1,36 +1,69 @@
 //! What can be measured of a target, and the parts of it that can be off by themselves. Knows nothing of how either is measured.
 
-/// One thing that can be measured, as a person asks for it. Its number is its bit in [`crate::wait::Watch::on`].
-#[repr(u8)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Feature {
+/// Declares the features, in the order they are shown: name in configurations, annotations and figures; where it is measured; and
+/// whether it is unless something else is asked for.
+macro_rules! features {
+    ($($(#[$doc:meta])* $feature:ident = $name:literal, $place:ident, $usual:ident;)*) => {
+        /// One thing that can be measured, as a person asks for it. Its number is its bit in [`crate::target::TargetConfig::on`].
+        #[repr(u8)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Feature {
+            $($(#[$doc])* $feature,)*
+        }
+
+        impl Feature {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$feature),*];
+
+            /// Its name.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$feature => $name,)*
+                }
+            }
+
+            /// Whether the kernel side measures it.
+            pub const fn is_in_kernel(self) -> bool {
+                matches!(match self { $(Self::$feature => Place::$place,)* }, Place::Kernel)
+            }
+
+            /// Whether it is measured where nothing else is asked for.
+            pub const fn is_usual(self) -> bool {
+                matches!(match self { $(Self::$feature => Asked::$usual,)* }, Asked::Usual)
+            }
+        }
+    };
+}
+
+/// Where a feature is measured.
+enum Place {
+    /// By probes.
+    Kernel,
+    /// By reading the process's memory.
+    User,
+}
+
+/// Whether a feature must be asked for.
+enum Asked {
+    Usual,
+    Only,
+}
+
+features! {
     /// HTTP server requests, by probes.
-    Http,
+    Http = "http", Kernel, Usual;
     /// The Go runtime's own figures, read from its memory, and `process_*`: no probe.
-    Runtime,
+    Runtime = "runtime", User, Usual;
     /// How long goroutines are blocked, by probes that the overhead budget limits.
-    Blocking,
+    Blocking = "blocking", Kernel, Usual;
     /// Stops of the world, by probes that are hit a few times a cycle of the garbage collector.
-    Stw,
-    /// How long threads wait in the run queue for a CPU, by the scheduler's tracepoints.
-    RunQueue,
+    Stw = "gc", Kernel, Usual;
+    /// How long threads wait in the run queue for a CPU, by the scheduler's tracepoints. They are hit at each switch of every thread on
+    /// the node (three times a request on a saturated machine, 0.4 us each), which only who looks for them should pay.
+    RunQueue = "scheduler", Kernel, Only;
 }
 
 impl Feature {
-    /// All of them, in the order they are shown.
-    pub const ALL: [Self; 5] = [Self::Http, Self::Runtime, Self::Blocking, Self::Stw, Self::RunQueue];
-
-    /// Its name in configurations, annotations and figures.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Runtime => "runtime",
-            Self::Blocking => "blocking",
-            Self::Stw => "gc",
-            Self::RunQueue => "scheduler",
-        }
-    }
-
     /// Its bit in a set.
     #[inline(always)]
     pub const fn bit(self) -> u32 {

@@ -1,9 +1,10 @@
-//! Keys and values of the HTTP server's own maps.
+//! Keys and values of the HTTP server's own maps, and how it reads the spans of its lane.
 
-use crate::key::SeriesKey;
+use crate::{
+    key::SeriesKey,
+    span::{Lane, Span, span_key},
+};
 
-/// Most requests in flight at one time over all targets (the default of the `INFLIGHT` map).
-pub const MAX_IN_FLIGHT: u32 = 65_536;
 /// Most panicked requests that wait to be settled.
 pub const MAX_PANICS: u32 = 4_096;
 /// Most hijacks on other goroutines than the connection's that wait to be settled.
@@ -31,27 +32,8 @@ pub const fn status_code(status: u64, unwritten: u16) -> u16 {
     }
 }
 
-/// Key of `INFLIGHT`: the goroutine that serves the request. A Go heap address has 48 bits on amd64 and arm64
-/// (runtime/malloc.go: heapAddrBits), so the target's id takes the upper 16.
-#[inline(always)]
-pub const fn goroutine_key(target: u32, g: u64) -> u64 {
-    ((target as u64) << 48) | (g & 0xffff_ffff_ffff)
-}
-
-/// The target's id in a [`goroutine_key`].
-pub const fn goroutine_key_target(key: u64) -> u32 {
-    (key >> 48) as u32
-}
-
-/// The address of the `runtime.g` in a [`goroutine_key`].
-pub const fn goroutine_key_g(key: u64) -> u64 {
-    key & 0xffff_ffff_ffff
-}
-
-/// Value of `INFLIGHT`: a request that a goroutine is serving, or the last one that it has served. An entry stays when its
-/// request ends, for the goroutine's next one: a runtime reuses its goroutine structures, so a target has as many entries as
-/// it has had goroutines serving requests at one time. User space removes those that have been idle longest when the map
-/// fills, and all of a target that has ended.
+/// A [`Span`] of the lane [`crate::span::Lane::HttpServer`]: a request that a goroutine is serving, or the last one that it has
+/// served.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InFlight {
@@ -66,6 +48,20 @@ pub struct InFlight {
     /// [`XNET`] from x/net's `runHandler` on, [`XNET_CALLED`] once `serverHandler.ServeHTTP` was called within it (two starts, one
     /// request), 0 for requests of net/http; and [`TOLD`] and [`GOES_ON`].
     pub outer: u64,
+}
+
+/// The key of the span of the request that a goroutine serves.
+#[inline(always)]
+pub const fn request_key(target: u32, g: u64) -> u64 {
+    span_key(target, g, Lane::HttpServer)
+}
+
+impl From<Span> for InFlight {
+    #[inline(always)]
+    fn from(span: Span) -> Self {
+        let Span { start_ns, open: writer, words: [request, routed, outer] } = span;
+        Self { start_ns, writer, request, routed, outer }
+    }
 }
 
 /// A request of golang.org/x/net/http2.
@@ -105,7 +101,7 @@ pub struct Panicked {
 }
 
 /// Value of `HIJACKS`: what a request is to be counted as whose connection was taken over on another goroutine than the one that
-/// its entry is of. The key is its response writer, in place of the goroutine in a [`goroutine_key`].
+/// its entry is of. The key is its response writer, as an [`crate::key::address_key`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hijacked {
@@ -115,7 +111,7 @@ pub struct Hijacked {
     pub at_ns: u64,
 }
 
-/// Value of `ROUTED`: requests that muxes were given, by the address of their headers in a [`goroutine_key`]: copies of a request
+/// Value of `ROUTED`: requests that muxes were given, by the address of their headers as an [`crate::key::address_key`]: copies of a request
 /// share its headers (net/http: Request.WithContext, StripPrefix), whatever goroutine they are on.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,7 +190,8 @@ pub const fn joined_to(kind: u8, slashes: u64) -> u64 {
 }
 
 const _: () = assert!(
-    size_of::<PanicKey>() == 16
+    size_of::<InFlight>() == size_of::<Span>()
+        && size_of::<PanicKey>() == 16
         && size_of::<Panicked>() == 40
         && size_of::<Hijacked>() == 24
         && size_of::<Routed>() == 24

@@ -164,6 +164,26 @@ pub struct TextKey {
     pub spare: u32,
 }
 
+/// An address in a target's memory, of something that is on a multiple of 8 bytes as all of Go's heap objects with pointers are. One has
+/// 48 bits on amd64 and arm64 (runtime/malloc.go: heapAddrBits), so the target's id takes the upper 16. The lower 3 are 0: see
+/// [`crate::span::span_key`].
+#[inline(always)]
+pub const fn address_key(target: u32, address: u64) -> u64 {
+    ((target as u64) << 48) | (address & ADDRESS)
+}
+
+/// The target's id in an [`address_key`].
+pub const fn target_of(key: u64) -> u32 {
+    (key >> 48) as u32
+}
+
+/// The address in an [`address_key`].
+pub const fn address_of(key: u64) -> u64 {
+    key & ADDRESS
+}
+
+const ADDRESS: u64 = 0xffff_ffff_fff8;
+
 /// Bytes of a text that are kept.
 pub const TEXT: usize = 128;
 

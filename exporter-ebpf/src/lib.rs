@@ -6,6 +6,7 @@
 
 pub mod durations;
 pub mod event;
+pub mod facts;
 pub mod feature;
 pub mod http;
 pub mod key;
@@ -15,20 +16,21 @@ pub mod method;
 pub mod probe;
 pub mod route;
 pub mod share;
+pub mod span;
 pub mod target;
 pub mod wait;
 
 #[cfg(feature = "user")]
 mod user {
-    use crate::{durations, event, http, key, loss, target, wait};
+    use crate::{durations, event, facts, http, key, loss, span, target, wait};
 
     // SAFETY: all are repr(C) structs of integers without implicit padding (the sizes are asserted beside them), so any
     // bytes are a value and all of a value's bytes may be read.
     unsafe impl aya::Pod for durations::Durations {}
     unsafe impl aya::Pod for event::Event {}
+    unsafe impl aya::Pod for facts::Facts {}
     unsafe impl aya::Pod for http::Hijacked {}
     unsafe impl aya::Pod for http::HttpState {}
-    unsafe impl aya::Pod for http::InFlight {}
     unsafe impl aya::Pod for http::PanicKey {}
     unsafe impl aya::Pod for http::Panicked {}
     unsafe impl aya::Pod for http::Routed {}
@@ -37,12 +39,13 @@ mod user {
     unsafe impl aya::Pod for key::Text {}
     unsafe impl aya::Pod for key::TextKey {}
     unsafe impl aya::Pod for loss::LostKey {}
+    unsafe impl aya::Pod for span::Span {}
     unsafe impl aya::Pod for target::TargetConfig {}
     unsafe impl aya::Pod for wait::BlockedAt {}
     unsafe impl aya::Pod for wait::BlockedAtKey {}
     unsafe impl aya::Pod for wait::Parked {}
     unsafe impl aya::Pod for wait::Stack {}
     unsafe impl aya::Pod for wait::Task {}
-    unsafe impl aya::Pod for wait::Watch {}
-    unsafe impl aya::Pod for wait::WatchState {}
+    unsafe impl aya::Pod for wait::Window {}
+    unsafe impl aya::Pod for wait::WaitState {}
 }

@@ -139,7 +139,7 @@ impl Probe {
 
     /// Its bit in [`crate::target::TargetConfig::at_check`].
     #[inline(always)]
-    pub const fn check_bit(self) -> u32 {
+    pub const fn check_bit(self) -> u64 {
         1 << self as u32
     }
 
@@ -150,7 +150,7 @@ impl Probe {
     }
 }
 
-const _: () = assert!(Probe::ALL.len() <= 32, "at_check has a bit for each");
+const _: () = assert!(Probe::ALL.len() <= 64, "at_check has a bit for each");
 
 #[cfg(test)]
 mod tests {
@@ -179,7 +179,7 @@ mod tests {
     fn what_begins_is_attached_after_what_ends() {
         let order = |wanted| Probe::ALL.iter().filter(move |it| it.role() == wanted);
         for feature in Feature::ALL {
-            let has = |role| order(role).any(|it| it.feature() == feature);
+            let has = |role| order(role).any(|it| it.feature() == *feature);
             assert_eq!(has(Role::Start), has(Role::End), "{feature:?}");
         }
         assert!(Role::End < Role::Side && Role::Side < Role::Start && Role::Start < Role::OnDemand);

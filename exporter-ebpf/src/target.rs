@@ -26,8 +26,10 @@ pub struct TargetConfig {
     pub id: u32,
     /// Most distinct routes; past it requests are counted under the overflow route.
     pub max_routes: u32,
+    /// What is measured of it: bits of [`crate::feature::Feature`]. A probe on a file that processes share is hit in all of them.
+    pub on: u32,
     /// Bits of the probes that sit at the branch of their function's stack check, see [`crate::probe::Probe::check_bit`].
-    pub at_check: u32,
+    pub at_check: u64,
     /// Bytes of read-only memory from `literals_from` on.
     pub literals_len: u64,
     /// Where the executable's own read-only memory begins, in which string literals are: nothing else ever has an address in it.
@@ -60,6 +62,33 @@ pub struct TargetConfig {
     pub request_header: u16,
     /// Always zero.
     pub reserved: u16,
+}
+
+impl TargetConfig {
+    /// Of a process of which nothing is known and nothing measured.
+    pub const NONE: Self = Self {
+        pid: 0,
+        id: 0,
+        max_routes: 0,
+        on: 0,
+        at_check: 0,
+        literals_len: 0,
+        literals_from: 0,
+        g_goid: NONE,
+        response_req: NONE,
+        response_status: NONE,
+        request_method: NONE,
+        request_url: NONE,
+        request_pattern: NONE,
+        request_pat: NONE,
+        pattern_str: NONE,
+        url_path: NONE,
+        h2: Http2Offsets::ABSENT,
+        xnet: Http2Offsets::ABSENT,
+        request_words: 0,
+        request_header: NONE,
+        reserved: 0,
+    };
 }
 
 /// Words of `net/http.Request` on 64-bit machines (net/http/request.go), known at compile time so that the kernel side reads them
@@ -113,4 +142,4 @@ impl Http2Offsets {
     };
 }
 
-const _: () = assert!(size_of::<TargetConfig>() == 32 + 9 * 2 + 2 * 12 + 3 * 2);
+const _: () = assert!(size_of::<TargetConfig>() == 40 + 9 * 2 + 2 * 12 + 3 * 2);

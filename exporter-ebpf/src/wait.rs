@@ -11,29 +11,27 @@ pub const MAX_FRAMES: usize = 127;
 /// Most pairs of stack and wait reason at one time (the size of the `BLOCKED_AT` map).
 pub const MAX_BLOCKED_AT: u32 = 8_192;
 
-/// Value of the `WATCHED` map, keyed by process id (`u32`). Written by user space alone.
+/// Element of the `WINDOWS` array, by target id: when goroutines that park are measured. Written by user space alone.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Watch {
-    /// The target's id, 1 to [`crate::target::MAX_TARGETS`].
-    pub target: u32,
-    /// What is measured of it: bits of [`crate::feature::Feature`].
-    pub on: u32,
+pub struct Window {
     /// Goroutines that park from here on are measured, `CLOCK_MONOTONIC` nanoseconds.
-    pub park_from_ns: u64,
+    pub from_ns: u64,
     /// Those that park from here on are not.
-    pub park_until_ns: u64,
+    pub until_ns: u64,
     /// Of those that park from here on stacks are taken, and counted when the wait ends; `u64::MAX`: of none.
     pub stacks_from_ns: u64,
-    /// Address in the process of `runtime.memstats.last_gc_nanotime`, where the runtime ends its account of a garbage
-    /// collection's second pause before it starts the world (Go until 1.21: runtime/mgc.go, `gcMarkTermination`); 0 elsewhere.
-    pub last_gc: u64,
 }
 
-/// Element of the `WATCH_STATES` array, by target id: what the kernel side keeps of a watched process.
+impl Window {
+    /// None is open.
+    pub const CLOSED: Self = Self { from_ns: u64::MAX, until_ns: u64::MAX, stacks_from_ns: u64::MAX };
+}
+
+/// Element of the `WAIT_STATES` array, by target id: what the kernel side keeps of a target's waits beside their series.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct WatchState {
+pub struct WaitState {
     /// Hits at `gopark`.
     pub parks: u64,
     /// Hits at `execute`.
@@ -55,7 +53,7 @@ pub struct WatchState {
     pub parked: u64,
 }
 
-/// Value of `PARKED`, keyed by [`crate::http::goroutine_key`]. An entry stays for the goroutine's next wait.
+/// Value of `PARKED`, keyed by [`crate::key::address_key`]. An entry stays for the goroutine's next wait.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parked {
@@ -132,10 +130,10 @@ pub struct BlockedAt {
 }
 
 const _: () = assert!(
-    size_of::<Watch>() == 40
+    size_of::<Window>() == 24
         && size_of::<Parked>() == 16
         && size_of::<Task>() == 16
-        && size_of::<WatchState>() == 64
+        && size_of::<WaitState>() == 64
         && size_of::<BlockedAtKey>() == 16
         && size_of::<Stack>() == 1024
 );

@@ -4,7 +4,7 @@
 use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::ProbeContext};
 use exporter_ebpf::{
     feature::Feature,
-    http::goroutine_key,
+    key::address_key,
     loss::Reason,
     share::Table,
     wait::{BlockedAt, BlockedAtKey, Parked},
@@ -16,48 +16,49 @@ use super::{
     series::{BLOCKING, observe},
     share,
     stack::stack,
-    watch::{BLOCKED_AT, PARKED, watched},
+    waits::{BLOCKED_AT, PARKED, WINDOWS, waiting},
 };
 
 /// `runtime.gopark(unlockf, lock, reason, ...)`, on the goroutine that parks: reason is RCX.
 #[inline(always)]
 pub(super) fn go_park(ctx: &ProbeContext) {
-    let Some((watch, state)) = watched(Feature::Blocking) else { return };
+    let Some((target, state)) = waiting(Feature::Blocking) else { return };
     // SAFETY: from a map look-up; the same for the other counters here.
     unsafe { add(&raw mut (*state).parks, 1) };
     // SAFETY: no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    if now < watch.park_from_ns || now >= watch.park_until_ns {
+    let Some(window) = WINDOWS.get(target.id) else { return };
+    if now < window.from_ns || now >= window.until_ns {
         return;
     }
     let regs = Regs::of(ctx);
     let mut parked = Parked { start_ns: now, reason: u32::from(regs.arg(2) as u8), stack: -1 };
-    if now >= watch.stacks_from_ns {
-        parked.stack = stack(&regs, watch.target);
+    if now >= window.stacks_from_ns {
+        parked.stack = stack(&regs, target.id);
         // SAFETY: as above.
         unsafe { add_one(&raw mut (*state).stacks) };
     }
-    let key = goroutine_key(watch.target, regs.g());
+    let key = address_key(target.id, regs.g());
     if let Some(entry) = PARKED.get_ptr_mut(&key) {
         // SAFETY: from a map look-up. A goroutine parks and runs in turns, and the scheduler orders the two.
         unsafe { *entry = parked };
         return;
     }
-    if share::insert(Table::Parked, watch.target, || PARKED.insert(&key, &parked, BPF_NOEXIST).is_ok()) {
+    if share::insert(Table::Parked, target.id, || PARKED.insert(&key, &parked, BPF_NOEXIST).is_ok()) {
         // SAFETY: as above.
         unsafe { add(&raw mut (*state).parked, 1) };
     } else {
-        lost(watch.target, Reason::ParkedFull);
+        lost(target.id, Reason::ParkedFull);
     }
 }
 
 /// `runtime.execute(gp, ...)`, on g0: gp is RAX. It does not return: it is how every goroutine gets a thread.
 #[inline(always)]
 pub(super) fn go_run(ctx: &ProbeContext) {
-    let Some((watch, state)) = watched(Feature::Blocking) else { return };
+    let Some((target, state)) = waiting(Feature::Blocking) else { return };
     // SAFETY: from a map look-up.
     unsafe { add(&raw mut (*state).runs, 1) };
-    let key = goroutine_key(watch.target, Regs::of(ctx).arg(0));
+    let key = address_key(target.id, Regs::of(ctx).arg(0));
     let Some(entry) = PARKED.get_ptr_mut(&key) else { return };
     // SAFETY: from a map look-up, as in `go_park`.
     let parked = unsafe { *entry };
@@ -68,10 +69,10 @@ pub(super) fn go_run(ctx: &ProbeContext) {
     unsafe { (*entry).start_ns = 0 };
     // SAFETY: no preconditions.
     let duration_ns = unsafe { bpf_ktime_get_ns() }.saturating_sub(parked.start_ns);
-    observe::<BLOCKING>(watch.target, parked.reason as u16, duration_ns);
+    observe::<BLOCKING>(target.id, parked.reason as u16, duration_ns);
     // A stack of an earlier profile's has been forgotten, and its id may be another's.
-    if parked.stack >= 0 && parked.start_ns >= watch.stacks_from_ns {
-        blocked_at(watch.target, &parked, duration_ns);
+    if parked.stack >= 0 && WINDOWS.get(target.id).is_some_and(|it| parked.start_ns >= it.stacks_from_ns) {
+        blocked_at(target.id, &parked, duration_ns);
     }
 }
 

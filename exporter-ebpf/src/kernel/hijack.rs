@@ -3,17 +3,18 @@
 use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::ProbeContext};
 use exporter_ebpf::{
     event,
-    http::{self, GOES_ON, Hijacked, InFlight, goroutine_key},
-    key::SeriesKey,
+    feature::Feature,
+    http::{self, GOES_ON, Hijacked, InFlight, request_key},
+    key::{SeriesKey, address_key},
     share::Table,
     target::TargetConfig,
 };
 
 use super::{
     below::{admit_below, below},
-    hit::{pid, target, word},
-    http::{answered, http1_request, is_request, take},
-    maps::{BPF_EXIST, BPF_NOEXIST, HIJACKS, INFLIGHT, REFUSED, tell_once},
+    hit::{measured, word},
+    http::{answered, http1_request, in_flight, is_request, take},
+    maps::{BPF_EXIST, BPF_NOEXIST, HIJACKS, REFUSED, tell_once},
     memory::read,
     regs::Regs,
     request::Subject,
@@ -26,7 +27,7 @@ use super::{
 /// `net/http.(*response).Hijack()`: the request ends as such; what the connection carries afterwards is not HTTP.
 #[inline(always)]
 pub(super) fn http_hijack(ctx: &ProbeContext) {
-    let Some(target) = target(pid()) else { return };
+    let Some(target) = measured(Feature::Http) else { return };
     let regs = Regs::of(ctx);
     let writer = regs.arg(0);
     // Without an entry, another goroutine serves the request with this response writer, and waits for this one. Entries are by
@@ -35,7 +36,7 @@ pub(super) fn http_hijack(ctx: &ProbeContext) {
     if own.is_some_and(|entry| entry.outer & GOES_ON != 0) {
         return;
     }
-    if own.is_none() && REFUSED.remove(&goroutine_key(target.id, regs.g())).is_ok() {
+    if own.is_none() && REFUSED.remove(&request_key(target.id, regs.g())).is_ok() {
         return;
     }
     let mut subject = match &own {
@@ -56,7 +57,7 @@ pub(super) fn http_hijack(ctx: &ProbeContext) {
     if let Some(entry) = own {
         hijacked(&series, at_ns.wrapping_sub(entry.start_ns));
     } else {
-        remember_hijack(target, goroutine_key(target.id, writer), &Hijacked { series, at_ns });
+        remember_hijack(target, address_key(target.id, writer), &Hijacked { series, at_ns });
     }
 }
 
@@ -75,8 +76,8 @@ fn remember_hijack(target: &TargetConfig, key: u64, hijacked: &Hijacked) {
 /// same request over HTTP/2.
 #[inline(always)]
 pub(super) fn h2c_upgrade(ctx: &ProbeContext) {
-    let Some(target) = target(pid()) else { return };
-    let Some(entry) = INFLIGHT.get_ptr_mut(&goroutine_key(target.id, Regs::of(ctx).g())) else { return };
+    let Some(target) = measured(Feature::Http) else { return };
+    let Some(entry) = in_flight(request_key(target.id, Regs::of(ctx).g())) else { return };
     // SAFETY: from a look-up just above; only this goroutine's own probes write its entry.
     let entry = unsafe { &mut *entry };
     if entry.writer != 0 {
@@ -88,7 +89,7 @@ pub(super) fn h2c_upgrade(ctx: &ProbeContext) {
 #[inline(always)]
 fn hijack_of(target: u32, request: &InFlight) -> Option<Hijacked> {
     // SAFETY: copied before use.
-    let found = unsafe { HIJACKS.get(&goroutine_key(target, request.writer)) }.copied()?;
+    let found = unsafe { HIJACKS.get(&address_key(target, request.writer)) }.copied()?;
     if found.at_ns < request.start_ns { None } else { Some(found) }
 }
 
@@ -109,7 +110,7 @@ fn hijacked(series: &SeriesKey, duration_ns: u64) {
 #[inline(always)]
 pub(super) fn settle_hijack(target: u32, request: &InFlight) -> bool {
     let Some(found) = hijack_of(target, request) else { return false };
-    if HIJACKS.remove(&goroutine_key(target, request.writer)).is_ok() {
+    if HIJACKS.remove(&address_key(target, request.writer)).is_ok() {
         give_back(Table::Hijacks, target);
         hijacked(&found.series, found.at_ns - request.start_ns);
     }

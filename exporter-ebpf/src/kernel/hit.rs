@@ -2,6 +2,7 @@
 
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, programs::ProbeContext};
 use exporter_ebpf::{
+    feature::Feature,
     probe::Probe,
     target::{TargetConfig, target_slot},
 };
@@ -25,12 +26,12 @@ pub(super) fn word(base: u64, offset: u16) -> u64 {
 }
 
 #[inline(always)]
-pub(super) fn pid() -> u32 {
+fn pid() -> u32 {
     (bpf_get_current_pid_tgid() >> 32) as u32
 }
 
 #[inline(always)]
-pub(super) fn target(pid: u32) -> Option<&'static TargetConfig> {
+fn target(pid: u32) -> Option<&'static TargetConfig> {
     if let Some(slot) = TARGET_SLOTS.get(target_slot(pid))
         && slot.pid == pid
     {
@@ -41,10 +42,18 @@ pub(super) fn target(pid: u32) -> Option<&'static TargetConfig> {
     unsafe { TARGETS.get(&pid) }
 }
 
-/// The target and the registers of a call; nothing where it is no target's, or no call yet (see [`exporter_ebpf::probe::At::Check`]).
+/// The current process, if it is a target of which this is measured: a probe on a file is hit in all processes of the file.
+#[inline(always)]
+pub(super) fn measured(feature: Feature) -> Option<&'static TargetConfig> {
+    let target = target(pid())?;
+    if target.on & feature.bit() == 0 { None } else { Some(target) }
+}
+
+/// The target and the registers of a call; nothing where the probe's feature is not measured of the process, or it is no call yet (see
+/// [`exporter_ebpf::probe::At::Check`]).
 #[inline(always)]
 pub(super) fn called(ctx: &ProbeContext, probe: Probe) -> Option<(&'static TargetConfig, Regs<'_>)> {
-    let target = target(pid())?;
+    let target = measured(probe.feature())?;
     let regs = Regs::of(ctx);
     if target.at_check & probe.check_bit() != 0 && regs.lower_or_same() {
         return None;

@@ -5,12 +5,13 @@
 use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::ProbeContext};
 use exporter_ebpf::{
     event,
-    http::{self, InFlight, TOLD, XNET, XNET_CALLED, goroutine_key, status_code},
+    http::{self, InFlight, TOLD, XNET, XNET_CALLED, request_key, status_code},
     key::SeriesKey,
     loss::Reason,
     method,
     probe::Probe,
     share::Table,
+    span::Span,
     target::{Http2Offsets, NONE, TargetConfig, request_words},
 };
 
@@ -52,14 +53,20 @@ pub(super) fn xnet_end(ctx: &ProbeContext) {
     http2_end_at(ctx, Probe::XnetEnd, |target| &target.xnet);
 }
 
+/// The span of a goroutine's request, by its [`request_key`].
+#[inline(always)]
+pub(super) fn in_flight(key: u64) -> Option<*mut InFlight> {
+    INFLIGHT.get_ptr_mut(&key).map(<*mut Span>::cast)
+}
+
 #[inline(always)]
 fn start(ctx: &ProbeContext, probe: Probe, writer: usize, request: usize, outer: u64) {
     let Some((target, regs)) = called(ctx, probe) else { return };
-    let key = goroutine_key(target.id, regs.g());
+    let key = request_key(target.id, regs.g());
     // SAFETY: no preconditions.
     let start_ns = unsafe { bpf_ktime_get_ns() };
     let entry = InFlight { start_ns, writer: regs.arg(writer), request: regs.arg(request), routed: zero(), outer };
-    let Some(slot) = INFLIGHT.get_ptr_mut(&key) else {
+    let Some(slot) = in_flight(key) else {
         return start_first(target, key, &entry);
     };
     // SAFETY: from a look-up just above. Only this goroutine's own probes write its entry, and it is in this one. User space
@@ -84,7 +91,9 @@ fn start_first(target: &TargetConfig, key: u64, entry: &InFlight) {
             return;
         }
     }
-    if !share::insert(Table::InFlight, target.id, || INFLIGHT.insert(&key, entry, BPF_NOEXIST).is_ok()) {
+    // SAFETY: of one layout.
+    let span = unsafe { &*core::ptr::from_ref(entry).cast::<Span>() };
+    if !share::insert(Table::InFlight, target.id, || INFLIGHT.insert(&key, span, BPF_NOEXIST).is_ok()) {
         lost(target.id, Reason::InFlightFull);
         let outer = if entry.outer == 0 { 0 } else { entry.writer };
         let _ = REFUSED.insert(&key, &outer, 0);
@@ -95,7 +104,7 @@ fn start_first(target: &TargetConfig, key: u64, entry: &InFlight) {
 /// A request ended whose start is not in the map. `by_itself`: the server has answered it without a handler.
 #[inline(always)]
 fn no_start(target: &TargetConfig, g: u64, by_itself: bool) {
-    if REFUSED.remove(&goroutine_key(target.id, g)).is_err() && !by_itself {
+    if REFUSED.remove(&request_key(target.id, g)).is_err() && !by_itself {
         lost(target.id, Reason::NoStart);
     }
 }
@@ -134,7 +143,7 @@ fn start_again(target: &TargetConfig, key: u64, old: &mut InFlight, entry: &InFl
 /// again for the next request of the connection.
 #[inline(always)]
 pub(super) fn take(target: &TargetConfig, g: u64, writer: u64) -> Option<InFlight> {
-    let slot = INFLIGHT.get_ptr_mut(&goroutine_key(target.id, g))?;
+    let slot = in_flight(request_key(target.id, g))?;
     // SAFETY: as in `start`.
     let slot = unsafe { &mut *slot };
     if slot.writer != writer {

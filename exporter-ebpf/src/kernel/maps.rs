@@ -7,12 +7,11 @@ use aya_ebpf::{
 use exporter_ebpf::{
     durations::{Durations, grows},
     event::{Event, KINDS, RING_BYTES},
-    http::{
-        Hijacked, HttpState, InFlight, MAX_HIJACKS, MAX_IN_FLIGHT, MAX_PANICS, MAX_REFUSED, MAX_ROUTED, PanicKey,
-        Panicked, Routed,
-    },
+    facts::Facts,
+    http::{Hijacked, HttpState, MAX_HIJACKS, MAX_PANICS, MAX_REFUSED, MAX_ROUTED, PanicKey, Panicked, Routed},
     key::{MAX_SERIES, MAX_TEXTS, MAX_WAITS, SeriesKey, SeriesState, Text, TextKey},
     loss::{LostKey, MAX_LOST, Reason},
+    span::{MAX_IN_FLIGHT, Span},
     target::{MAX_TARGETS, TARGET_SLOTS as SLOTS, TargetConfig},
 };
 
@@ -25,11 +24,15 @@ pub(crate) static TARGETS: HashMap<u32, TargetConfig> = HashMap::with_max_entrie
 #[map]
 pub(crate) static TARGET_SLOTS: Array<TargetConfig> = Array::with_max_entries(SLOTS, 0);
 
-/// Requests being served, by goroutine.
+/// What each target's instruments are told of it, by its id.
 #[map]
-pub(crate) static INFLIGHT: HashMap<u64, InFlight> = HashMap::with_max_entries(MAX_IN_FLIGHT, 0);
+pub(crate) static FACTS: Array<Facts> = Array::with_max_entries(MAX_TARGETS + 1, 0);
 
-/// Goroutines whose request `INFLIGHT` refused: told of at its start, it is not told of again at its end. The value is the
+/// What goroutines are in the middle of.
+#[map]
+pub(crate) static INFLIGHT: HashMap<u64, Span> = HashMap::with_max_entries(MAX_IN_FLIGHT, 0);
+
+/// What `INFLIGHT` refused, by its key there: told of at its start, it is not told of again at its end. The value is the
 /// response writer where x/net's `runHandler` was refused, otherwise 0. The oldest give way.
 #[map]
 pub(crate) static REFUSED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(MAX_REFUSED, 0);

@@ -21,7 +21,7 @@ mod share;
 mod stack;
 mod stw;
 mod texts;
-mod watch;
+mod waits;
 
 use aya_ebpf::{macros::uprobe, programs::ProbeContext};
 

@@ -1,11 +1,11 @@
 //! Requests that a ServeMux is given: which copies of a request know its pattern. Knows nothing of when a request begins or ends.
 
 use aya_ebpf::programs::ProbeContext;
-use exporter_ebpf::{http::goroutine_key, probe::Probe, target::TargetConfig};
+use exporter_ebpf::{http::request_key, probe::Probe, target::TargetConfig};
 
 use super::{
     hit::called,
-    maps::INFLIGHT,
+    http::in_flight,
     memory::{GoString, read},
     request::same_word,
     routed::keep,
@@ -18,7 +18,7 @@ pub(super) fn http_mux(ctx: &ProbeContext) {
     let Some((target, regs)) = called(ctx, Probe::HttpMux) else { return };
     let routed = regs.arg(3);
     // SAFETY: from a look-up in this expression; only this goroutine's own probes write its entry.
-    let own = INFLIGHT.get_ptr_mut(&goroutine_key(target.id, regs.g())).map(|entry| unsafe { &mut *entry });
+    let own = in_flight(request_key(target.id, regs.g())).map(|entry| unsafe { &mut *entry });
     match own.filter(|entry| entry.writer != 0) {
         None => keep(target, routed, 0),
         Some(entry) if same_path(target, entry.request, routed) != 0 => entry.routed = routed,

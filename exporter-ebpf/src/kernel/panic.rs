@@ -4,8 +4,9 @@
 use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::ProbeContext};
 use exporter_ebpf::{
     event,
-    http::{GOES_ON, InFlight, PanicKey, Panicked, TOLD, goroutine_key, goroutine_key_target, status_code},
-    key::SeriesKey,
+    feature::Feature,
+    http::{GOES_ON, InFlight, PanicKey, Panicked, TOLD, request_key, status_code},
+    key::{SeriesKey, target_of},
     loss::Reason,
     share::Table,
     target::{NONE, TargetConfig},
@@ -14,9 +15,9 @@ use exporter_ebpf::{
 use super::{
     below::{admit_below, below},
     hijack::is_hijacked,
-    hit::{UNREADABLE, pid, target, word},
-    http::{http1_request, http2_state},
-    maps::{BPF_NOEXIST, INFLIGHT, PANICS, lost, tell_once},
+    hit::{UNREADABLE, measured, word},
+    http::{http1_request, http2_state, in_flight},
+    maps::{BPF_NOEXIST, PANICS, lost, tell_once},
     memory::read,
     regs::Regs,
     request::Subject,
@@ -29,11 +30,11 @@ use super::{
 /// `runtime.gopanic` and `runtime.Goexit`: the goroutine may never come to the end of its request.
 #[inline(always)]
 pub(super) fn http_panic(ctx: &ProbeContext) {
-    let Some(target) = target(pid()) else { return };
+    let Some(target) = measured(Feature::Http) else { return };
     let regs = Regs::of(ctx);
-    let key = goroutine_key(target.id, regs.g());
+    let key = request_key(target.id, regs.g());
     // SAFETY: only this goroutine's own probes write its entry, and user space removes none that is being served.
-    let Some(entry) = (unsafe { INFLIGHT.get(&key) }) else { return };
+    let Some(entry) = (unsafe { in_flight(key).map(|entry| &*entry) }) else { return };
     if entry.writer == 0 || is_hijacked(target.id, entry) || is_told_of_another(target, regs.g(), entry) {
         return;
     }
@@ -84,7 +85,7 @@ fn is_told_of_another(target: &TargetConfig, g: u64, entry: &InFlight) -> bool {
     if entry.outer & TOLD == 0 {
         return false;
     }
-    let key = PanicKey { goroutine: goroutine_key(target.id, g), start_ns: entry.start_ns };
+    let key = PanicKey { goroutine: request_key(target.id, g), start_ns: entry.start_ns };
     // SAFETY: a word is read whole; user space removes the entry only once its goroutine writes it no more.
     match unsafe { PANICS.get(&key) } {
         Some(panicked) => Some(panicked.goid) != read::<u64>(g, target.g_goid),
@@ -95,7 +96,7 @@ fn is_told_of_another(target: &TargetConfig, g: u64, entry: &InFlight) -> bool {
 /// Marks the request that a goroutine serves as [`TOLD`]; whether it was not before.
 #[inline(always)]
 fn is_told_first(goroutine: u64) -> bool {
-    let Some(slot) = INFLIGHT.get_ptr_mut(&goroutine) else { return false };
+    let Some(slot) = in_flight(goroutine) else { return false };
     // SAFETY: from a look-up just above; only this goroutine's own probes write its entry.
     let slot = unsafe { &mut *slot };
     let first = slot.outer & TOLD == 0;
@@ -106,7 +107,7 @@ fn is_told_first(goroutine: u64) -> bool {
 /// Keeps what a request that panicked is to be counted as. By itself for its stack, see `whole_request`.
 #[inline(never)]
 fn remember(target: &TargetConfig, g: u64, start_ns: u64, now: u64, series: &SeriesKey) {
-    let key = PanicKey { goroutine: goroutine_key(target.id, g), start_ns };
+    let key = PanicKey { goroutine: request_key(target.id, g), start_ns };
     let panicked = Panicked {
         series: *series,
         duration_ns: now.wrapping_sub(start_ns),
@@ -135,7 +136,7 @@ pub(super) fn settle_panic(goroutine: u64, start_ns: u64) -> bool {
     // SAFETY: copied before it is removed.
     let Some(panicked) = unsafe { PANICS.get(&key) }.copied() else { return false };
     if PANICS.remove(&key).is_ok() {
-        give_back(Table::Panics, goroutine_key_target(goroutine));
+        give_back(Table::Panics, target_of(goroutine));
         count::<HTTP_SERVER>(&panicked.series, panicked.duration_ns);
     }
     true

@@ -3,10 +3,7 @@
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::raw_tracepoint, programs::RawTracePointContext};
 use exporter_ebpf::{event, target::target_slot};
 
-use super::{
-    maps::{TARGET_SLOTS, TARGETS, tell},
-    watch::WATCHED,
-};
+use super::maps::{TARGET_SLOTS, TARGETS, tell};
 
 /// A process called `execve`; its new image is in place.
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
@@ -23,7 +20,6 @@ fn process_exec(_ctx: RawTracePointContext) -> u32 {
             }
         }
     }
-    let _ = WATCHED.remove(&process);
     tell(event::EXEC, process);
     0
 }
@@ -33,7 +29,7 @@ fn process_exec(_ctx: RawTracePointContext) -> u32 {
 fn process_exit(_ctx: RawTracePointContext) -> u32 {
     let id = bpf_get_current_pid_tgid();
     let (process, thread) = ((id >> 32) as u32, id as u32);
-    if process == thread && (TARGETS.get_ptr(&process).is_some() || WATCHED.get_ptr(&process).is_some()) {
+    if process == thread && TARGETS.get_ptr(&process).is_some() {
         tell(event::EXIT, process);
     }
     0

@@ -3,7 +3,8 @@
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use exporter_ebpf::{
-    http::{ROUTED_OF_ONE, ROUTED_WINDOW_NS, Routed, goroutine_key},
+    http::{ROUTED_OF_ONE, ROUTED_WINDOW_NS, Routed},
+    key::address_key,
     route::MAX_PATH,
     target::TargetConfig,
 };
@@ -23,7 +24,7 @@ pub(super) fn keep(target: &TargetConfig, request: u64, start_ns: u64) {
     }
     // SAFETY: no preconditions.
     let at_ns = unsafe { bpf_ktime_get_ns() };
-    let key = goroutine_key(target.id, header);
+    let key = address_key(target.id, header);
     if let Some(known) = ROUTED.get_ptr_mut(&key) {
         // SAFETY: from a look-up just above. Where the entry gives way to another meanwhile, that one has an address that is not
         // its request's: `found` looks at the headers of what is there.
@@ -98,7 +99,7 @@ pub(super) fn ask_routed(target: &TargetConfig, held: Held, start_ns: u64, ends:
 #[inline(never)]
 fn find(target: &TargetConfig, url: u64, header: u64, start_ns: u64, flags: u64) -> u64 {
     let Some(header) = read::<u64>(header, 0) else { return 0 };
-    let key = goroutine_key(target.id, header);
+    let key = address_key(target.id, header);
     let offsets = u64::from(target.request_url)
         | u64::from(target.request_header) << 16
         | u64::from(target.url_path) << 32
@@ -137,9 +138,7 @@ extern "C" fn found(key: u64, url: u64, start_ns: u64, offsets: u64, flags: u64)
     let request = if flags & FIRST != 0 { entry.first } else { entry.last };
     let word = |offset: u64| read::<u64>(request, offset as u16).unwrap_or(0);
     // The other's was not read, or is of a time when it had not begun.
-    if entry.at_ns < start_ns
-        || goroutine_key(0, word(offsets >> 16)) != goroutine_key(0, key)
-        || word(offsets >> 48) == 0
+    if entry.at_ns < start_ns || address_key(0, word(offsets >> 16)) != address_key(0, key) || word(offsets >> 48) == 0
     {
         return 0;
     }

@@ -1,5 +1,5 @@
-//! Threads that wait for a CPU, by the scheduler's tracepoints. They fire for every thread of the machine: what is not watched
-//! leaves after one look-up in a small hash map. Threads are told apart by the address of their `task_struct`; nothing in it
+//! Threads that wait for a CPU, by the scheduler's tracepoints. They fire for every thread of the machine: what is not measured
+//! leaves after a look-up in an array and one in a small hash map. Threads are told apart by the address of their `task_struct`; nothing in it
 //! is read, so that no kernel's layout matters.
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawTracePointContext};
@@ -9,7 +9,7 @@ use super::{
     maps::{BPF_NOEXIST, add, lost},
     series::{RUN_QUEUE, observe},
     share::{self, give_back},
-    watch::{TASKS, watched},
+    waits::{TASKS, waiting},
 };
 
 /// `sched_wakeup(p)` and `sched_wakeup_new(p)`: the thread can run from now on.
@@ -73,7 +73,7 @@ fn switch(ctx: &RawTracePointContext, prev_runnable: bool) -> u32 {
         }
     }
     // The current thread is still the one that leaves.
-    let Some((watch, state)) = watched(Feature::RunQueue) else { return 0 };
+    let Some((target, state)) = waiting(Feature::RunQueue) else { return 0 };
     // SAFETY: from a map look-up.
     unsafe { add(&raw mut (*state).switches, 1) };
     let runnable_ns = if prev_runnable {
@@ -85,7 +85,7 @@ fn switch(ctx: &RawTracePointContext, prev_runnable: bool) -> u32 {
     } else {
         0
     };
-    let task = Task { runnable_ns, target: watch.target, reserved: 0 };
+    let task = Task { runnable_ns, target: target.id, reserved: 0 };
     let address = ctx.arg::<u64>(1);
     if let Some(entry) = TASKS.get_ptr_mut(&address) {
         // SAFETY: from a map look-up; the run queue's lock is held.

@@ -14,7 +14,7 @@ use super::{
     maps::{BPF_NOEXIST, lost},
     memory::read,
     regs::Regs,
-    watch::STACKS,
+    waits::STACKS,
 };
 
 /// What is put into the map before the addresses are: too much for a program's own stack.

@@ -3,14 +3,14 @@
 //! what the runtime has written into `memstats.last_gc_nanotime`.
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::ProbeContext};
-use exporter_ebpf::{feature::Feature, loss::Reason, wait::WatchState};
+use exporter_ebpf::{feature::Feature, loss::Reason, wait::WaitState};
 
 use super::{
-    maps::{add, lost},
+    maps::{FACTS, add, lost},
     memory,
     regs::Regs,
     series::{STW, observe},
-    watch::watched,
+    waits::waiting,
 };
 
 /// Pauses longer than this are no pauses but a register that is not what it should be.
@@ -30,7 +30,7 @@ pub(super) fn stw_stop_bare(ctx: &ProbeContext) {
 
 #[inline(always)]
 fn stop(ctx: &ProbeContext, without_reason: u64) {
-    let Some((_, state)) = watched(Feature::Stw) else { return };
+    let Some((_, state)) = waiting(Feature::Stw) else { return };
     // SAFETY: no preconditions. The runtime's nanotime is CLOCK_MONOTONIC too.
     let now = unsafe { bpf_ktime_get_ns() };
     let reason = if without_reason == 0 { Regs::of(ctx).arg(0) & 0xff } else { 0 };
@@ -42,7 +42,7 @@ fn stop(ctx: &ProbeContext, without_reason: u64) {
 /// reason, RBX, and its start, RCX.
 #[inline(always)]
 pub(super) fn stw_start(ctx: &ProbeContext) {
-    let Some((_, state)) = watched(Feature::Stw) else { return };
+    let Some((_, state)) = waiting(Feature::Stw) else { return };
     let regs = Regs::of(ctx);
     // SAFETY: from a map look-up.
     unsafe { begin(state, regs.arg(2), regs.arg(1) & 0xff) };
@@ -53,7 +53,7 @@ pub(super) fn stw_start(ctx: &ProbeContext) {
 /// # Safety
 /// The state was looked up in this run of the program.
 #[inline(always)]
-unsafe fn begin(state: *mut WatchState, at_ns: u64, reason: u64) {
+unsafe fn begin(state: *mut WaitState, at_ns: u64, reason: u64) {
     // SAFETY: as the caller says; one thread at a time has stopped the world.
     unsafe {
         add(&raw mut (*state).stops, 1);
@@ -65,7 +65,7 @@ unsafe fn begin(state: *mut WatchState, at_ns: u64, reason: u64) {
 /// Its RETs: the end is what it returns, RAX.
 #[inline(always)]
 pub(super) fn stw_end(ctx: &ProbeContext) {
-    let Some((watch, state)) = watched(Feature::Stw) else { return };
+    let Some((target, state)) = waiting(Feature::Stw) else { return };
     // SAFETY: as in `begin`.
     let (start_ns, reason) = unsafe {
         add(&raw mut (*state).stops, 1);
@@ -79,14 +79,14 @@ pub(super) fn stw_end(ctx: &ProbeContext) {
     }
     let started_ns = Regs::of(ctx).arg(0);
     // Not in this pause: it is another's end, or another kind of pause.
-    let end_ns = match watch.last_gc {
+    let end_ns = match FACTS.get(target.id).map_or(0, |facts| facts.last_gc) {
         0 => started_ns,
         address => memory::read(address, 0).filter(|end| (start_ns..started_ns).contains(end)).unwrap_or(started_ns),
     };
     let duration_ns = end_ns.wrapping_sub(start_ns);
     if duration_ns > LONGEST_NS {
-        lost(watch.target, Reason::Unreadable);
+        lost(target.id, Reason::Unreadable);
         return;
     }
-    observe::<STW>(watch.target, reason as u16, duration_ns);
+    observe::<STW>(target.id, reason as u16, duration_ns);
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use exporter_ebpf::wait::WatchState;
+use exporter_ebpf::wait::WaitState;
 
 use super::{Agent, quiet};
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
 /// A user of a group, as the budget sees it.
 #[derive(Clone, Copy, Debug)]
 struct Account {
-    kept: WatchState,
+    kept: WaitState,
     at: Instant,
     /// CPU seconds that it had used at some time.
     cpu: Option<(Instant, f64)>,
@@ -33,12 +33,12 @@ pub(super) struct Accounts {
 }
 
 /// Hits of the probes on blocking from one time to another.
-fn since(before: &WatchState, now: &WatchState) -> WatchState {
-    WatchState {
+fn since(before: &WaitState, now: &WaitState) -> WaitState {
+    WaitState {
         parks: now.parks.saturating_sub(before.parks),
         runs: now.runs.saturating_sub(before.runs),
         stacks: now.stacks.wrapping_sub(before.stacks),
-        ..WatchState::default()
+        ..WaitState::default()
     }
 }
 
@@ -49,7 +49,7 @@ impl Accounts {
         self.of.retain(|id, _| users.iter().any(|(user, _)| user == id));
         for &(id, pid) in users {
             let Some(limit) = agent.state().targets.get(&id).map(|target| target.budget) else { continue };
-            let Some(kept) = agent.inner.kernel.maps().watch_states.get(id) else { continue };
+            let Some(kept) = agent.inner.kernel.maps().wait_states.get(id) else { continue };
             let now = Instant::now();
             let before = self.of.get(&id).copied();
             let cost = before.map_or(0.0, |before| self.costs.of_blocking(&since(&before.kept, &kept)));

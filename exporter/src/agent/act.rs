@@ -1,5 +1,6 @@
 //! Carries out what the registry says is to be done.
 
+use exporter_ebpf::wait::{WaitState, Window};
 use tracing::{debug, info, warn};
 
 use super::{
@@ -9,7 +10,7 @@ use super::{
     registry::{Configure, Effect, Effects, Log, PAUSE},
     turns::Who,
 };
-use crate::target::{Feature, Features};
+use crate::target::Features;
 
 impl Agent {
     /// Carries effects out, in order. The lock must be free.
@@ -43,11 +44,7 @@ impl Agent {
     /// An `execve` of the same file may look as if nothing had happened, but takes the process out of the kernel's maps.
     fn check_configured(&self, id: u32, pid: u32, features: Features) {
         let maps = self.inner.kernel.maps();
-        let is_configured = if features.has(Feature::Http) {
-            maps.targets.get(pid).is_some()
-        } else {
-            !features.watches() || maps.watched.get(&pid).is_some()
-        };
+        let is_configured = features.in_kernel() == 0 || maps.targets.get(pid).is_some();
         if !is_configured {
             let now = self.moment();
             let effects = self.state().unconfigured(id, now);
@@ -55,15 +52,21 @@ impl Agent {
         }
     }
 
-    /// Enters a target's process into the kernel's maps. Where no requests are to be measured of it, a probe that another process
-    /// of the file asked for finds nothing of this one.
+    /// Enters a target's process into the kernel's maps, unless nothing is measured of it there: parking goroutines are measured only
+    /// once the budget says so.
     fn configure(&self, configure: &Configure) -> Result<(), String> {
-        let Some(target) = self.state().targets.share(configure.id) else { return Ok(()) };
-        if let Some(config) = &configure.config {
-            let targets = &self.inner.kernel.maps().targets;
-            targets.insert(config).map_err(|error| format!("the map of targets: {error}"))?;
+        let Configure { id, config, facts, .. } = configure;
+        if config.on == 0 {
+            return Ok(());
         }
-        self.watch(&target, configure.last_gc)
+        let maps = self.inner.kernel.maps();
+        // All that a probe finds is there before the process is.
+        maps.windows
+            .set(*id, &Window::CLOSED)
+            .and_then(|()| maps.wait_states.set(*id, &WaitState::default()))
+            .and_then(|()| maps.facts.set(*id, facts))
+            .and_then(|()| maps.targets.insert(config))
+            .map_err(|error| format!("the kernel's maps of targets: {error}"))
     }
 
     /// Removes a process from the kernel's maps, if it is still this target's there.
@@ -72,7 +75,6 @@ impl Agent {
         if targets.get(pid).is_some_and(|config| config.id == id) {
             targets.remove(pid);
         }
-        self.unwatch(pid, id);
     }
 
     /// See [`Effect::Verify`].

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeSet, io::ErrorKind, sync::Arc};
 
+use exporter_ebpf::facts::Facts;
 use tracing::{info, warn};
 
 use super::{
@@ -56,10 +57,11 @@ impl Agent {
             }
             let runtime = verdict.as_ref().ok().and_then(|inspection| inspection.runtime.as_ref().ok());
             let last_gc = runtime.and_then(|plan| plan.last_gc_in(process.id.pid)).unwrap_or(0);
+            let facts = Facts { last_gc };
             let literals = verdict.as_ref().map_or((0, 0), |inspection| inspection.literals.in_process(process.id.pid));
             let is_there = process.is_there();
             let outcome =
-                Inspected { id, attempt, process, verdict, holds, changes, may_share, is_there, last_gc, literals };
+                Inspected { id, attempt, process, verdict, holds, changes, may_share, is_there, facts, literals };
             agent.send(Message::Inspected(Box::new(outcome)));
         });
     }

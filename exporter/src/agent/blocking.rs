@@ -10,7 +10,7 @@ use std::{
 
 use exporter_ebpf::{
     key::{Family, OfTarget as _, SeriesKey},
-    wait::Watch,
+    wait::Window,
 };
 use tokio::sync::Notify;
 
@@ -170,13 +170,16 @@ impl Agent {
         Ok(())
     }
 
-    /// Tells the kernel side which parks of a process are measured; whether the process is still watched for this target.
-    pub(super) fn set_window(&self, id: u32, pid: u32, from: u64, until: u64) -> bool {
-        let open = |watch: Watch| {
-            let on = watch.on | Feature::Blocking.bit();
-            (watch.target == id).then_some(Watch { on, park_from_ns: from, park_until_ns: until, ..watch })
-        };
-        self.inner.kernel.maps().watched.change(&pid, open)
+    /// Tells the kernel side which parks of a target are measured; whether the process is still the target.
+    pub(super) fn set_window(&self, id: u32, pid: u32, from_ns: u64, until_ns: u64) -> bool {
+        let open = |window: Window| Window { from_ns, until_ns, ..window };
+        self.change_window(id, pid, open)
+    }
+
+    /// Changes when a target's goroutines are measured, if the process is still the target.
+    pub(super) fn change_window(&self, id: u32, pid: u32, to: impl FnOnce(Window) -> Window) -> bool {
+        let maps = self.inner.kernel.maps();
+        maps.targets.get(pid).is_some_and(|config| config.id == id) && maps.windows.change(id, to)
     }
 }
 

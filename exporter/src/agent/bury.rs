@@ -3,7 +3,7 @@
 
 use std::{sync::atomic::Ordering, time::Instant};
 
-use exporter_ebpf::{http::goroutine_key_target, key::OfTarget as _};
+use exporter_ebpf::key::{OfTarget as _, target_of};
 
 use super::{Agent, entries::Entries, state::State};
 
@@ -51,7 +51,7 @@ impl Agent {
             ledger.forget_retired(pods);
         }
         ledger.settled.retain(|key, _| !dead.contains(&key.target()));
-        ledger.settled_requests.retain(|key, _| !dead.contains(&goroutine_key_target(*key)));
+        ledger.settled_requests.retain(|key, _| !dead.contains(&target_of(*key)));
         ledger.routes.forget(&dead);
         entries.remove(maps);
         // Only now: their ids are free from here on.

@@ -7,7 +7,11 @@ use std::{
     time::Instant,
 };
 
-use exporter_ebpf::{http::goroutine_key_target, loss::Reason};
+use exporter_ebpf::{
+    key::target_of,
+    loss::Reason,
+    span::{Lane, is_in},
+};
 
 use super::{
     Agent, Inner,
@@ -202,13 +206,13 @@ fn in_flight(kernel: &Kernel, state: &mut State) -> io::Result<(HashMap<u32, u64
     let (active, entries, still_settled) = kernel.maps().in_flight.read(|seen: &mut Seen, key, entry| {
         let (active, entries, still_settled) = seen;
         *entries += 1;
-        if entry.writer == 0 {
+        if entry.open == 0 || !is_in(*key, Lane::HttpServer) {
             return;
         }
         if settled.get(key) == Some(&entry.start_ns) {
             still_settled.insert(*key, entry.start_ns);
         } else {
-            *active.entry(goroutine_key_target(*key)).or_default() += 1;
+            *active.entry(target_of(*key)).or_default() += 1;
         }
     })?;
     state.settled_requests = still_settled;

@@ -1,4 +1,4 @@
-//! Requests whose end no probe sees: a connection that was taken over on another goroutine than its own, and whatever else takes
+//! What goroutines began and whose end no probe sees: a connection that was taken over on another goroutine than its own, and whatever else takes
 //! a goroutine away from its request. A task of its own finds them, counts the former, and tells the latter as lost. Knows nothing of
 //! labels, nor of panicked requests but that they are not its own.
 
@@ -10,8 +10,10 @@ use std::{
 
 use exporter_ebpf::{
     event,
-    http::{Hijacked, InFlight, PanicKey, TOLD, goroutine_key, goroutine_key_g, goroutine_key_target, is_request},
+    http::{Hijacked, InFlight, PanicKey, TOLD, is_request},
+    key::{address_key, address_of, target_of},
     loss::Reason,
+    span::{Lane, Span, is_in},
 };
 use tracing::debug;
 
@@ -67,10 +69,10 @@ impl Agent {
         let Ok(hijacks) = hijacks else { return };
         let now = crate::clock::monotonic_ns();
         // After the hijacks: the request of each was in flight before it.
-        let seen = maps.in_flight.read(|(taken, long): &mut (Vec<(u64, InFlight)>, Vec<Request>), key, entry| {
+        let seen = maps.in_flight.read(|(taken, long): &mut (Vec<(u64, Span)>, Vec<Request>), key, entry| {
             let age = now.saturating_sub(entry.start_ns);
             match hijack_of(&hijacks, *key, entry) {
-                _ if entry.writer == 0 => {}
+                _ if entry.open == 0 => {}
                 Some(_) => taken.push((*key, *entry)),
                 None if age >= LONG.as_nanos() as u64 => long.push((*key, entry.start_ns)),
                 None => {}
@@ -87,16 +89,16 @@ impl Agent {
 
     /// Counts hijacked requests, and forgets hijacks that are of no request in flight: it had ended before, was taken over for
     /// the second time, or was refused.
-    fn count_hijacked(&self, hijacks: &HashMap<u64, Hijacked>, mut taken: Vec<(u64, InFlight)>) {
+    fn count_hijacked(&self, hijacks: &HashMap<u64, Hijacked>, mut taken: Vec<(u64, Span)>) {
         let maps = self.inner.kernel.maps();
         let mut counted = HashSet::new();
         // An earlier request may be there whose response writer was freed and had the same place: it is the later one's hijack.
         taken.sort_unstable_by_key(|(_, entry)| std::cmp::Reverse(entry.start_ns));
         for (key, entry) in taken {
-            let of = goroutine_key(goroutine_key_target(key), entry.writer);
+            let of = address_key(target_of(key), entry.open);
             let Some(hijacked) = hijacks.get(&of).filter(|_| counted.insert(of)) else { continue };
             let now = maps.in_flight.get(&key);
-            let same = now.is_some_and(|now| (now.start_ns, now.writer) == (entry.start_ns, entry.writer));
+            let same = now.is_some_and(|now| (now.start_ns, now.open) == (entry.start_ns, entry.open));
             // In this order: whoever has removed the hijack counts it, and the kernel side looks for it when it finds the request.
             if same && maps.in_flight.remove(&key) && maps.hijacks.remove(&of) && is_request(&hijacked.series) {
                 self.counted().count(&hijacked.series, hijacked.at_ns - entry.start_ns);
@@ -113,7 +115,7 @@ impl Agent {
     fn looks(&self, due: &[Request]) -> Vec<(u32, Process, Layout, Vec<Request>)> {
         let mut of: HashMap<u32, Vec<Request>> = HashMap::new();
         for request in due {
-            of.entry(goroutine_key_target(request.0)).or_default().push(*request);
+            of.entry(target_of(request.0)).or_default().push(*request);
         }
         let state = self.state();
         let look = |(id, requests)| {
@@ -125,17 +127,20 @@ impl Agent {
 
     /// Its goroutine is gone. If the request is in flight nevertheless, and nobody else is to count it, it is lost.
     fn tell_lost(&self, (key, start_ns): Request) {
-        let (maps, id) = (self.inner.kernel.maps(), goroutine_key_target(key));
-        let still = maps.in_flight.get(&key).filter(|now| now.writer != 0 && now.start_ns == start_ns);
+        let (maps, id) = (self.inner.kernel.maps(), target_of(key));
+        let still = maps.in_flight.get(&key).filter(|now| now.open != 0 && now.start_ns == start_ns);
         let Some(entry) = still else { return };
+        let is_request = is_in(key, Lane::HttpServer);
         let panicked = maps.panics.get(&PanicKey { goroutine: key, start_ns }).is_some();
-        let hijacked = maps.hijacks.get(&goroutine_key(id, entry.writer)).is_some_and(|it| it.at_ns >= start_ns);
+        let hijacked =
+            is_request && maps.hijacks.get(&address_key(id, entry.open)).is_some_and(|it| it.at_ns >= start_ns);
+        let is_told = is_request && InFlight::from(entry).outer & TOLD != 0;
         let lives = self.state().targets.get(&id).is_some_and(|target| target.stage.is_live());
         let settled = self.counted().settled_requests.get(&key) == Some(&start_ns);
         if settled {
             // It panicked, and was counted.
             maps.in_flight.remove(&key);
-        } else if lives && !panicked && !hijacked && maps.in_flight.remove(&key) && entry.outer & TOLD == 0 {
+        } else if lives && !panicked && !hijacked && maps.in_flight.remove(&key) && !is_told {
             debug!(target = id, "a request's goroutine is gone, and its end was not seen");
             maps.lose(id, Reason::EndNotSeen, 1);
         }
@@ -143,8 +148,11 @@ impl Agent {
 }
 
 /// The hijack of a request. One before its start was of an earlier request, whose response writer was where this one's is.
-fn hijack_of(hijacks: &HashMap<u64, Hijacked>, key: u64, entry: &InFlight) -> Option<Hijacked> {
-    let hijacked = hijacks.get(&goroutine_key(goroutine_key_target(key), entry.writer))?;
+fn hijack_of(hijacks: &HashMap<u64, Hijacked>, key: u64, entry: &Span) -> Option<Hijacked> {
+    if !is_in(key, Lane::HttpServer) {
+        return None;
+    }
+    let hijacked = hijacks.get(&address_key(target_of(key), entry.open))?;
     (hijacked.at_ns >= entry.start_ns).then_some(*hijacked)
 }
 
@@ -184,7 +192,7 @@ struct Look {
 
 impl Look {
     fn take(mut self) {
-        let addresses: Vec<u64> = self.requests.iter().map(|(key, _)| goroutine_key_g(*key)).collect();
+        let addresses: Vec<u64> = self.requests.iter().map(|(key, _)| address_of(*key)).collect();
         if let Ok(seen) = goroutine::read(self.process.id.pid, self.layout, &addresses) {
             self.found.1 = self.requests.iter().copied().zip(seen).collect();
         }
@@ -215,7 +223,7 @@ impl Agenda {
                 *it = new;
             }
             it.turn = turn;
-            if it.at <= now && !self.asked.contains(&goroutine_key_target(key)) {
+            if it.at <= now && !self.asked.contains(&target_of(key)) {
                 due.push((it.at, start_ns, key));
             }
         }

@@ -4,10 +4,11 @@
 use std::{collections::HashSet, io};
 
 use exporter_ebpf::{
-    http::{HttpState, PanicKey, goroutine_key_target},
-    key::{OfTarget as _, SeriesKey, SeriesState, TextKey},
+    facts::Facts,
+    http::{HttpState, PanicKey},
+    key::{OfTarget as _, SeriesKey, SeriesState, TextKey, target_of},
     loss::LostKey,
-    wait::{BlockedAtKey, WatchState},
+    wait::{BlockedAtKey, WaitState, Window},
 };
 
 use crate::kernel::Maps;
@@ -38,16 +39,16 @@ impl<'t> Entries<'t> {
         })?;
         Ok(Self {
             targets,
-            in_flight: maps.in_flight.keys(|key| targets.contains(&goroutine_key_target(*key)))?,
-            refused: maps.refused.keys(|key| targets.contains(&goroutine_key_target(*key)))?,
-            panics: maps.panics.keys(|key| targets.contains(&goroutine_key_target(key.goroutine)))?,
-            hijacks: maps.hijacks.keys(|key| targets.contains(&goroutine_key_target(*key)))?,
-            routed: maps.routed.keys(|key| targets.contains(&goroutine_key_target(*key)))?,
+            in_flight: maps.in_flight.keys(|key| targets.contains(&target_of(*key)))?,
+            refused: maps.refused.keys(|key| targets.contains(&target_of(*key)))?,
+            panics: maps.panics.keys(|key| targets.contains(&target_of(key.goroutine)))?,
+            hijacks: maps.hijacks.keys(|key| targets.contains(&target_of(*key)))?,
+            routed: maps.routed.keys(|key| targets.contains(&target_of(*key)))?,
             series: maps.series.keys(|key| targets.contains(&key.target()))?,
             texts: maps.texts.keys(|key| targets.contains(&key.target()))?,
             lost: maps.lost.keys(|key| targets.contains(&key.target))?,
             threads,
-            parked: maps.parked.keys(|key| targets.contains(&goroutine_key_target(*key)))?,
+            parked: maps.parked.keys(|key| targets.contains(&target_of(*key)))?,
             blocked_at: maps.blocked_at.keys(|key| targets.contains(&key.target))?,
         })
     }
@@ -71,7 +72,9 @@ impl<'t> Entries<'t> {
             // The number comes again.
             let _ = maps.series_states.set(*id, &SeriesState::ZERO);
             let _ = maps.http_states.set(*id, &HttpState::default());
-            let _ = maps.watch_states.set(*id, &WatchState::default());
+            let _ = maps.wait_states.set(*id, &WaitState::default());
+            let _ = maps.windows.set(*id, &Window::CLOSED);
+            let _ = maps.facts.set(*id, &Facts::NONE);
         }
     }
 }

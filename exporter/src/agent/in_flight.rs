@@ -52,10 +52,10 @@ impl Agent {
         let in_flight = &self.inner.kernel.maps().in_flight;
         // A settled request's entry stays until its goroutine is used again.
         let settled = self.counted().settled_requests.clone();
-        let is_idle = |key: &u64, writer: u64, start_ns: u64| writer == 0 || settled.get(key) == Some(&start_ns);
+        let is_idle = |key: &u64, open: u64, start_ns: u64| open == 0 || settled.get(key) == Some(&start_ns);
         let seen = in_flight.read(|(entries, idle): &mut (u64, Vec<(u64, u64)>), key, entry| {
             *entries += 1;
-            if is_idle(key, entry.writer, entry.start_ns) {
+            if is_idle(key, entry.open, entry.start_ns) {
                 idle.push((entry.start_ns, *key));
             }
         });
@@ -69,7 +69,7 @@ impl Agent {
         debug!(entries, removed = leave.len(), "room for requests in flight");
         let starts: HashMap<u64, u64> = leave.into_iter().map(|(start_ns, key)| (key, start_ns)).collect();
         in_flight.remove_where(starts.keys().copied(), |key, now| {
-            now.start_ns == starts[key] && is_idle(key, now.writer, now.start_ns)
+            now.start_ns == starts[key] && is_idle(key, now.open, now.start_ns)
         });
     }
 }

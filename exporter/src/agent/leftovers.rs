@@ -10,7 +10,7 @@ use std::{
 };
 
 use exporter_ebpf::{
-    http::{goroutine_key_g, goroutine_key_target},
+    key::{address_of, target_of},
     loss::Reason,
     target::NONE,
     wait::Parked,
@@ -53,7 +53,7 @@ pub(super) async fn take(agent: &Agent, users: &[(u32, u32)], from: u64, until: 
     let (of, ids) = (agent.clone(), users.iter().map(|(id, _)| *id).collect::<Vec<_>>());
     let entries = spawn_blocking(move || {
         of.inner.kernel.maps().parked.read(|entries: &mut Vec<(u64, Parked)>, key, entry| {
-            if ids.contains(&goroutine_key_target(*key)) && entry.start_ns != 0 {
+            if ids.contains(&target_of(*key)) && entry.start_ns != 0 {
                 entries.push((*key, *entry));
             }
         })
@@ -62,11 +62,8 @@ pub(super) async fn take(agent: &Agent, users: &[(u32, u32)], from: u64, until: 
     let mut left = Vec::new();
     for &(id, pid) in users {
         let within = |start: u64| (from..until).contains(&start);
-        let mine: Vec<_> = entries
-            .iter()
-            .filter(|(key, entry)| goroutine_key_target(*key) == id && within(entry.start_ns))
-            .copied()
-            .collect();
+        let mine: Vec<_> =
+            entries.iter().filter(|(key, entry)| target_of(*key) == id && within(entry.start_ns)).copied().collect();
         let all = mine.len() as u64;
         let of = agent.clone();
         let looked = agent.ask_memory(id, move || of.look_at(id, pid, &mine));
@@ -136,7 +133,7 @@ impl Agent {
         let step = waits.len().div_ceil(MOST).max(1);
         let (mut left, mut lost) = (Vec::new(), 0);
         for (key, entry) in waits.iter().step_by(step) {
-            let g = goroutine_key_g(*key);
+            let g = address_of(*key);
             let at = (g + u64::from(seq), g + u64::from(status));
             let seen = read(pid, &[at]).and_then(|seen| seen.first().copied());
             if parked.get(key).is_none_or(|now| now.start_ns != entry.start_ns) {

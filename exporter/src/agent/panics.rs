@@ -9,7 +9,8 @@ use std::{
 
 use exporter_ebpf::{
     event,
-    http::{PanicKey, Panicked, goroutine_key_g, goroutine_key_target},
+    http::{PanicKey, Panicked},
+    key::{address_of, target_of},
 };
 
 use super::{
@@ -65,16 +66,16 @@ impl Agent {
         }
         let inspections: HashMap<u32, _> = {
             let state = self.state();
-            let ids = due.iter().map(|key| goroutine_key_target(key.goroutine));
+            let ids = due.iter().map(|key| target_of(key.goroutine));
             ids.filter_map(|id| Some((id, state.targets.get(&id)?.inspection.clone()?))).collect()
         };
         let mut looks = Vec::new();
         for key in due {
             let entry = maps.in_flight.get(&key.goroutine);
-            if entry.is_none_or(|entry| entry.writer == 0 || entry.start_ns != key.start_ns) {
+            if entry.is_none_or(|entry| entry.open == 0 || entry.start_ns != key.start_ns) {
                 // Recovered by middleware: the request ended normally and was counted.
                 maps.panics.remove(&key);
-            } else if let Some(inspection) = inspections.get(&goroutine_key_target(key.goroutine)) {
+            } else if let Some(inspection) = inspections.get(&target_of(key.goroutine)) {
                 looks.push(Look { key, panicked: waiting[&key], inspection: Arc::clone(inspection) });
             } else {
                 agenda.goes_on(&key, Instant::now());
@@ -88,7 +89,7 @@ impl Agent {
             let Some(panicked) = maps.panics.get(&key) else { continue };
             // Asked once the goroutine is known to be gone: it may have ended the request normally right before, and that counted it.
             let in_flight = maps.in_flight.get(&key.goroutine);
-            let in_flight = in_flight.is_some_and(|entry| entry.writer != 0 && entry.start_ns == key.start_ns);
+            let in_flight = in_flight.is_some_and(|entry| entry.open != 0 && entry.start_ns == key.start_ns);
             if maps.panics.remove(&key) && in_flight {
                 counted.settled_requests.insert(key.goroutine, key.start_ns);
                 counted.count(&panicked.series, panicked.duration_ns);
@@ -121,8 +122,8 @@ struct Next {
 impl Agenda {
     /// Takes over what is waiting now; those to be looked at in this turn, the longest overdue first.
     fn due<T>(&mut self, waiting: &HashMap<PanicKey, T>, now: Instant) -> Vec<PanicKey> {
-        self.silent.retain(|target| waiting.keys().any(|key| goroutine_key_target(key.goroutine) == *target));
-        let asked = |key: &PanicKey| !self.silent.contains(&goroutine_key_target(key.goroutine));
+        self.silent.retain(|target| waiting.keys().any(|key| target_of(key.goroutine) == *target));
+        let asked = |key: &PanicKey| !self.silent.contains(&target_of(key.goroutine));
         self.next.retain(|key, _| waiting.contains_key(key) && asked(key));
         for key in waiting.keys().filter(|key| asked(key)) {
             self.next.entry(*key).or_insert(Next { at: now, then: LOOK });
@@ -153,7 +154,7 @@ impl Agenda {
             && let Some(key) = asked.iter().find(|key| !found.contains_key(key))
         {
             // In their order the first that was not told of is the one that did not come back.
-            self.silent.insert(goroutine_key_target(key.goroutine));
+            self.silent.insert(target_of(key.goroutine));
         }
         found.into_iter().filter(|(_, over)| *over).map(|(key, _)| key).collect()
     }
@@ -174,7 +175,7 @@ impl Agenda {
 /// Whether the goroutine that panicked is gone: nothing runs there, or another goroutine, or it cannot be read any more.
 fn is_over(inspection: &Inspection, goroutine: u64, panicked: &Panicked) -> bool {
     let layout = Layout::of(inspection);
-    let found = layout.and_then(|it| goroutine::read(panicked.pid, it, &[goroutine_key_g(goroutine)]).ok());
+    let found = layout.and_then(|it| goroutine::read(panicked.pid, it, &[address_of(goroutine)]).ok());
     let found = found.and_then(|found| found.first().copied().flatten());
     found.is_none_or(|found| found.is_dead || found.goid != panicked.goid)
 }

@@ -11,8 +11,8 @@ use std::{
 };
 
 use exporter_ebpf::{
-    http::goroutine_key_target,
-    wait::{self, Watch},
+    key::target_of,
+    wait::{self, Window},
 };
 use gobinary::frames_at;
 use tokio::task::spawn_blocking;
@@ -163,8 +163,7 @@ impl Agent {
     /// Lets the kernel side take stacks of goroutines that park from then on (`u64::MAX`: of none); whether the process is still
     /// there.
     fn set_stacks(&self, subject: &Subject, stacks_from_ns: u64) -> bool {
-        let take = |watch: Watch| (watch.target == subject.id).then_some(Watch { stacks_from_ns, ..watch });
-        self.inner.kernel.maps().watched.change(&subject.pid, take)
+        self.change_window(subject.id, subject.pid, |window| Window { stacks_from_ns, ..window })
     }
 
     /// What blocked where: waits that ended, scaled up where they were sampled, and those that go on.
@@ -180,7 +179,7 @@ impl Agent {
         })?;
         let now = crate::clock::monotonic_ns();
         let waiting = maps.parked.read(|waiting: &mut Vec<_>, key, parked| {
-            if goroutine_key_target(*key) == subject.id
+            if target_of(*key) == subject.id
                 && parked.start_ns >= from
                 && let Ok(stack) = u32::try_from(parked.stack)
             {

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use exporter_ebpf::wait::WatchState;
+use exporter_ebpf::wait::WaitState;
 use tokio::sync::Notify;
 
 use super::{
@@ -53,7 +53,7 @@ impl Quiet {
     }
 
     /// Wakes whose counts have grown, and whose probes have come off; the others' are held on until `until`.
-    fn look(&self, until: Instant, state_of: impl Fn(u32) -> Option<WatchState>) {
+    fn look(&self, until: Instant, state_of: impl Fn(u32) -> Option<WaitState>) {
         for resting in self.0.lock().unwrap_or_else(PoisonError::into_inner).values_mut() {
             let mut busy = !resting.lease.renew(until);
             for user in &mut resting.users {
@@ -71,7 +71,7 @@ impl Quiet {
 impl Agent {
     /// Wakes the tasks of groups that are idle no more.
     pub(super) fn wake_busy(&self) {
-        let states = &self.inner.kernel.maps().watch_states;
+        let states = &self.inner.kernel.maps().wait_states;
         self.inner.quiet.look(Instant::now() + LOOK + GRACE, |id| states.get(id));
     }
 }
@@ -93,8 +93,7 @@ mod tests {
         let lease = leases.grant(until, drop);
         quiet.rest(key, vec![user(1, 1000), user(2, 0)], lease.clone(), Arc::clone(&wake));
         let woken = |parks: u64| {
-            quiet
-                .look(until, |id| Some(WatchState { parks: if id == 1 { parks } else { 0 }, ..WatchState::default() }));
+            quiet.look(until, |id| Some(WaitState { parks: if id == 1 { parks } else { 0 }, ..WaitState::default() }));
             let wake = Arc::clone(&wake);
             async move { tokio::time::timeout(Duration::from_millis(1), wake.notified()).await.is_ok() }
         };

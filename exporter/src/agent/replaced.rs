@@ -4,8 +4,10 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use exporter_ebpf::{
-    http::{InFlight, PanicKey, TOLD, goroutine_key_target},
+    http::{InFlight, PanicKey, TOLD},
+    key::target_of,
     loss::Reason,
+    span::{Lane, Span, is_in},
 };
 use tokio::runtime::Handle;
 use tracing::warn;
@@ -149,16 +151,17 @@ impl Agent {
     /// Tells all requests in flight of a target as lost: each may have ended unseen.
     pub(super) fn lose_in_flight(&self, id: u32) {
         let maps = self.inner.kernel.maps();
-        let served = maps.in_flight.read(|served: &mut Vec<(u64, InFlight)>, key, entry| {
-            if goroutine_key_target(*key) == id {
+        let served = maps.in_flight.read(|served: &mut Vec<(u64, Span)>, key, entry| {
+            if target_of(*key) == id {
                 served.push((*key, *entry));
             }
         });
         // Where it cannot be read, they stay in flight until their goroutines are used again, or gone.
         for (key, entry) in served.unwrap_or_default() {
-            // One that panicked is marked as told, and is so only once it is settled.
+            // A request that panicked is marked as told, and is so only once it is settled.
             let panic = PanicKey { goroutine: key, start_ns: entry.start_ns };
-            let is_served = entry.writer != 0 && (entry.outer & TOLD == 0 || maps.panics.remove(&panic));
+            let is_told = is_in(key, Lane::HttpServer) && InFlight::from(entry).outer & TOLD != 0;
+            let is_served = entry.open != 0 && (!is_told || maps.panics.remove(&panic));
             // One that has not ended is not told again at its end.
             if is_served {
                 let _ = maps.refused.insert(&key, &0);

@@ -11,7 +11,7 @@ use exporter_ebpf::{
     durations::Durations,
     key::{Family, OfTarget as _},
     loss::Reason,
-    wait::WatchState,
+    wait::WaitState,
 };
 
 use super::{
@@ -41,7 +41,7 @@ pub(super) struct Retired {
     /// By reason, as the kernel side numbers them.
     pub(super) lost: HashMap<u32, u64>,
     /// Hits of probes and the like.
-    pub(super) kept: WatchState,
+    pub(super) kept: WaitState,
     /// Seconds that profiles have seen goroutines blocked, by function.
     pub(super) blocked_functions: BTreeMap<String, f64>,
     /// Since when they were counted without a gap.
@@ -90,7 +90,7 @@ impl State {
         let unreadable = || io::Error::other("what the kernel side keeps of a target cannot be read");
         let kept: Vec<_> = of_pods
             .iter()
-            .map(|(id, whose)| Ok((id, whose, maps.watch_states.get(*id).ok_or_else(unreadable)?)))
+            .map(|(id, whose)| Ok((id, whose, maps.wait_states.get(*id).ok_or_else(unreadable)?)))
             .collect::<io::Result<_>>()?;
         for (key, value) in counted.series {
             let Some((family, series)) = super::series::labelled(self, &key, maps, max_routes) else { continue };

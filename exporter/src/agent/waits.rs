@@ -1,9 +1,8 @@
-//! Targets whose waits are measured: goroutines that block, stops of the world, threads in the run queue. Tells the kernel side whom to
-//! watch, and reads what that costs them. Knows nothing of the waits themselves: they are series.
+//! Targets whose waits are measured: goroutines that block, stops of the world, threads in the run queue. Reads what that costs them. Knows nothing of the waits themselves: they are series.
 
 use std::{collections::HashMap, sync::atomic::Ordering, time::Instant};
 
-use exporter_ebpf::wait::{Watch, WatchState};
+use exporter_ebpf::wait::WaitState;
 
 use super::{
     Agent, Inner,
@@ -16,35 +15,6 @@ use crate::{
     process::Throttling,
     target::{Feature, Features},
 };
-
-/// What the kernel side is told of a target: parking goroutines are measured only once the budget says so.
-fn watch(id: u32, features: Features, last_gc: u64) -> Watch {
-    let on = features.watched().bits();
-    Watch { target: id, on, park_from_ns: u64::MAX, park_until_ns: u64::MAX, stacks_from_ns: u64::MAX, last_gc }
-}
-
-impl Agent {
-    /// Lets the kernel side watch a target's process, if anything that waits is to be measured of it.
-    pub(super) fn watch(&self, target: &Target, last_gc: u64) -> Result<(), String> {
-        let watch = watch(target.id, target.features, last_gc);
-        if watch.on == 0 {
-            return Ok(());
-        }
-        let maps = self.inner.kernel.maps();
-        maps.watch_states
-            .set(target.id, &WatchState::default())
-            .and_then(|()| maps.watched.insert(&target.process.id.pid, &watch))
-            .map_err(|error| format!("the map of watched processes: {error}"))
-    }
-
-    /// Takes a process from the kernel side, if it is still this target's.
-    pub(super) fn unwatch(&self, pid: u32, id: u32) {
-        let watched = &self.inner.kernel.maps().watched;
-        if watched.get(&pid).is_some_and(|watch| watch.target == id) {
-            watched.remove(&pid);
-        }
-    }
-}
 
 impl Agent {
     /// When the map of blocked goroutines is half full, removes entries of goroutines that run or are gone. On another thread:
@@ -72,11 +42,11 @@ impl Agent {
 
 /// What the kernel side has counted besides of targets that are shown as one, by the one that speaks for them; nothing of
 /// those of whom not all could be read.
-pub(super) fn kept(kernel: &Kernel, state: &State, leaders: &HashMap<u32, u32>) -> HashMap<u32, WatchState> {
-    let mut kept: HashMap<u32, WatchState> = HashMap::new();
+pub(super) fn kept(kernel: &Kernel, state: &State, leaders: &HashMap<u32, u32>) -> HashMap<u32, WaitState> {
+    let mut kept: HashMap<u32, WaitState> = HashMap::new();
     let mut unknown = Vec::new();
     for (id, leader) in leaders {
-        match kernel.maps().watch_states.get(*id) {
+        match kernel.maps().wait_states.get(*id) {
             Some(more) => add_kept(kept.entry(*leader).or_default(), &more),
             None => unknown.push(leader),
         }
@@ -93,7 +63,7 @@ pub(super) fn kept(kernel: &Kernel, state: &State, leaders: &HashMap<u32, u32>) 
 }
 
 /// Adds what only grows.
-pub(super) fn add_kept(sum: &mut WatchState, more: &WatchState) {
+pub(super) fn add_kept(sum: &mut WaitState, more: &WaitState) {
     sum.parks += more.parks;
     sum.runs += more.runs;
     sum.stacks = sum.stacks.wrapping_add(more.stacks);
@@ -103,7 +73,7 @@ pub(super) fn add_kept(sum: &mut WatchState, more: &WatchState) {
 }
 
 /// What the probes of a target cost it.
-pub(super) fn probe_figures(agent: &Inner, target: &Target, kept: &WatchState) -> Vec<ProbeFigures> {
+pub(super) fn probe_figures(agent: &Inner, target: &Target, kept: &WaitState) -> Vec<ProbeFigures> {
     let costs = agent.costs.get().copied().unwrap_or_default();
     let mut figures = Vec::new();
     // What is off by what the program is has no probes that could be sampled.
@@ -136,7 +106,7 @@ pub(super) fn probe_figures(agent: &Inner, target: &Target, kept: &WatchState) -
 const TRACEPOINT: f64 = 0.2e-6;
 
 /// What the scheduler did to a target.
-pub(super) fn run_queue_figures(target: &Target, kept: &WatchState, involuntary: bool) -> Option<RunQueueFigures> {
+pub(super) fn run_queue_figures(target: &Target, kept: &WaitState, involuntary: bool) -> Option<RunQueueFigures> {
     if !target.features.has(Feature::RunQueue) {
         return None;
     }

@@ -7,9 +7,9 @@ use std::{fs, path::Path, time::Instant};
 
 use exporter_ebpf::{
     feature::Feature,
-    http::goroutine_key,
-    key::{Family, OfTarget as _, SeriesKey},
-    wait::{Watch, WatchState},
+    key::{Family, OfTarget as _, SeriesKey, address_key},
+    target::TargetConfig,
+    wait::{WaitState, Window},
 };
 
 use crate::kernel::{Kernel, Probe, Scope};
@@ -38,7 +38,7 @@ pub(crate) struct Costs {
 
 impl Costs {
     /// What these hits of the probes on blocking cost.
-    pub(crate) fn of_blocking(&self, hits: &WatchState) -> f64 {
+    pub(crate) fn of_blocking(&self, hits: &WaitState) -> f64 {
         hits.parks as f64 * self.park + hits.runs as f64 * self.run + f64::from(hits.stacks) * self.stack
     }
 
@@ -160,15 +160,12 @@ pub(crate) fn calibrate(kernel: &Kernel) -> Result<Costs, String> {
     let stack = Frames::new();
     let frame = stack.innermost();
     // No target has the id 0.
-    let watch = Watch {
-        target: 0,
-        on: Feature::Blocking.bit(),
-        park_from_ns: 0,
-        park_until_ns: u64::MAX,
-        stacks_from_ns: u64::MAX,
-        last_gc: 0,
-    };
-    maps.watched.insert(&pid, &watch).map_err(|error| error.to_string())?;
+    let config = TargetConfig { pid, on: Feature::Blocking.bit(), ..TargetConfig::NONE };
+    let window = Window { from_ns: 0, ..Window::CLOSED };
+    maps.windows
+        .set(config.id, &window)
+        .and_then(|()| maps.targets.insert(&config))
+        .map_err(|error| error.to_string())?;
     let measured = (|| {
         let attach = |probe, function: unsafe extern "C" fn()| {
             let offset = file_offset(function as *const () as u64)?;
@@ -195,7 +192,7 @@ pub(crate) fn calibrate(kernel: &Kernel) -> Result<Costs, String> {
             return Err("the probes were not hit".to_owned());
         }
         // The stack itself stays in its map, where the next profile begins by emptying it.
-        maps.watched.insert(&pid, &Watch { stacks_from_ns: 0, ..watch }).map_err(|error| error.to_string())?;
+        maps.windows.set(config.id, &Window { stacks_from_ns: 0, ..window }).map_err(|error| error.to_string())?;
         let with_stack = {
             let _link = attach(Probe::GoPark, gopulse_calibrate_park)?;
             time(|| call!(gopulse_calibrate_park, frame)) - bare
@@ -207,8 +204,9 @@ pub(crate) fn calibrate(kernel: &Kernel) -> Result<Costs, String> {
             stack: (with_stack - park).max(0.0),
         })
     })();
-    maps.watched.remove(&pid);
-    maps.parked.remove(&goroutine_key(0, G));
+    maps.targets.remove(pid);
+    let _ = maps.windows.set(config.id, &Window::CLOSED);
+    maps.parked.remove(&address_key(0, G));
     if let Ok(keys) = maps.series.keys(|key| key.target() == 0) {
         maps.series.remove_all(&keys);
     }
@@ -263,9 +261,9 @@ mod tests {
     #[test]
     fn stacks_count_where_they_were_taken() {
         let costs = Costs { park: 1.0, run: 2.0, stepped: 4.0, stack: 8.0 };
-        let hits = WatchState { parks: 100, runs: 10, stops: 1000, ..WatchState::default() };
+        let hits = WaitState { parks: 100, runs: 10, stops: 1000, ..WaitState::default() };
         assert!((costs.of_blocking(&hits) - 120.0).abs() < 1e-9);
-        assert!((costs.of_blocking(&WatchState { stacks: 50, ..hits }) - 520.0).abs() < 1e-9);
+        assert!((costs.of_blocking(&WaitState { stacks: 50, ..hits }) - 520.0).abs() < 1e-9);
         assert!((costs.times_with_stacks() - 11.0 / 3.0).abs() < 1e-9);
     }
 

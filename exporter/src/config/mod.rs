@@ -104,7 +104,7 @@ impl Default for Config {
             attach: Method::Auto,
             max_routes: 100,
             max_series: exporter_ebpf::key::MAX_SERIES,
-            max_in_flight: exporter_ebpf::http::MAX_IN_FLIGHT,
+            max_in_flight: exporter_ebpf::span::MAX_IN_FLIGHT,
             max_parked: exporter_ebpf::wait::MAX_PARKED,
             budget: 0.01,
             scan_interval_seconds: 2.0,

@@ -16,18 +16,17 @@ use aya::{
 };
 use exporter_ebpf::{
     durations::Durations,
-    http::{Hijacked, HttpState, InFlight, PanicKey, Panicked, Routed, goroutine_key_target},
-    key::{Family, MAX_WAITS, OfTarget as _, SeriesKey, SeriesState, Text, TextKey},
+    facts::Facts,
+    http::{Hijacked, HttpState, PanicKey, Panicked, Routed},
+    key::{Family, MAX_WAITS, OfTarget as _, SeriesKey, SeriesState, Text, TextKey, target_of},
     loss::{LostKey, Reason},
     share::Table,
-    wait::{BlockedAt, BlockedAtKey, Parked, Stack, Task, Watch, WatchState},
+    span::Span,
+    wait::{BlockedAt, BlockedAtKey, Parked, Stack, Task, WaitState, Window},
 };
 use tracing::warn;
 
 use super::{batch, shares::Shares, targets::Targets};
-
-/// Changes what is there, and adds nothing (include/uapi/linux/bpf.h).
-const BPF_EXIST: u64 = 2;
 
 /// How full a map is.
 #[derive(Clone, Copy, Debug)]
@@ -49,9 +48,11 @@ pub(crate) struct Usage {
 pub(crate) struct Maps {
     /// Measured processes.
     pub(crate) targets: Targets,
-    /// Requests in flight.
-    pub(crate) in_flight: Map<u64, InFlight>,
-    /// Goroutines whose request found no room.
+    /// What each target's instruments are told of it.
+    pub(crate) facts: Elements<Facts>,
+    /// What goroutines are in the middle of.
+    pub(crate) in_flight: Map<u64, Span>,
+    /// Those that found no room there.
     pub(crate) refused: Map<u64, u64>,
     /// Panicked requests.
     pub(crate) panics: Map<PanicKey, Panicked>,
@@ -73,13 +74,13 @@ pub(crate) struct Maps {
     pub(crate) lost: Map<LostKey, u64>,
     /// What user space has: the kernel side adds to its own at any time, so that nobody else can.
     told: Mutex<collections::HashMap<LostKey, u64>>,
-    /// Processes whose waits are measured.
-    pub(crate) watched: Map<u32, Watch>,
-    /// What the kernel side keeps of each.
-    pub(crate) watch_states: Elements<WatchState>,
+    /// When each target's parking goroutines are measured.
+    pub(crate) windows: Elements<Window>,
+    /// What the kernel side keeps of each target's waits beside their series.
+    pub(crate) wait_states: Elements<WaitState>,
     /// Goroutines that wait or have waited.
     pub(crate) parked: Map<u64, Parked>,
-    /// Threads of watched processes. To remove some: [`Self::forget_threads`].
+    /// Threads of targets whose run queue is measured. To remove some: [`Self::forget_threads`].
     pub(crate) tasks: Map<u64, Task>,
     /// Waits that ended, by stack.
     pub(crate) blocked_at: Map<BlockedAtKey, BlockedAt>,
@@ -99,14 +100,14 @@ impl Maps {
         let series = series.given_back(&shares, |key| (table_of(key), key.target()));
         Ok(Self {
             targets: Targets::take(ebpf)?,
+            facts: Elements::take(ebpf, "FACTS")?,
             in_flight: Map::take(ebpf, "INFLIGHT")?
-                .shared(&shares, Table::InFlight, |key| (Table::InFlight, goroutine_key_target(*key)))?,
+                .shared(&shares, Table::InFlight, |key| (Table::InFlight, target_of(*key)))?,
             refused: Map::take(ebpf, "REFUSED")?,
-            panics: Map::take(ebpf, "PANICS")?.shared(&shares, Table::Panics, |key: &PanicKey| {
-                (Table::Panics, goroutine_key_target(key.goroutine))
-            })?,
+            panics: Map::take(ebpf, "PANICS")?
+                .shared(&shares, Table::Panics, |key: &PanicKey| (Table::Panics, target_of(key.goroutine)))?,
             hijacks: Map::take(ebpf, "HIJACKS")?
-                .shared(&shares, Table::Hijacks, |key| (Table::Hijacks, goroutine_key_target(*key)))?,
+                .shared(&shares, Table::Hijacks, |key| (Table::Hijacks, target_of(*key)))?,
             routed: Map::take(ebpf, "ROUTED")?,
             series,
             series_states: Elements::take(ebpf, "SERIES_STATES")?,
@@ -115,10 +116,10 @@ impl Maps {
             pending: Elements::take(ebpf, "PENDING")?,
             lost: Map::take(ebpf, "LOST")?,
             told: Mutex::default(),
-            watched: Map::take(ebpf, "WATCHED")?,
-            watch_states: Elements::take(ebpf, "WATCH_STATES")?,
+            windows: Elements::take(ebpf, "WINDOWS")?,
+            wait_states: Elements::take(ebpf, "WAIT_STATES")?,
             parked: Map::take(ebpf, "PARKED")?
-                .shared(&shares, Table::Parked, |key| (Table::Parked, goroutine_key_target(*key)))?,
+                .shared(&shares, Table::Parked, |key| (Table::Parked, target_of(*key)))?,
             tasks,
             blocked_at: Map::take(ebpf, "BLOCKED_AT")?,
             stacks: Map::take(ebpf, "STACKS")?,
@@ -259,14 +260,6 @@ impl<K: Pod, V: Pod> Map<K, V> {
         self.lock().insert(key, value, 0)
     }
 
-    /// Changes an entry that is there to what `to` makes of it, if it makes something; whether it has. Of several who do, each
-    /// sees what the one before has written, and none brings back an entry that the kernel side has removed.
-    pub(crate) fn change(&self, key: &K, to: impl FnOnce(V) -> Option<V>) -> bool {
-        let mut map = self.lock();
-        let Some(new) = map.get(key, 0).ok().and_then(to) else { return false };
-        map.insert(key, &new, BPF_EXIST).is_ok()
-    }
-
     /// Removes an entry; whether it was there. Of several removers one is told so.
     pub(crate) fn remove(&self, key: &K) -> bool {
         let removed = self.lock().remove(key).is_ok();
@@ -356,5 +349,11 @@ impl<V: Pod> Elements<V> {
     /// Writes an element.
     pub(crate) fn set(&self, index: u32, value: &V) -> Result<(), MapError> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).set(index, value, 0)
+    }
+
+    /// Changes an element to what `to` makes of it; whether it has. Of several who do, each sees what the one before has written.
+    pub(crate) fn change(&self, index: u32, to: impl FnOnce(V) -> V) -> bool {
+        let mut array = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        array.get(&index, 0).and_then(|old| array.set(index, &to(old), 0)).is_ok()
     }
 }

@@ -21,7 +21,7 @@ pub(crate) enum FeaturesError {
 }
 
 fn names() -> String {
-    Feature::ALL.map(Feature::name).join(", ")
+    Feature::ALL.iter().map(|it| it.name()).collect::<Vec<_>>().join(", ")
 }
 
 impl Features {
@@ -47,20 +47,9 @@ impl Features {
         Self(self.0 | other.0)
     }
 
-    /// Of these, those for which the kernel side watches a process.
-    #[must_use]
-    pub(crate) const fn watched(self) -> Self {
-        Self(self.0 & (Feature::Blocking.bit() | Feature::Stw.bit() | Feature::RunQueue.bit()))
-    }
-
-    /// Whether it asks for any of those.
-    pub(crate) const fn watches(self) -> bool {
-        !self.watched().is_empty()
-    }
-
-    /// The set as the kernel side has it.
-    pub(crate) const fn bits(self) -> u32 {
-        self.0
+    /// Of these, those that the kernel side measures, as it has them.
+    pub(crate) fn in_kernel(self) -> u32 {
+        self.iter().filter(|it| it.is_in_kernel()).fold(0, |bits, it| bits | it.bit())
     }
 
     /// Whether it asks for nothing.
@@ -70,7 +59,7 @@ impl Features {
 
     /// What it asks for, in the order of [`Feature::ALL`].
     pub(crate) fn iter(self) -> impl Iterator<Item = Feature> {
-        Feature::ALL.into_iter().filter(move |feature| self.has(*feature))
+        Feature::ALL.iter().copied().filter(move |feature| self.has(*feature))
     }
 
     /// Reads a list of names.
@@ -80,7 +69,7 @@ impl Features {
     pub(crate) fn of_names<'n>(names: impl IntoIterator<Item = &'n str>) -> Result<Self, FeaturesError> {
         let mut features = Self::NONE;
         for name in names.into_iter().map(str::trim).filter(|name| !name.is_empty()) {
-            let found = Feature::ALL.into_iter().find(|feature| name.eq_ignore_ascii_case(feature.name()));
+            let found = Feature::ALL.iter().copied().find(|feature| name.eq_ignore_ascii_case(feature.name()));
             features = match found {
                 Some(feature) => features.with(feature),
                 None if name.eq_ignore_ascii_case("all") => Self::ALL,
@@ -93,10 +82,10 @@ impl Features {
 }
 
 impl Default for Features {
-    /// All but the scheduler: its tracepoints are hit at each switch of every thread on the node (three times a request on a
-    /// saturated machine, 0.4 us each), which only who looks for them should pay.
+    /// All that need not be asked for.
     fn default() -> Self {
-        Self::NONE.with(Feature::Http).with(Feature::Runtime).with(Feature::Blocking).with(Feature::Stw)
+        let usual = Feature::ALL.iter().copied().filter(|it| it.is_usual());
+        usual.fold(Self::NONE, Self::with)
     }
 }
 

@@ -274,7 +274,7 @@ impl fmt::Display for Inspection {
 impl Inspection {
     /// Of a program with one HTTP/1 probe, whose code differs from that of any other sum, for tests.
     pub(crate) fn sample(code: u64) -> Self {
-        use exporter_ebpf::target::{Http2Offsets, NONE};
+        use exporter_ebpf::target::NONE;
 
         let probe = PlannedProbe {
             probe: Probe::HttpStart,
@@ -305,28 +305,7 @@ impl Inspection {
             seconds: 0.0,
             code: Code::sample(code),
             literals: Literals { range: (0, 0), anchor: None, pie: false },
-            config: TargetConfig {
-                pid: 0,
-                id: 0,
-                max_routes: 0,
-                reserved: 0,
-                literals_len: 0,
-                literals_from: 0,
-                g_goid: NONE,
-                response_req: NONE,
-                response_status: NONE,
-                request_method: NONE,
-                request_url: NONE,
-                request_pattern: NONE,
-                request_pat: NONE,
-                pattern_str: NONE,
-                url_path: NONE,
-                h2: Http2Offsets::ABSENT,
-                xnet: Http2Offsets::ABSENT,
-                request_words: 0,
-                at_check: 0,
-                request_header: NONE,
-            },
+            config: TargetConfig::NONE,
             runtime: Err("not in a test".into()),
             g_status: NONE,
             g_tracking_seq: NONE,

@@ -185,7 +185,7 @@ struct Plan<'b> {
     sites: Sites,
     probes: Vec<PlannedProbe>,
     /// Bits of the probes that go to the branch of a stack check.
-    at_check: u32,
+    at_check: u64,
     disabled: Vec<Disabled>,
     not_used: Vec<Part>,
 }
@@ -267,12 +267,6 @@ impl Plan<'_> {
 
     fn http(&mut self) -> TargetConfig {
         let mut config = TargetConfig {
-            pid: 0,
-            id: 0,
-            max_routes: 0,
-            literals_len: 0,
-            literals_from: 0,
-            at_check: 0,
             g_goid: self.offset("runtime.g", "goid"),
             response_req: self.offset("net/http.response", "req"),
             response_status: self.offset("net/http.response", "status"),
@@ -282,11 +276,8 @@ impl Plan<'_> {
             request_pat: self.offset("net/http.Request", "pat"),
             pattern_str: self.offset("net/http.pattern", "str"),
             url_path: self.offset("net/url.URL", "Path"),
-            h2: Http2Offsets::ABSENT,
-            xnet: Http2Offsets::ABSENT,
-            request_words: 0,
             request_header: self.offset("net/http.Request", "Header"),
-            reserved: 0,
+            ..TargetConfig::NONE
         };
         let http1 = self.uses(Part::Http1Server, &[SERVE_HTTP, FINISH_REQUEST]);
         let http2 = self.uses(Part::Http2Server, &HANDLER_DONE);

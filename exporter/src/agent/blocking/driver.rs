@@ -171,10 +171,9 @@ impl Driver {
 
     /// A window that was planned by what the last one cost, which was less where a profile has begun since.
     fn shortened(&mut self, users: &[(u32, u32)], open: Duration) -> Duration {
-        let watched = &self.agent.inner.kernel.maps().watched;
-        let is_profiled = |(id, pid): &(u32, u32)| {
-            watched.get(pid).is_some_and(|watch| watch.target == *id && watch.stacks_from_ns != u64::MAX)
-        };
+        let windows = &self.agent.inner.kernel.maps().windows;
+        let is_profiled =
+            |(id, _): &(u32, u32)| windows.get(*id).is_some_and(|window| window.stacks_from_ns != u64::MAX);
         let profiled = users.iter().any(is_profiled);
         let was = std::mem::replace(&mut self.profiled, profiled);
         if profiled && !was { open.div_f64(self.accounts.costs.times_with_stacks()) } else { open }

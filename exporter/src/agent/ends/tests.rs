@@ -52,7 +52,7 @@ fn who_is_over() {
 
 #[test]
 fn a_program_that_does_not_answer_is_not_asked_again_until_it_does() {
-    let of = |target, g| (goroutine_key(target, g), 0);
+    let of = |target, g| (address_key(target, g), 0);
     let all = [of(1, 1), of(2, 1), of(1, 2)];
     let mut agenda = Agenda::new();
     agenda.asked.insert(1);
@@ -65,13 +65,11 @@ fn a_program_that_does_not_answer_is_not_asked_again_until_it_does() {
 #[test]
 fn a_hijack_before_a_request_is_of_another() {
     let at_ns = 100;
-    let hijacks = HashMap::from([(
-        goroutine_key(3, 0xb0),
-        Hijacked { series: SeriesKey::overflow(Family::HttpServer, 3), at_ns },
-    )]);
+    let hijacks =
+        HashMap::from([(address_key(3, 0xb0), Hijacked { series: SeriesKey::overflow(Family::HttpServer, 3), at_ns })]);
     let of = |target, writer, start_ns| {
-        let entry = InFlight { start_ns, writer, request: 0, routed: 0, outer: 0 };
-        hijack_of(&hijacks, goroutine_key(target, 0xa0), &entry).is_some()
+        let entry = Span { start_ns, open: writer, words: [0; 3] };
+        hijack_of(&hijacks, address_key(target, 0xa0), &entry).is_some()
     };
     assert!(of(3, 0xb0, 99) && of(3, 0xb0, 100));
     assert!(!of(3, 0xb0, 101) && !of(3, 0xb8, 99) && !of(4, 0xb0, 99));

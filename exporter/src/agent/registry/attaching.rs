@@ -2,12 +2,14 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use exporter_ebpf::facts::Facts;
+
 use super::{Attach, Configure, Effect, Effects, Log, Moment, Registry, Stage, Target, Verdict};
 use crate::{
     agent::groups::{GroupKey, Joined, Links, Missing},
     kernel::{AttachError, Link},
     process::Process,
-    target::{Change, Feature, Inspection},
+    target::{Change, Inspection},
 };
 
 /// What reading an executable gave.
@@ -25,8 +27,8 @@ pub(in crate::agent) struct Inspected {
     pub(in crate::agent) may_share: bool,
     /// Whether the process was still there afterwards.
     pub(in crate::agent) is_there: bool,
-    /// See [`exporter_ebpf::wait::Watch::last_gc`].
-    pub(in crate::agent) last_gc: u64,
+    /// What the kernel side's instruments are told of it.
+    pub(in crate::agent) facts: Facts,
     /// See [`exporter_ebpf::target::TargetConfig::literals_from`]: address and length.
     pub(in crate::agent) literals: (u64, u64),
 }
@@ -54,8 +56,7 @@ pub(in crate::agent) struct Attached<L = Link> {
 impl<L> Registry<L> {
     /// A target's executable was read: it goes into the kernel's maps, or is not measured. `max_routes`: as configured.
     pub(in crate::agent) fn inspected(&mut self, outcome: Inspected, max_routes: u32) -> Effects<L> {
-        let Inspected { id, attempt, process, verdict, holds, changes, may_share, is_there, last_gc, literals } =
-            outcome;
+        let Inspected { id, attempt, process, verdict, holds, changes, may_share, is_there, facts, literals } = outcome;
         if holds == Holds::OfFile {
             self.files.remember(&process, verdict.clone());
         }
@@ -72,21 +73,11 @@ impl<L> Registry<L> {
         match verdict.map(whole) {
             Ok(inspection) if inspection.measures_something(target.features) => {
                 target.inspection = Some(Arc::clone(&inspection));
-                let config = target.features.has(Feature::Http).then(|| {
-                    let mut config = inspection.config;
-                    (config.pid, config.id) = (process.id.pid, id);
-                    (config.literals_from, config.literals_len) = literals;
-                    config.max_routes = target.max_routes(max_routes);
-                    config
-                });
-                effects.push(Effect::Configure(Box::new(Configure {
-                    id,
-                    attempt,
-                    process,
-                    config,
-                    last_gc,
-                    may_share,
-                })));
+                let mut config = inspection.config;
+                (config.pid, config.id, config.on) = (process.id.pid, id, target.features.in_kernel());
+                (config.literals_from, config.literals_len) = literals;
+                config.max_routes = target.max_routes(max_routes);
+                effects.push(Effect::Configure(Box::new(Configure { id, attempt, process, config, facts, may_share })));
             }
             Ok(inspection) => {
                 effects.push(Effect::Log(target.unsupported(inspection.why_nothing())));

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use exporter_ebpf::target::TargetConfig;
+use exporter_ebpf::{facts::Facts, target::TargetConfig};
 
 use super::Verdict;
 use crate::{
@@ -59,10 +59,10 @@ pub(in crate::agent) struct Configure {
     /// Of [`Effect::Inspect`].
     pub(in crate::agent) attempt: u32,
     pub(in crate::agent) process: Process,
-    /// For the map of targets; none where no requests are measured.
-    pub(in crate::agent) config: Option<TargetConfig>,
-    /// See [`exporter_ebpf::wait::Watch::last_gc`].
-    pub(in crate::agent) last_gc: u64,
+    /// For the map of targets, if anything of it is measured by the kernel side.
+    pub(in crate::agent) config: TargetConfig,
+    /// What the kernel side's instruments are told of it.
+    pub(in crate::agent) facts: Facts,
     /// Whether its probes may be shared with other processes of the file.
     pub(in crate::agent) may_share: bool,
 }

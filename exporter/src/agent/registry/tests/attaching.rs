@@ -14,23 +14,23 @@ fn an_inspected_target_is_configured_before_links_are_attached() {
     let mut life = life();
     let process = Process::sample(10, 1, 1);
     let asked = inspect(&life.adopt(candidate(&process)));
-    let outcome = Inspected { literals: (0x1000, 7), last_gc: 5, ..inspected(asked, &process) };
+    let outcome = Inspected { literals: (0x1000, 7), facts: Facts { last_gc: 5 }, ..inspected(asked, &process) };
     let effects = life.registry.inspected(outcome, 100);
     assert_eq!(kinds(&effects), ["configure"]);
     let configure = configure(effects);
-    let config = configure.config.unwrap();
+    let config = configure.config;
     assert_eq!((config.pid, config.id, config.max_routes), (10, asked.0, 100));
-    assert_eq!((config.literals_from, config.literals_len, configure.last_gc), (0x1000, 7, 5));
+    assert_eq!((config.literals_from, config.literals_len, configure.facts.last_gc), (0x1000, 7, 5));
     assert_eq!(life.stage(asked.0), "preparing");
 }
 
 #[test]
-fn a_target_of_which_no_requests_are_wanted_is_in_no_map_of_requests() {
+fn the_kernel_side_is_told_what_is_wanted_of_a_target() {
     let mut life = life();
     let process = Process::sample(10, 1, 1);
     let asked = inspect(&life.adopt(Candidate { features: Features::NONE.with(Feature::Stw), ..candidate(&process) }));
     let configure = configure(life.registry.inspected(inspected(asked, &process), 100));
-    assert!(configure.config.is_none());
+    assert_eq!(configure.config.on, Feature::Stw.bit());
 }
 
 #[test]

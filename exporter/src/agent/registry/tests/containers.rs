@@ -111,5 +111,5 @@ fn templates_for_routes_make_room_for_what_they_fold() {
     let process = Process::sample(10, 1, 1);
     let asked = inspect(&life.adopt(Candidate { placement: Some(folded), ..candidate(&process) }));
     let configure = configure(life.registry.inspected(inspected(asked, &process), 100));
-    assert_eq!(configure.config.unwrap().max_routes, 1000);
+    assert_eq!(configure.config.max_routes, 1000);
 }

@@ -13,6 +13,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use exporter_ebpf::facts::Facts;
+
 use super::*;
 use crate::{
     agent::groups::{GroupKey, Links, Missing},
@@ -130,7 +132,7 @@ fn inspected((id, attempt): (u32, u32), process: &Process) -> Inspected {
         changes: BTreeSet::new(),
         may_share: true,
         is_there: true,
-        last_gc: 0,
+        facts: Facts::NONE,
         literals: (0, 0),
     }
 }

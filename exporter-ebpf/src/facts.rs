@@ -1,0 +1,24 @@
+//! What the kernel side is told of a target for one instrument each, beside what [`crate::target::TargetConfig`] has for all of them.
+
+/// Declares the parts of [`Facts`]: one line for an instrument that has any.
+macro_rules! facts {
+    ($($(#[$doc:meta])* $name:ident: $type:ty = $none:expr;)*) => {
+        /// Element of the `FACTS` array, by target id. Written before the target is, and not changed while it is measured.
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct Facts {
+            $($(#[$doc])* pub $name: $type,)*
+        }
+
+        impl Facts {
+            /// Of a target of which nothing is known.
+            pub const NONE: Self = Self { $($name: $none,)* };
+        }
+    };
+}
+
+facts! {
+    /// Address in the process of `runtime.memstats.last_gc_nanotime`, where the runtime ends its account of a garbage collection's
+    /// second pause before it starts the world (Go until 1.21: runtime/mgc.go, `gcMarkTermination`); 0 elsewhere.
+    last_gc: u64 = 0;
+}
