@@ -13,8 +13,27 @@ macro_rules! facts {
         impl Facts {
             /// Of a target of which nothing is known.
             pub const NONE: Self = Self { $($name: $none,)* };
+
+            /// The same of a process that has all addresses so far from the executable's.
+            #[must_use]
+            pub fn moved(self, by: u64) -> Self {
+                Self { $($name: Moved::moved(self.$name, by),)* }
+            }
         }
     };
+}
+
+/// What has addresses of an executable.
+pub trait Moved {
+    /// The same of a process that has them so far from the executable's; 0 stays 0.
+    #[must_use]
+    fn moved(self, by: u64) -> Self;
+}
+
+impl Moved for u64 {
+    fn moved(self, by: u64) -> Self {
+        if self == 0 { 0 } else { self.wrapping_add(by) }
+    }
 }
 
 facts! {

@@ -14,7 +14,7 @@ const PROGRAMS: [&str; 6] = ["prometheus", "node-exporter", "etcd", "caddy", "hu
 /// The one that npm ships; the others are Debian's.
 const NPM: &str = "esbuild";
 
-/// What a server is measured by: what `exporter/src/target/plan.rs` cannot do without.
+/// What a server is measured by: what `exporter/instruments` cannot do without.
 const SERVING: [&str; 2] = ["net/http.serverHandler.ServeHTTP", "net/http.(*response).finishRequest"];
 const OTHERS: [&str; 7] = [
     "net/http.(*response).Hijack",

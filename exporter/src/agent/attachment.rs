@@ -55,10 +55,8 @@ impl Agent {
                     "probes that were attached to it before are still being detached: the kernel waits for its memory";
                 (verdict, holds) = (Err(still.into()), Holds::Now);
             }
-            let runtime = verdict.as_ref().ok().and_then(|inspection| inspection.runtime.as_ref().ok());
-            let last_gc = runtime.and_then(|plan| plan.last_gc_in(process.id.pid)).unwrap_or(0);
-            let facts = Facts { last_gc };
-            let literals = verdict.as_ref().map_or((0, 0), |inspection| inspection.literals.in_process(process.id.pid));
+            let nothing = ((0, 0), Facts::NONE);
+            let (literals, facts) = verdict.as_ref().map_or(nothing, |it| it.in_process(process.id.pid));
             let is_there = process.is_there();
             let outcome =
                 Inspected { id, attempt, process, verdict, holds, changes, may_share, is_there, facts, literals };

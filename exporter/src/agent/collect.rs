@@ -10,7 +10,7 @@ use std::{
 use exporter_ebpf::{
     key::target_of,
     loss::Reason,
-    span::{Lane, is_in},
+    span::{LANES, Lane},
 };
 
 use super::{
@@ -20,7 +20,7 @@ use super::{
 use crate::{
     kernel::{Kernel, Maps, Usage},
     metrics::{AgentFigures, Lost, MapFigures, Snapshot, TargetFigures},
-    target::{Feature, Features, Inspection},
+    target::Inspection,
 };
 
 pub(super) fn snapshot(agent: &Agent) -> Snapshot {
@@ -44,7 +44,7 @@ pub(super) fn snapshot(agent: &Agent) -> Snapshot {
 
     usage.push(maps.parked.usage(Some(inner.parked_entries.load(Ordering::Relaxed))));
     let lost = lost(maps, state, &leaders);
-    let targets = target_figures(inner, state, in_flight.as_ref().map(|(active, _)| active), &leaders, involuntary);
+    let targets = target_figures(inner, state, in_flight.as_ref().map(|(open, _)| open), &leaders, involuntary);
     let wanted = super::runtime::wanted(&state.targets, &leaders);
     let mut by_stage: BTreeMap<&'static str, u64> =
         ["preparing", "measured", "unsupported", "failed", "gone"].into_iter().map(|name| (name, 0)).collect();
@@ -143,17 +143,10 @@ fn lost(maps: &Maps, state: &State, leaders: &HashMap<u32, u32>) -> Vec<Lost> {
 fn target_figures(
     inner: &Inner,
     state: &State,
-    active: Option<&HashMap<u32, u64>>,
+    open: Option<&OpenSpans>,
     leaders: &HashMap<u32, u32>,
     involuntary: bool,
 ) -> Vec<TargetFigures> {
-    let active_of = active.map(|active| {
-        let mut of: HashMap<u32, u64> = HashMap::new();
-        for (id, count) in active {
-            *of.entry(leaders.get(id).copied().unwrap_or(*id)).or_default() += count;
-        }
-        of
-    });
     let kept = super::waits::kept(&inner.kernel, state, leaders);
     let leading = state.targets.values().filter(|target| leaders.get(&target.id) == Some(&target.id));
     let measured = leading.filter_map(|target| Some((target, target.inspection.as_deref()?)));
@@ -162,10 +155,7 @@ fn target_figures(
             let kept = kept.get(&target.id);
             TargetFigures {
                 target: target.labels.clone(),
-                active_requests: active_of
-                    .as_ref()
-                    .filter(|_| inspection.measures_something(Features::NONE.with(Feature::Http)))
-                    .map(|of| of.get(&target.id).copied().unwrap_or(0)),
+                open: open.map(|open| under_way(target, open, leaders)).unwrap_or_default(),
                 probes: state.sites.get(&target.group).copied().unwrap_or(0),
                 info: info(inner, target, inspection),
                 probe_figures: kept.map(|kept| super::waits::probe_figures(inner, target, kept)).unwrap_or_default(),
@@ -199,24 +189,38 @@ fn info(inner: &Inner, target: &Target, inspection: &Inspection) -> Vec<(&'stati
     info
 }
 
-/// Requests in flight by target, and entries in the map. A settled request's entry stays until its goroutine is used again.
-fn in_flight(kernel: &Kernel, state: &mut State) -> io::Result<(HashMap<u32, u64>, u64)> {
-    type Seen = (HashMap<u32, u64>, u64, HashMap<u64, u64>);
+/// Spans that are open, by target and lane.
+type OpenSpans = HashMap<(u32, u64), u64>;
+
+/// Those, and entries in the map. A settled request's entry stays until its goroutine is used again.
+fn in_flight(kernel: &Kernel, state: &mut State) -> io::Result<(OpenSpans, u64)> {
+    type Seen = (OpenSpans, u64, HashMap<u64, u64>);
     let settled = &state.settled_requests;
-    let (active, entries, still_settled) = kernel.maps().in_flight.read(|seen: &mut Seen, key, entry| {
-        let (active, entries, still_settled) = seen;
+    let (open, entries, still_settled) = kernel.maps().in_flight.read(|seen: &mut Seen, key, entry| {
+        let (open, entries, still_settled) = seen;
         *entries += 1;
-        if entry.open == 0 || !is_in(*key, Lane::HttpServer) {
+        if entry.open == 0 {
             return;
         }
         if settled.get(key) == Some(&entry.start_ns) {
             still_settled.insert(*key, entry.start_ns);
         } else {
-            *active.entry(target_of(*key)).or_default() += 1;
+            *open.entry((target_of(*key), *key % LANES)).or_default() += 1;
         }
     })?;
     state.settled_requests = still_settled;
-    Ok((active, entries))
+    Ok((open, entries))
+}
+
+/// What is under way of the targets that this one speaks for, by metric.
+fn under_way(target: &Target, open: &OpenSpans, leaders: &HashMap<u32, u32>) -> Vec<(&'static str, u64)> {
+    let mine = |id: u32| leaders.get(&id).copied().unwrap_or(id) == target.id;
+    let count = |lanes: &[Lane]| {
+        let is_one = |lane: u64| lanes.iter().any(|it| *it as u64 == lane);
+        open.iter().filter(|((id, lane), _)| mine(*id) && is_one(*lane)).map(|(_, count)| count).sum()
+    };
+    let measured = instruments::ALL.into_iter().filter(|it| target.measures(it.feature));
+    measured.flat_map(|it| it.open).map(|it| (it.desc.name, count(it.lanes))).collect()
 }
 
 /// CPU seconds and resident bytes of this process.

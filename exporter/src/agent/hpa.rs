@@ -8,6 +8,7 @@ use std::{
 };
 
 use exporter_ebpf::key::Family;
+use instruments::Instrument;
 
 use super::{
     Agent, collect,
@@ -18,7 +19,7 @@ use crate::{
     hpa::feed::{Counted, Figures},
     kubernetes::{Placement, Pods},
     metrics::Snapshot,
-    target::{Feature, Features, Labels},
+    target::Labels,
 };
 
 type Name = (String, String, String);
@@ -30,13 +31,13 @@ impl Agent {
     /// The figures of now for the HPA. Blocks as [`Agent::snapshot`] does.
     pub(crate) fn figures(&self) -> Figures {
         let snapshot = collect::snapshot(self);
-        let (counted, stale, without_http, reasons) = {
+        let (counted, stale, without, reasons) = {
             let ledger = self.ledger();
             let targets = &ledger.targets;
             // What ended waits for a scrape; the HPA asks for what there is.
-            (ledger.since(), targets.stale(Instant::now()), targets.without_http(), targets.reasons())
+            (ledger.since(), targets.stale(Instant::now()), targets.without(), targets.reasons())
         };
-        let figures = Figures::of(&told(snapshot, &stale, &without_http)).counted(|namespace, pod, container| {
+        let figures = Figures::of(&told(snapshot, &stale, &without)).counted(|namespace, pod, container| {
             counted.get(&(namespace.to_owned(), pod.to_owned(), container.to_owned())).copied()
         });
         // Before all processes were looked at, it is not known that a pod has none.
@@ -55,16 +56,23 @@ impl Agent {
     }
 }
 
+/// An instrument, and labels of which nothing is measured by it.
+type Without = (&'static Instrument, HashSet<Labels>);
+
 /// What of a snapshot says something of its targets. Those that began to be measured after it was read are in none: nothing was
 /// counted of them then, and a rate since would have that as a second of nothing.
-fn told(mut snapshot: Snapshot, stale: &HashSet<Labels>, without_http: &HashSet<Labels>) -> Snapshot {
+fn told(mut snapshot: Snapshot, stale: &HashSet<Labels>, without: &[Without]) -> Snapshot {
     let unsettled = std::mem::take(&mut snapshot.unsettled);
     snapshot.leave_out(&unsettled);
     snapshot.leave_out(stale);
-    for target in snapshot.targets.iter_mut().filter(|it| without_http.contains(&it.target)) {
-        target.active_requests = None;
+    for (instrument, without) in without {
+        let is_of = |name: &str| instrument.open.iter().any(|it| it.desc.name == name);
+        for target in snapshot.targets.iter_mut().filter(|it| without.contains(&it.target)) {
+            target.open.retain(|(name, _)| !is_of(name));
+        }
+        let is_shown = |family: Family| instrument.families.iter().any(|it| it.family == family);
+        snapshot.series.retain(|it| !is_shown(it.family) || !without.contains(&it.target));
     }
-    snapshot.series.retain(|it| it.family != Family::HttpServer || !without_http.contains(&it.target));
     snapshot
 }
 
@@ -117,16 +125,15 @@ impl Targets {
         others.cloned().collect()
     }
 
-    /// Labels of which no target has its requests measured: they have none, not 0.
-    fn without_http(&self) -> HashSet<Labels> {
-        let http = Features::NONE.with(Feature::Http);
-        let measured = |target: &&Target| {
-            target.features.has(Feature::Http)
-                && target.inspection.as_ref().is_some_and(|inspection| inspection.measures_something(http))
+    /// Labels of which no target has measured what an instrument counts as under way: they have none, not 0.
+    fn without(&self) -> Vec<Without> {
+        let without = |instrument: &'static Instrument| {
+            let measured = |target: &&Target| target.measures(instrument.feature);
+            let with: HashSet<&Labels> = self.values().filter(measured).map(|it| &it.labels).collect();
+            let others = self.values().map(|it| &it.labels).filter(|labels| !with.contains(labels));
+            (instrument, others.cloned().collect())
         };
-        let with: HashSet<&Labels> = self.values().filter(measured).map(|it| &it.labels).collect();
-        let others = self.values().map(|it| &it.labels).filter(|labels| !with.contains(labels));
-        others.cloned().collect()
+        instruments::ALL.into_iter().filter(|it| !it.open.is_empty()).map(without).collect()
     }
 
     /// Why pods have no figures, of those that have a Go process.
@@ -182,7 +189,7 @@ mod tests {
         };
         let figures = |pod: &str| TargetFigures {
             target: labels(pod),
-            active_requests: Some(0),
+            open: vec![("http_server_active_requests", 0)],
             probes: 0,
             info: Vec::new(),
             probe_figures: Vec::new(),
@@ -195,8 +202,8 @@ mod tests {
             targets: ["a", "b", "c"].map(figures).into(),
             ..Snapshot::default()
         };
-        let told = told(snapshot, &HashSet::new(), &[labels("c")].into());
-        let shown: Vec<_> = told.targets.iter().map(|it| (it.target == labels("a"), it.active_requests)).collect();
-        assert_eq!(shown, [(true, Some(0)), (false, None)]);
+        let told = told(snapshot, &HashSet::new(), &[(instruments::ALL[0], [labels("c")].into())]);
+        let shown: Vec<_> = told.targets.iter().map(|it| (it.target == labels("a"), it.open.len())).collect();
+        assert_eq!(shown, [(true, 1), (false, 0)]);
     }
 }

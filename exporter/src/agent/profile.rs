@@ -15,6 +15,7 @@ use exporter_ebpf::{
     wait::{self, Window},
 };
 use gobinary::frames_at;
+use instruments::{UNKNOWN, blocking::reason};
 use tokio::task::spawn_blocking;
 
 use self::mapped::Mapped;
@@ -27,8 +28,7 @@ use crate::{
     allowance::Allowance,
     process::Process,
     profile::{Place, Profile, Stack},
-    runtime::reasons::reason,
-    target::{Feature, UNKNOWN},
+    target::Feature,
 };
 
 /// The longest that a profile may take.

@@ -13,6 +13,7 @@ use exporter_ebpf::{
     loss::Reason,
     wait::WaitState,
 };
+use instruments::{LabelSet, past_the_limit};
 
 use super::{
     hpa::joined,
@@ -20,13 +21,7 @@ use super::{
     state::{State, Target},
     waits::add_kept,
 };
-use crate::{
-    hpa::feed::Counted,
-    kernel::Kernel,
-    kubernetes::Pods,
-    metrics::{LabelSet, past_the_limit},
-    target::Labels,
-};
+use crate::{hpa::feed::Counted, kernel::Kernel, kubernetes::Pods, target::Labels};
 
 /// Series kept of one container and family. A program that crashes again and again may have other routes each time; what is more
 /// is added up under the overflow route, of which there are as many as methods and statuses.
@@ -139,7 +134,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::Value;
+    use instruments::Value;
 
     fn labels(route: &str, status: u16) -> LabelSet {
         vec![("http_response_status_code", Value::Number(status)), ("http_route", Value::Text(route.into()))]
@@ -157,7 +152,7 @@ mod tests {
         let of_requests = &retired.series[&Family::HttpServer];
         assert_eq!(of_requests.len(), MOST + 2);
         assert_eq!(of_requests.values().map(Durations::count).sum::<u64>(), 3 * MOST as u64);
-        assert_eq!(of_requests[&labels(crate::metrics::OVERFLOW, 200)].count(), MOST as u64);
+        assert_eq!(of_requests[&labels(instruments::OVERFLOW, 200)].count(), MOST as u64);
         assert_eq!(retired.series[&Family::Stw].values().map(Durations::count).sum::<u64>(), 3 * MOST as u64);
     }
 }

@@ -1,19 +1,16 @@
-//! Route texts: read from the kernel once each, made into label values.
+//! Texts of series: read from the kernel once each, made into label values as their families say, and folded by a pod's own templates.
 
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
 };
 
-use exporter_ebpf::{
-    http::route_kind,
-    key::{OfTarget as _, SeriesKey, TEXT, Text, TextKey},
-    route,
-};
+use exporter_ebpf::key::{Family, OfTarget as _, SeriesKey, TextKey, text_kind};
+use instruments::{OVERFLOW, Shown, describe};
 
-use crate::{kernel::Maps, metrics::OVERFLOW, visible};
+use crate::{kernel::Maps, visible};
 
-/// Label values by route.
+/// Label values by text.
 #[derive(Default)]
 pub(super) struct Routes {
     known: HashMap<TextKey, Arc<str>>,
@@ -32,37 +29,23 @@ pub(super) struct Templates<'t> {
 }
 
 impl Routes {
-    /// The `http_route` of a series; none if it has none.
+    /// The text of a series; none if it has none.
     pub(super) fn label(&mut self, series: &SeriesKey, maps: &Maps, by: Templates<'_>) -> Option<Arc<str>> {
         match series.text_kind {
-            route_kind::NONE => None,
-            route_kind::OVERFLOW | route_kind::SERIES_OVERFLOW => Some(OVERFLOW.into()),
-            kind => {
+            text_kind::NONE => None,
+            text_kind::OVERFLOW | text_kind::SERIES_OVERFLOW => Some(OVERFLOW.into()),
+            _ => {
                 let key = series.text_key();
                 if let Some(label) = self.known.get(&key) {
                     return Some(label.clone());
                 }
-                let text = maps.texts.get(&key)?;
-                let get = |kind, route| maps.texts.get(&TextKey { text: route, kind, ..key });
-                let label = match kind {
-                    route_kind::BELOW => label_below(&get(route_kind::SUBTREE, text.parent)?, &text)?,
-                    route_kind::JOINED => {
-                        let kind = (text.slashes >> 32) as u8;
-                        let before = get(kind, text.parent)?;
-                        let before = match kind {
-                            route_kind::BELOW => label_below(&get(route_kind::SUBTREE, before.parent)?, &before)?,
-                            route_kind::SUBTREE => up_to(&label_of(kind, &before)?, text.slashes as u32)?.to_owned(),
-                            _ => label_of(kind, &before)?,
-                        };
-                        joined(&before, &label_of(route_kind::JOINED, &text)?)
-                    }
-                    _ => label_of(kind, &text)?,
-                };
-                let by_path = matches!(kind, route_kind::PATH | route_kind::BELOW);
-                let label: Arc<str> = if by_path && !by.templates.is_empty() {
-                    self.folded(series.target(), label, by)
+                let family = describe(Family::of_number(key.family)?);
+                let Shown { text, is_path } = (family.text)(&key, &|key| maps.texts.get(key))?;
+                let text = visible::lines(&text).into_owned();
+                let label: Arc<str> = if is_path && !by.templates.is_empty() {
+                    self.folded(series.target(), text, by)
                 } else {
-                    label.into()
+                    text.into()
                 };
                 self.known.insert(key, label.clone());
                 Some(label)
@@ -107,112 +90,9 @@ fn matches(template: &str, path: &str) -> bool {
     segments.next().is_none()
 }
 
-/// As it is shown, so that routes that look the same are one.
-fn label_of(kind: u8, text: &Text) -> Option<String> {
-    let read = (text.read as usize).min(TEXT);
-    if read == 0 {
-        return None;
-    }
-    let bytes = &text.text[..read];
-    let whole = text.len as usize <= read;
-    if matches!(kind, route_kind::PATH | route_kind::PREFIX) {
-        let mut out = [0; 2 * TEXT];
-        return Some(visible::lines(&String::from_utf8_lossy(route::template(bytes, whole, &mut out))).into_owned());
-    }
-    let pattern = String::from_utf8_lossy(bytes);
-    let mut pattern = without_method(&pattern).to_owned();
-    if !whole {
-        pattern.push('…');
-    }
-    Some(visible::lines(&pattern).into_owned())
-}
-
-/// Of a route below a pattern: the pattern's prefix, and what follows it in the path.
-fn label_below(pattern: &Text, rest: &Text) -> Option<String> {
-    let pattern = label_of(route_kind::SUBTREE, pattern)?;
-    let prefix = &pattern[..=pattern.rfind('/')?];
-    let read = (rest.read as usize).min(TEXT);
-    let mut out = [0; 2 * TEXT];
-    let whole = rest.len as usize <= read;
-    let rest = route::template_below(rest.slashes as u32, &rest.text[..read], whole, &mut out);
-    Some(format!("{prefix}{}", visible::lines(&String::from_utf8_lossy(rest))))
-}
-
-/// A pattern before its slash that so many are before.
-fn up_to(pattern: &str, slashes: u32) -> Option<&str> {
-    let (end, _) = pattern.match_indices('/').nth(slashes as usize)?;
-    Some(&pattern[..end])
-}
-
-/// Of the pattern of a mux that is given what follows `before` in the path. Its host, if it has one, is of the whole.
-fn joined(before: &str, pattern: &str) -> String {
-    let (host, path) = pattern.split_at(pattern.find('/').unwrap_or(0));
-    let host = if before.starts_with('/') { host } else { "" };
-    format!("{host}{before}{path}")
-}
-
-/// A pattern is `[METHOD ][HOST]/[PATH]` (net/http/pattern.go, Go 1.22); the method is a label of its own.
-fn without_method(pattern: &str) -> &str {
-    match pattern.split_once([' ', '\t']) {
-        Some((method, rest)) if !method.contains('/') => rest.trim_start(),
-        _ => pattern,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const NO_TEXT: Text = Text { len: 0, read: 0, parent: 0, slashes: 0, below: 0, text: [0; TEXT] };
-
-    fn text(of: &str) -> Text {
-        let mut text = Text { len: of.len() as u32, read: of.len().min(127) as u32, ..NO_TEXT };
-        let n = text.read as usize;
-        text.text[..n].copy_from_slice(&of.as_bytes()[..n]);
-        text
-    }
-
-    #[test]
-    fn patterns_lose_their_method_and_keep_their_host() {
-        for (pattern, label) in [
-            ("GET /items/{id}", "/items/{id}"),
-            ("/items/", "/items/"),
-            ("POST  example.com/x", "example.com/x"),
-            ("/with space", "/with space"),
-            ("example.com/a b", "example.com/a b"),
-        ] {
-            assert_eq!(label_of(route_kind::PATTERN, &text(pattern)).unwrap(), label);
-        }
-    }
-
-    #[test]
-    fn the_rest_of_a_path_takes_the_place_of_the_patterns_end() {
-        for (pattern, slashes, rest, label) in [
-            ("/", 1, "articles/7", "/articles/{id}"),
-            ("GET /api/v1/", 3, "query", "/api/v1/query"),
-            ("example.com/files/{path...}", 2, "a/b", "example.com/files/a/b"),
-            ("/users/{id}/", 3, "orders/7/x/y/z/9/10", "/users/{id}/orders/{id}/x/y/z/**"),
-        ] {
-            assert_eq!(label_below(&text(pattern), &Text { slashes, ..text(rest) }).unwrap(), label);
-        }
-    }
-
-    #[test]
-    fn the_pattern_of_an_inner_mux_follows_what_was_taken_off() {
-        for (before, slashes, pattern, label) in [
-            ("/api/v1/", 2, "GET /users/{id}", "/api/v1/users/{id}"),
-            ("GET /t/{tenant}/", 2, "/users/", "/t/{tenant}/users/"),
-            ("/api/v1/", 1, "/v1/users", "/api/v1/users"),
-            ("/files/{path...}", 1, "/{name}", "/files/{name}"),
-            ("example.com/api/", 1, "example.com/x", "example.com/api/x"),
-            ("/api/", 1, "POST example.com/x", "example.com/api/x"),
-        ] {
-            let before = label_of(route_kind::SUBTREE, &text(before)).unwrap();
-            let pattern = label_of(route_kind::JOINED, &text(pattern)).unwrap();
-            assert_eq!(joined(up_to(&before, slashes).unwrap(), &pattern), label);
-        }
-        assert_eq!(up_to("/a", 1), None);
-    }
 
     #[test]
     fn templates_match_whole_paths() {
@@ -242,20 +122,5 @@ mod tests {
         assert_eq!(fold("/x"), "/x");
         assert_eq!(fold("/y"), OVERFLOW);
         assert_eq!(fold("/users/carol"), "/users/{id}");
-    }
-
-    #[test]
-    fn long_and_unreadable_texts() {
-        let long = format!("/{}", "a".repeat(200));
-        assert!(label_of(route_kind::PATTERN, &text(&long)).unwrap().ends_with('…'));
-        assert_eq!(label_of(route_kind::PATH, &text(&long)).unwrap(), "/**");
-        assert_eq!(label_of(route_kind::PATTERN, &Text { len: 9, ..NO_TEXT }), None);
-    }
-
-    #[test]
-    fn bytes_that_are_not_utf8_are_replaced() {
-        let mut bad = text("/abc");
-        bad.text[1] = 0xff;
-        assert_eq!(label_of(route_kind::PATH, &bad).unwrap(), "/\u{fffd}bc");
     }
 }

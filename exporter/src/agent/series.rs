@@ -10,6 +10,7 @@ use exporter_ebpf::{
     http::route_kind,
     key::{Family, OfTarget as _, SeriesKey},
 };
+use instruments::{Known, LabelSet, describe};
 
 use super::{
     blocked::{self, Raw},
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     kernel::{Maps, Usage},
-    metrics::{Facts, LabelSet, Series, describe},
+    metrics::Series,
 };
 
 /// Series by what they show. The kernel side tells more apart than labels do: patterns that differ in their method alone,
@@ -68,8 +69,8 @@ pub(super) fn labelled(state: &mut State, key: &SeriesKey, maps: &Maps, max_rout
     let family = Family::of_number(key.family)?;
     let inspection = state.targets.get(&key.target()).and_then(|target| target.inspection.as_deref());
     let go_minor = inspection.map_or(0, |it| it.go_minor);
-    let facts = Facts { text: state.route_label(key, maps, max_routes), go_minor };
-    Some((family, describe(family).labels(key, &facts)))
+    let known = Known { text: state.route_label(key, maps, max_routes), go_minor };
+    Some((family, describe(family).labels(key, &known)))
 }
 
 /// Whether a series may have a route that is told by a mux which was given a copy of the request.

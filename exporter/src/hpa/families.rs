@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn whatever_the_stream_feeds_is_in_the_contract_as_what_it_is_fed() {
-        for (name, kind, witness) in FED {
+        for (name, kind, witness) in FED.iter() {
             let Some(desc) = Family::described(name) else { panic!("{name} is in no contract") };
             let is = match desc.kind {
                 _ if desc.name != *name => Kind::Counter,

@@ -7,13 +7,14 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     hash::{DefaultHasher, Hash as _, Hasher as _},
     pin::Pin,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError},
     task::{Context, Poll},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame as HttpFrame};
+use instruments::{Fed, Kind as OfMetric};
 use tokio::{
     sync::{mpsc, watch},
     time::{MissedTickBehavior, timeout},
@@ -31,29 +32,38 @@ const STALL: Duration = Duration::from_secs(5);
 /// Figures that were read so long ago are not told to who comes: the agent stood still since, and reads anew at once.
 const OLD: Duration = Duration::from_secs(2);
 
-/// Families that are told. The third field is a witness: a family that a container has as soon as it is measured, and whose
-/// presence means that this one is measured too, so that a series that is not there counts as 0.
-pub(super) const FED: &[(&str, Kind, Option<&str>)] = &[
-    ("http_server_request_duration_seconds", Kind::Histogram, Some("http_server_active_requests")),
-    ("http_server_active_requests", Kind::Gauge, None),
-    ("go_goroutines", Kind::Gauge, None),
-    ("go_goroutines_waiting", Kind::Gauge, Some("go_goroutines")),
-    ("go_sched_goroutines_runnable_goroutines", Kind::Gauge, None),
-    ("go_sched_latencies_seconds", Kind::Histogram, None),
-    ("go_runqueue_latency_seconds", Kind::Histogram, None),
-    ("go_cpu_classes_gc_total_cpu_seconds_total", Kind::Counter, None),
-    ("process_cpu_seconds_total", Kind::Counter, None),
-    ("process_resident_memory_bytes", Kind::Gauge, None),
-    ("go_sched_gomaxprocs_threads", Kind::Gauge, None),
-    ("go_cpu_periods_total", Kind::Counter, None),
-    ("go_cpu_throttled_periods_total", Kind::Counter, None),
-    ("go_gc_gomemlimit_bytes", Kind::Gauge, None),
-    ("go_memory_classes_total_bytes", Kind::Gauge, None),
-    ("go_memory_classes_heap_released_bytes", Kind::Gauge, None),
-    ("http_server_request_duration_seconds_sum", Kind::Counter, Some("http_server_active_requests")),
-    ("go_goroutine_blocked_seconds_sum", Kind::Counter, None),
-    (CPU_LIMIT, Kind::Gauge, None),
+/// Families that are told beside those of instruments; see [`Fed`].
+const OTHERS: [Fed; 14] = [
+    fed("go_goroutines", OfMetric::Gauge, None),
+    fed("go_goroutines_waiting", OfMetric::Gauge, Some("go_goroutines")),
+    fed("go_sched_goroutines_runnable_goroutines", OfMetric::Gauge, None),
+    fed("go_sched_latencies_seconds", OfMetric::Histogram, None),
+    fed("go_cpu_classes_gc_total_cpu_seconds_total", OfMetric::Counter, None),
+    fed("process_cpu_seconds_total", OfMetric::Counter, None),
+    fed("process_resident_memory_bytes", OfMetric::Gauge, None),
+    fed("go_sched_gomaxprocs_threads", OfMetric::Gauge, None),
+    fed("go_cpu_periods_total", OfMetric::Counter, None),
+    fed("go_cpu_throttled_periods_total", OfMetric::Counter, None),
+    fed("go_gc_gomemlimit_bytes", OfMetric::Gauge, None),
+    fed("go_memory_classes_total_bytes", OfMetric::Gauge, None),
+    fed("go_memory_classes_heap_released_bytes", OfMetric::Gauge, None),
+    fed(CPU_LIMIT, OfMetric::Gauge, None),
 ];
+
+const fn fed(name: &'static str, kind: OfMetric, witness: Option<&'static str>) -> Fed {
+    Fed { name, kind, witness }
+}
+
+/// Families that are told: name, kind, and witness.
+pub(super) static FED: LazyLock<Vec<(&'static str, Kind, Option<&'static str>)>> = LazyLock::new(|| {
+    let kind = |of: OfMetric| match of {
+        OfMetric::Counter => Kind::Counter,
+        OfMetric::Gauge => Kind::Gauge,
+        // A summary's quantiles cannot be joined: a test holds the list against the contract.
+        OfMetric::Histogram | OfMetric::Summary => Kind::Histogram,
+    };
+    instruments::fed().chain(&OTHERS).map(|it| (it.name, kind(it.kind), it.witness)).collect()
+});
 /// The container's, which each of its processes shows: it does not add up over them.
 const CPU_LIMIT: &str = "go_cpu_limit_cores";
 

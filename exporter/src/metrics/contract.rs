@@ -1,50 +1,10 @@
 //! Every metric: its name, type, help, labels, stability and where its figure comes from. The exposition, the reference page
 //! and the tests are made from this table or held against it.
 
+pub(crate) use instruments::{Desc, Kind, Stability};
+
 use crate::runtime;
-
-/// A metric's type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Only ever grows while its series lives.
-    Counter,
-    /// Goes both ways.
-    Gauge,
-    /// Cumulative buckets, sum and count.
-    Histogram,
-    /// Quantiles, sum and count.
-    Summary,
-}
-
-/// Whether its name and meaning can still change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stability {
-    /// Does not change within a major version.
-    Stable,
-    /// May change with a minor version.
-    Development,
-}
-
-/// One metric.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Desc {
-    /// As it is exposed in the text format.
-    pub(crate) name: &'static str,
-    /// Its type.
-    pub(crate) kind: Kind,
-    /// One sentence.
-    pub(crate) help: &'static str,
-    /// Whether it carries the target's labels.
-    pub(crate) of_target: bool,
-    /// Labels beside the target's.
-    pub(crate) labels: &'static [&'static str],
-    /// Whether it can change.
-    pub(crate) stability: Stability,
-    /// Where the figure comes from.
-    pub(crate) source: &'static str,
-}
-
-use Kind::{Counter, Gauge, Histogram, Summary};
+use Kind::{Counter, Gauge, Summary};
 use Stability::{Development, Stable};
 
 macro_rules! contract {
@@ -61,14 +21,14 @@ macro_rules! contract {
                 source: $source,
             };
         )*
-        /// What is exposed beside the figures of the Go runtime, in order.
+        /// What is exposed beside the instruments' series and the figures of the Go runtime, in order.
         static OWN: &[&Desc] = &[$(&$id),*];
     };
 }
 
 /// The entries of this table, in the order of exposition.
 pub(crate) fn own() -> impl Iterator<Item = &'static Desc> {
-    OWN.iter().copied()
+    instruments::contract().chain(OWN.iter().copied())
 }
 
 /// The whole contract, in the order of exposition: the agent's own entries, then the numbers and the histograms of the Go
@@ -78,25 +38,9 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Desc> {
 }
 
 contract! {
-    HTTP_SERVER_REQUEST_DURATION: "http_server_request_duration_seconds", Histogram, true,
-        ["http_request_method", "http_response_status_code", "http_route"], Stable,
-        "Duration of HTTP server requests, from the call of the handler to its end.",
-        "probes on net/http (OpenTelemetry semantic conventions: http.server.request.duration)";
-    HTTP_SERVER_ACTIVE_REQUESTS: "http_server_active_requests", Gauge, true, [], Development,
-        "HTTP server requests whose handler runs now; those in flight before the probes were attached are not seen.",
-        "probes on net/http (OpenTelemetry semantic conventions: http.server.active_requests)";
-    GOROUTINE_BLOCKED: "go_goroutine_blocked_seconds", Histogram, true, ["reason"], Development,
-        "How long goroutines were blocked, from parking until they ran again, by the runtime's wait reason; scaled up where the probes are attached for a share of the time (exporter_probe_sampled_ratio).",
-        "probes on runtime.gopark and runtime.execute";
     BLOCKED_FUNCTIONS: "go_goroutine_blocked_function_seconds_total", Counter, true, ["function"], Development,
         "Time that goroutines were blocked at a function, seen while profiles were taken at /debug/blocked; the functions with most, the others as _other.",
         "stacks taken at runtime.gopark, and the executable's function table";
-    STW_PAUSE: "go_stw_pause_seconds", Histogram, true, ["reason"], Development,
-        "How long the world was stopped, from the beginning of the stop until it was started again, by the runtime's reason (unknown before Go 1.21).",
-        "probes on runtime.stopTheWorldWithSema and runtime.startTheWorldWithSema";
-    RUN_QUEUE: "go_runqueue_latency_seconds", Histogram, true, [], Development,
-        "How long threads that could run waited for a CPU.",
-        "the kernel's tracepoints sched_wakeup and sched_switch";
     INVOLUNTARY: "go_involuntary_switches_total", Counter, true, [], Development,
         "How often a thread lost its CPU while it could run.",
         "the kernel's tracepoint sched_switch (Linux 5.18 on)";

@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
+use instruments::Described;
+
 use super::{
     contract::{self, Desc},
-    durations::{self, Description},
     runtime,
     snapshot::Snapshot,
 };
@@ -35,9 +36,14 @@ pub(super) enum Value<'a> {
     },
 }
 
+/// The family of durations that this is the metric of.
+fn of_metric(name: &str) -> Option<&'static Described> {
+    instruments::families().find(|it| it.desc.name == name)
+}
+
 /// Upper bounds of a histogram whose buckets are the agent's own; those of the Go runtime's are each program's.
 pub(crate) fn bounds(name: &str) -> Option<&'static [f64]> {
-    durations::of_metric(name).map(|family| family.bounds)
+    of_metric(name).map(|family| family.bounds)
 }
 
 /// One label set with its value.
@@ -101,15 +107,13 @@ fn samples<'a>(desc: &'static Desc, snapshot: &'a Snapshot) -> Vec<Sample<'a>> {
         let known = agent.maps.iter().filter_map(|map| Some((map, figure(map)?)));
         known.map(|(map, figure)| Sample::own(vec![("map", Cow::from(&map.name))], figure as f64)).collect()
     };
-    if let Some(family) = durations::of_metric(desc.name) {
+    if let Some(family) = of_metric(desc.name) {
         return of_durations(family, snapshot);
     }
+    if instruments::is_open(desc) {
+        return open(desc, snapshot);
+    }
     match desc.name {
-        name if name == contract::HTTP_SERVER_ACTIVE_REQUESTS.name => snapshot
-            .targets
-            .iter()
-            .filter_map(|it| Some(Sample::of(&it.target, Vec::new(), Value::Number(it.active_requests? as f64))))
-            .collect(),
         name if name == contract::INVOLUNTARY.name => {
             run_queue(snapshot, |it| it.involuntary_switches.map(|n| n as f64))
         }
@@ -197,16 +201,25 @@ fn kubernetes<'a>(desc: &'static Desc, figures: Option<&'a WatchFigures>) -> Vec
     }
 }
 
-fn of_durations<'a>(family: &'static Description, snapshot: &'a Snapshot) -> Vec<Sample<'a>> {
-    let label = |(name, value): &'a (&'static str, durations::Value)| {
+/// A gauge of what is under way.
+fn open<'a>(desc: &'static Desc, snapshot: &'a Snapshot) -> Vec<Sample<'a>> {
+    let of = |it: &'a super::TargetFigures| {
+        let (_, count) = it.open.iter().find(|(name, _)| *name == desc.name)?;
+        Some(Sample::of(&it.target, Vec::new(), Value::Number(*count as f64)))
+    };
+    snapshot.targets.iter().filter_map(of).collect()
+}
+
+fn of_durations<'a>(family: &'static Described, snapshot: &'a Snapshot) -> Vec<Sample<'a>> {
+    let label = |(name, value): &'a (&'static str, instruments::Value)| {
         let value = match value {
-            durations::Value::Word(word) => Cow::Borrowed(*word),
-            durations::Value::Number(number) => Cow::Owned(number.to_string()),
-            durations::Value::Text(text) => Cow::Borrowed(&**text),
+            instruments::Value::Word(word) => Cow::Borrowed(*word),
+            instruments::Value::Number(number) => Cow::Owned(number.to_string()),
+            instruments::Value::Text(text) => Cow::Borrowed(&**text),
         };
         (*name, value)
     };
-    let series = snapshot.series.iter().filter(|it| it.family == family.family());
+    let series = snapshot.series.iter().filter(|it| it.family == family.family);
     series
         .map(|it| {
             let sum = it.value.sum_ns as f64 / 1e9;

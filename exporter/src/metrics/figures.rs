@@ -19,15 +19,9 @@ pub(crate) enum Figure<'a> {
     Buckets(&'a [f64], &'a [u64]),
 }
 
-/// Histograms whose sums are shown as counters by themselves, named as in the text format.
-static SUMS: [(&Desc, &str); 2] = [
-    (&contract::HTTP_SERVER_REQUEST_DURATION, "http_server_request_duration_seconds_sum"),
-    (&contract::GOROUTINE_BLOCKED, "go_goroutine_blocked_seconds_sum"),
-];
-
-/// The histogram that a name is the sum of.
+/// The histogram that a name is the sum of: a counter by itself, named as in the text format.
 pub(crate) fn summed(name: &str) -> Option<&'static Desc> {
-    SUMS.iter().find(|(_, sum)| *sum == name).map(|(desc, _)| *desc)
+    instruments::families().find(|it| it.sum == Some(name)).map(|it| &it.desc)
 }
 
 /// Calls `each` with every sample of the families whose names are wanted: name, labels and value. A histogram's sum is a family
@@ -37,7 +31,7 @@ pub(crate) fn visit(
     wanted: impl Fn(&str) -> bool + Copy,
     mut each: impl FnMut(&'static str, &[(&'static str, Cow<'_, str>)], Figure<'_>),
 ) {
-    let sum_of = |name: &str| SUMS.iter().find(|(it, _)| it.name == name).map(|(_, sum)| *sum);
+    let sum_of = |name: &str| instruments::families().find(|it| it.desc.name == name).and_then(|it| it.sum);
     let sum_wanted = |name: &str| sum_of(name).filter(|it| wanted(it));
     for family in chosen(snapshot, |name| wanted(name) || sum_wanted(name).is_some()) {
         let mut labels = Vec::new();

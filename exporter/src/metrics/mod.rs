@@ -2,7 +2,6 @@
 //! kernel's maps or of how figures come about: a [`Snapshot`] is all it is given.
 
 pub(crate) mod contract;
-mod durations;
 mod exposition;
 mod families;
 mod figures;
@@ -12,7 +11,6 @@ mod runtime;
 mod snapshot;
 
 pub(crate) use self::{
-    durations::{Facts, LabelSet, OVERFLOW, describe, past_the_limit},
     families::bounds,
     figures::{Figure, summed, visit},
     reference::reference,
@@ -25,9 +23,6 @@ use std::{
     io::{self, Write},
     sync::Arc,
 };
-
-#[cfg(test)]
-pub(crate) use self::durations::Value;
 
 /// The formats that can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

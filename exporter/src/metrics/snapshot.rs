@@ -4,12 +4,12 @@ use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use exporter_ebpf::{durations::Durations, key::Family};
 
-use super::LabelSet;
 use crate::{
     kubernetes::WatchFigures,
     runtime::{Goroutines, Reading},
     target::Labels,
 };
+use instruments::LabelSet;
 
 /// One label set of a family of durations.
 #[derive(Clone, Debug)]
@@ -57,8 +57,9 @@ pub(crate) struct ProbeFigures {
 pub(crate) struct TargetFigures {
     /// Whose.
     pub(crate) target: Labels,
-    /// Requests in flight; none where the kernel's map could not be read.
-    pub(crate) active_requests: Option<u64>,
+    /// What is under way, by its metric's name: of each instrument that measures something of it. Nothing where the kernel's map
+    /// could not be read.
+    pub(crate) open: Vec<(&'static str, u64)>,
     /// Sites attached.
     pub(crate) probes: usize,
     /// Labels of the info series.

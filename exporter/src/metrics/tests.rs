@@ -5,6 +5,8 @@ use exporter_ebpf::{
     key::{Family, SeriesKey},
 };
 
+use instruments::{Known, describe};
+
 use super::{contract::Kind, *};
 use crate::{
     kubernetes::WatchFigures,
@@ -29,7 +31,7 @@ fn snapshot(series: usize) -> Arc<Snapshot> {
     value.sum_ns = 12_000_000_000;
     let of = |key: SeriesKey, text: Option<String>, value| {
         let family = Family::of_number(key.family).unwrap();
-        let facts = Facts { text: text.map(Into::into), go_minor: 27 };
+        let facts = Known { text: text.map(Into::into), go_minor: 27 };
         Series { target: target.clone(), family, labels: describe(family).labels(&key, &facts), value }
     };
     let get = SeriesKey { verb: 1, ..SeriesKey::of(Family::HttpServer, 1, 200) };
@@ -40,7 +42,7 @@ fn snapshot(series: usize) -> Arc<Snapshot> {
     let info = contract::GO_TARGET_INFO.labels.iter().map(|name| (*name, "x".to_owned())).collect();
     let figures = TargetFigures {
         target: target.clone(),
-        active_requests: Some(3),
+        open: vec![("http_server_active_requests", 3)],
         probes: 5,
         probe_figures: vec![ProbeFigures { probes: "blocking", hits: 2, cpu_seconds: 0.5, sampled_ratio: 1.0 }],
         blocked_functions: vec![("main.main".to_owned(), 0.5)],

@@ -3,11 +3,12 @@
 
 use std::{collections::BTreeMap, io};
 
+use instruments::blocking::reason;
+
 use super::{
     figures::{Goroutines, Waiting},
     memory::{Memory, Range, u32_at, u64_at},
     plan::Plan,
-    reasons::reason,
 };
 
 /// Goroutines looked at in one walk, at most.

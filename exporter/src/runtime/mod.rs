@@ -9,7 +9,6 @@ mod heap;
 mod histogram;
 mod memory;
 mod plan;
-pub(crate) mod reasons;
 mod threads;
 
 pub(crate) use self::{

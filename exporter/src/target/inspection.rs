@@ -1,74 +1,95 @@
-//! What an inspection of a Go binary says: what can be measured, by which probes, and what is off and why. Knows nothing of how
-//! that is found out.
+//! Inspects a Go binary: what can be measured, by which probes, and what is off and why. Knows no instrument.
 
-use std::{collections::BTreeMap, fmt, fs::File, io, sync::Arc};
+use std::{collections::BTreeMap, fmt, fs::File, io, sync::Arc, time::Instant};
 
-use exporter_ebpf::target::TargetConfig;
-use serde::{Serialize, Serializer};
+use clap::ValueEnum;
+use exporter_ebpf::{
+    facts::Facts,
+    target::{NONE, TargetConfig},
+};
+use gobinary::{Global, GoBinary, Source};
+use instruments::{Disabled, Planned, PlannedProbe, Unmeasured, part_names};
+use serde::Serialize;
 
-use super::{Feature, Features, Part, unmeasured::Unmeasured};
-use crate::{kernel::Probe, process::Code, runtime};
+use super::{Feature, Features, Part};
+use crate::{process::Code, runtime};
 
-/// Those by which requests are counted.
-pub(super) const SERVERS: [Part; 3] = [Part::Http1Server, Part::Http2Server, Part::XnetHttp2Server];
-
-/// One site of one probe.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct PlannedProbe {
-    /// Which program.
-    #[serde(serialize_with = "probe_name")]
-    pub(crate) probe: Probe,
-    /// The function probed.
-    pub(crate) function: String,
-    /// The instruction under the probe.
-    pub(crate) instruction: String,
-    /// Its distance from the function's start, bytes.
-    pub(crate) function_offset: u32,
-    /// Where it is in the file, bytes: what the kernel is given.
-    pub(crate) file_offset: u64,
-    /// What the kernel does there.
-    pub(crate) cost: String,
-    /// Attached only when it is needed.
-    pub(crate) on_demand: bool,
+/// Where probes go in a function: see [`instruments::Sites`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Sites {
+    /// At the cheapest site that means the same.
+    #[default]
+    Chosen,
+    /// As tracers commonly place them, for comparison.
+    EntryRet,
+    /// Programs that do nothing, for comparison.
+    Empty,
 }
 
-impl PlannedProbe {
-    /// Where the bytes are that say what is at the site: from the function's start to beyond the longest instruction (15 bytes
-    /// on amd64) at the site. Offset in the file and length.
-    pub(super) fn span(&self) -> (u64, u64) {
-        let into = u64::from(self.function_offset);
-        (self.file_offset.saturating_sub(into), into + 16)
-    }
-
-    /// What it is for.
-    pub(crate) const fn feature(&self) -> Feature {
-        self.probe.feature()
+impl From<Sites> for instruments::Sites {
+    fn from(sites: Sites) -> Self {
+        match sites {
+            Sites::Chosen => Self::Chosen,
+            Sites::EntryRet => Self::EntryRet,
+            Sites::Empty => Self::Empty,
+        }
     }
 }
 
-/// Something that is off.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Disabled {
-    /// What.
-    #[serde(rename = "feature", serialize_with = "part_name")]
-    pub(crate) part: Part,
-    /// Why, for a person.
-    pub(crate) reason: String,
-}
-
-/// As [`part_name`] for each.
-pub(crate) fn part_names<S: Serializer>(parts: &[Part], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(parts.iter().map(|part| part.name()))
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn part_name<S: Serializer>(part: &Part, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(part.name())
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn probe_name<S: Serializer>(probe: &Probe, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(probe.program())
+/// Inspects an executable.
+pub(crate) fn inspect<S: Source>(source: S, sites: Sites) -> Result<Inspection, gobinary::Error> {
+    let started = Instant::now();
+    let layouts = instruments::layouts(&runtime::LAYOUTS);
+    let layouts: Vec<(&str, &[&str])> = layouts.iter().map(|(ty, fields)| (*ty, fields.as_slice())).collect();
+    let binary = GoBinary::parse(source, &instruments::functions(), &layouts)?;
+    let Planned { probes, mut disabled, not_used, config, facts, nests_muxes } =
+        instruments::plan(&binary, sites.into());
+    let runtime = runtime::Plan::of(&binary).map(Arc::new);
+    if let Err(reason) = &runtime {
+        disabled.push(Disabled { part: Part::Runtime, reason: reason.clone() });
+    }
+    let (mut variables, mut variables_from) = (BTreeMap::new(), BTreeMap::new());
+    for &global in Global::ALL {
+        if let Some(found) = binary.global(global) {
+            variables.insert(global.name(), found.address);
+            *variables_from.entry(found.from.as_str()).or_default() += 1;
+        }
+    }
+    let offset = |field| {
+        let found = binary.layouts().offset("runtime.g", field);
+        found.and_then(|offset| u16::try_from(offset).ok()).unwrap_or(NONE)
+    };
+    let info = &binary.build_info;
+    let (main_module, main_version) =
+        info.main.as_ref().map_or((info.path.clone(), String::new()), |main| (main.path.clone(), main.version.clone()));
+    Ok(Inspection {
+        go_version: info.go_version.to_string(),
+        main_module,
+        main_version,
+        functions_from: binary.functions_from.as_str().to_owned(),
+        layouts_from: binary.layouts().source().as_str().to_owned(),
+        variables_from,
+        variables,
+        build_id: binary.build_id.clone(),
+        notes: binary.notes.iter().chain(&binary.contradictions).cloned().collect(),
+        bytes_read: binary.bytes_read,
+        modules: info.main.iter().chain(&info.deps).map(Module::of).collect(),
+        settings: info.settings.clone(),
+        probes,
+        disabled,
+        not_used,
+        not_measured: instruments::unmeasured(|name| binary.function(name).is_some()),
+        code: Code::default(),
+        placed: Placed::of(&binary),
+        seconds: started.elapsed().as_secs_f64(),
+        config,
+        facts,
+        runtime,
+        g_status: offset("atomicstatus"),
+        g_tracking_seq: offset("trackingSeq"),
+        go_minor: info.go_version.minor,
+        nests_muxes,
+    })
 }
 
 /// A module linked into the executable.
@@ -94,32 +115,30 @@ impl Module {
     }
 }
 
-/// Where an executable has its read-only memory, in which string literals are.
+/// Where an executable has what its processes have elsewhere, as position-independent ones do.
 #[derive(Clone, Debug)]
-pub(crate) struct Literals {
-    /// Link-time address and length.
-    range: (u64, u64),
+pub(crate) struct Placed {
+    /// Read-only memory, in which string literals are: link-time address and length.
+    literals: (u64, u64),
     /// Where code is that tells how far from its link-time address the program is loaded: address and offset in the file.
     anchor: Option<(u64, u64)>,
     pie: bool,
 }
 
-impl Literals {
-    pub(super) fn of(binary: &gobinary::GoBinary) -> Self {
+impl Placed {
+    fn of(binary: &GoBinary) -> Self {
         let function = binary.functions().first().map(|function| function.addr);
         let anchor = function.and_then(|addr| Some((addr, binary.file_offset(addr)?)));
-        Self { range: binary.constants, anchor, pie: binary.pie }
+        Self { literals: binary.constants, anchor, pie: binary.pie }
     }
 
-    /// Address and length in a process; of no length where that is not known.
-    pub(crate) fn in_process(&self, pid: u32) -> (u64, u64) {
-        let bias = match (self.pie, self.anchor) {
+    /// How far from its link-time addresses a process has all; none where that is not known.
+    fn bias(&self, pid: u32) -> Option<u64> {
+        match (self.pie, self.anchor) {
             (false, _) => Some(0),
             (true, Some(anchor)) => runtime::load_bias(pid, anchor).ok(),
             (true, None) => None,
-        };
-        let length = bias.map_or(0, |_| self.range.1);
-        (self.range.0.wrapping_add(bias.unwrap_or(0)), length)
+        }
     }
 }
 
@@ -170,12 +189,15 @@ pub(crate) struct Inspection {
     /// The code that probes are to be put into, as it was when it was inspected.
     #[serde(skip)]
     pub(crate) code: Code,
-    /// Where its string literals are.
+    /// Where its memory is.
     #[serde(skip)]
-    pub(crate) literals: Literals,
+    placed: Placed,
     /// What the kernel side is told; the target's id and limits are still to be set.
     #[serde(skip)]
     pub(crate) config: TargetConfig,
+    /// The same for its instruments; addresses are those of the file.
+    #[serde(skip)]
+    facts: Facts,
     /// How the runtime's own figures are read, or why they cannot be.
     #[serde(skip)]
     pub(crate) runtime: Result<Arc<runtime::Plan>, String>,
@@ -201,6 +223,18 @@ impl Inspection {
         Part::ALL.iter().any(|&part| features.has(part.feature()) && part.is_enough() && has(part))
     }
 
+    /// What the kernel side is told of a process: where its string literals are (address and length, of no length where that is not
+    /// known), and what its instruments need.
+    pub(crate) fn in_process(&self, pid: u32) -> ((u64, u64), Facts) {
+        let (from, len) = self.placed.literals;
+        let mut facts = match self.placed.bias(pid) {
+            None => return ((from, 0), Facts::NONE),
+            Some(bias) => self.facts.moved(bias),
+        };
+        facts.last_gc = self.runtime.as_ref().ok().and_then(|plan| plan.last_gc_in(pid)).unwrap_or(0);
+        ((from.wrapping_add(self.placed.bias(pid).unwrap_or(0)), len), facts)
+    }
+
     /// Remembers the code that probes would be put into.
     ///
     /// # Errors
@@ -220,7 +254,11 @@ impl Inspection {
         if let Some(off) = self.disabled.first() {
             return off.reason.clone();
         }
-        if SERVERS.iter().all(|it| self.not_used.contains(it)) {
+        if Part::ALL
+            .iter()
+            .filter(|it| it.feature() == Feature::Http && it.is_enough())
+            .all(|it| self.not_used.contains(it))
+        {
             return "it has no server of net/http".into();
         }
         "nothing that is asked for can be measured".into()
@@ -274,7 +312,7 @@ impl fmt::Display for Inspection {
 impl Inspection {
     /// Of a program with one HTTP/1 probe, whose code differs from that of any other sum, for tests.
     pub(crate) fn sample(code: u64) -> Self {
-        use exporter_ebpf::target::NONE;
+        use instruments::Probe;
 
         let probe = PlannedProbe {
             probe: Probe::HttpStart,
@@ -304,8 +342,9 @@ impl Inspection {
             not_measured: Vec::new(),
             seconds: 0.0,
             code: Code::sample(code),
-            literals: Literals { range: (0, 0), anchor: None, pie: false },
+            placed: Placed { literals: (0, 0), anchor: None, pie: false },
             config: TargetConfig::NONE,
+            facts: Facts::NONE,
             runtime: Err("not in a test".into()),
             g_status: NONE,
             g_tracking_seq: NONE,

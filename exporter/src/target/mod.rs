@@ -2,22 +2,13 @@
 //! probes are attached or metrics written.
 
 mod features;
-mod inlined;
 mod inspection;
 mod labels;
 mod patched;
-mod patchers;
-mod plan;
-mod reasons;
-mod unmeasured;
 
 pub(crate) use self::{
     features::Features,
-    inspection::{Disabled, Inspection, PlannedProbe, part_names},
+    inspection::{Inspection, Sites, inspect},
     labels::Labels,
-    patched::Change,
-    plan::{Sites, inspect},
-    reasons::{UNKNOWN, stw_reason},
-    unmeasured::Unmeasured,
 };
-pub(crate) use exporter_ebpf::feature::{Feature, Part};
+pub(crate) use instruments::{Change, Disabled, Feature, Part, PlannedProbe, Unmeasured, part_names};

@@ -5,7 +5,7 @@ use std::fs;
 use xtask::go::{self, Program, Toolchain};
 
 pub(crate) const FUNCTIONS: [&str; 2] = ["net/http.serverHandler.ServeHTTP", "net/http.(*response).finishRequest"];
-/// Those of `exporter/src/target/plan.rs`.
+/// Those of `exporter/instruments`.
 pub(crate) const LAYOUTS: [(&str, &[&str]); 8] = [
     ("runtime.g", &["goid", "atomicstatus"]),
     ("net/http.response", &["req", "status"]),

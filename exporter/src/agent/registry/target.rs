@@ -13,7 +13,7 @@ use crate::{
     agent::{blocked::Blocked, gone::Gone, groups::GroupKey, replaced::Code},
     kubernetes::Placement,
     process::Process,
-    target::{Features, Inspection, Labels},
+    target::{Feature, Features, Inspection, Labels},
 };
 
 /// Where a target stands.
@@ -87,6 +87,12 @@ pub(in crate::agent) struct Target {
 }
 
 impl Target {
+    /// Whether a feature is asked for that can be measured of it.
+    pub(in crate::agent) fn measures(&self, feature: Feature) -> bool {
+        let can = |it: &Arc<Inspection>| it.measures_something(Features::NONE.with(feature));
+        self.features.has(feature) && self.inspection.as_ref().is_some_and(can)
+    }
+
     pub(super) fn pid(&self) -> u32 {
         self.process.id.pid
     }

@@ -9,11 +9,12 @@ use exporter_ebpf::{
     durations::Durations,
     key::{Family, SeriesKey},
 };
+use instruments::{Known, describe};
 
 use super::super::{Figures, Told};
 use crate::{
     kubernetes::Placement,
-    metrics::{Facts, Series, Snapshot, describe},
+    metrics::{Series, Snapshot},
     target::Labels,
 };
 
@@ -71,7 +72,7 @@ fn snapshot(series: usize) -> Snapshot {
     value.buckets.iter_mut().zip(0..).for_each(|(count, bucket)| *count = bucket);
     let route = |number: usize| {
         let text = Some(format!("/orders/{{id}}/items/{number}").into());
-        let labels = describe(family).labels(&get, &Facts { text, go_minor: 27 });
+        let labels = describe(family).labels(&get, &Known { text, go_minor: 27 });
         Series { target: target.clone(), family, labels, value }
     };
     Snapshot { series: (0..series / 2).map(route).collect(), ..Snapshot::default() }

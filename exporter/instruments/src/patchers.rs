@@ -9,7 +9,7 @@ use gobinary::{BuildInfo, Module};
 /// Sources: `replace_unix.go` of github.com/bouk/monkey, which gomonkey, supermonkey and go-kiss/monkey have from it;
 /// `internal/monkey/mem` of github.com/bytedance/mockey; `patcher_unix.go` of github.com/undefinedlabs/go-mpatch;
 /// `utility_unix.go` of github.com/brahma-adshonor/gohook.
-pub(super) const FUNCTIONS: [&str; 5] = [
+pub(crate) const FUNCTIONS: [&str; 5] = [
     "*.mprotectCrossPage",
     "github.com/bytedance/mockey/internal/monkey/mem.WriteWithSTW",
     "github.com/bytedance/mockey/internal/monkey/mem.Write",
@@ -34,7 +34,7 @@ const MODULES: [&str; 12] = [
 ];
 
 /// Why nothing may be attached to a program: the library that it has, or the function by which that is known.
-pub(super) fn reason(info: &BuildInfo, has: impl Fn(&str) -> bool) -> Option<String> {
+pub(crate) fn reason(info: &BuildInfo, has: impl Fn(&str) -> bool) -> Option<String> {
     let paths = |module: &Module| {
         let replacement = module.replace.as_ref().map(|it| it.path.clone());
         [Some(module.path.clone()), replacement]

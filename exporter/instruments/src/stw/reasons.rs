@@ -2,11 +2,10 @@
 //!
 //! Source: runtime/proc.go (`stwReasonStrings`) of Go 1.21 to 1.27.
 
-/// What an unknown number is called.
-pub(crate) const UNKNOWN: &str = "unknown";
+use crate::UNKNOWN;
 
 /// Why the world was stopped (Go 1.21 on); [`UNKNOWN`] before.
-pub(crate) fn stw_reason(minor: u16, number: u16) -> &'static str {
+pub(super) fn stw_reason(minor: u16, number: u16) -> &'static str {
     if !(21..=27).contains(&minor) {
         return UNKNOWN;
     }

@@ -2,7 +2,7 @@
 
 /// The reason behind `runtime.g.waitreason`, in the runtime's words (runtime/runtime2.go, `waitReasonStrings`); none for a
 /// number that the version does not have.
-pub(crate) fn reason(minor: u16, number: u8) -> Option<&'static str> {
+pub fn reason(minor: u16, number: u8) -> Option<&'static str> {
     let reasons = match minor {
         17..=19 => FROM_17,
         20..=21 => FROM_20,
