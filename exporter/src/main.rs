@@ -99,6 +99,8 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
         max_series: config.max_series,
         max_in_flight: config.max_in_flight,
         max_parked: config.max_parked,
+        features: config.features,
+        load_all: config.load_all,
     };
     let access = config.metrics_access.clone();
     let tls = access.tls_certificate.as_deref().zip(access.tls_key.as_deref());

@@ -14,8 +14,9 @@ use super::{
     turns::Who,
 };
 use crate::{
+    kernel::Kernel,
     process::{Process, is_lasting},
-    target::{Change, Feature, Inspection, PlannedProbe, Sites, inspect},
+    target::{Change, Feature, Features, Inspection, PlannedProbe, Sites, inspect},
 };
 
 /// What came of attaching links.
@@ -38,6 +39,8 @@ impl Agent {
             });
             let (mut verdict, mut holds) =
                 known.map_or_else(|| look_inside(&process, sites), |verdict| (verdict, Holds::OfFile));
+            let features = agent.state().targets.get(&id).map(|target| target.features);
+            verdict = verdict.map(|it| without_refused(&agent.inner.kernel, it, features.unwrap_or_default()));
             let mut changes = BTreeSet::new();
             match verdict.as_ref().map(|inspection| changes_in(inspection, &process)) {
                 Ok(Ok(found)) => changes = found,
@@ -75,6 +78,8 @@ impl Agent {
                 missing.features.has(feature) && !missing.had.has(feature) && feature != Feature::Blocking
             };
             let reached = agent.reached(key, process);
+            // More may be asked for than when it was inspected.
+            let inspection = without_refused(&agent.inner.kernel, inspection, missing.features);
             let links = attach_all(&agent.inner.kernel, &inspection, &reached, key, wanted);
             let attached = Attached { id, key, missing, links };
             agent.send(Message::Attached(Box::new(Outcome { attached, _underway: underway })));
@@ -125,6 +130,14 @@ impl Agent {
             }
         });
     }
+}
+
+/// What can be measured where the kernel refuses some of the programs.
+fn without_refused(kernel: &Kernel, inspection: Arc<Inspection>, features: Features) -> Arc<Inspection> {
+    let refusal = |it: &PlannedProbe| kernel.loaded(it.probe).err().map(|reason| Change::new(it, &reason));
+    let asked_for = inspection.probes.iter().filter(|it| features.has(it.feature()));
+    let refused: BTreeSet<Change> = asked_for.filter_map(refusal).collect();
+    if refused.is_empty() { inspection } else { Arc::new(inspection.without(&refused)) }
 }
 
 /// What the process has changed of the code that is to be probed; why that cannot be told now.

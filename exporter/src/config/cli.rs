@@ -148,6 +148,10 @@ pub(crate) struct RunArgs {
     #[arg(long, value_enum, value_name = "SITES", hide = true)]
     pub(crate) bench_sites: Option<Sites>,
 
+    /// Load every program at once, and end where the kernel refuses one: for tests of kernels.
+    #[arg(long, hide = true)]
+    pub(crate) load_all: bool,
+
     /// Log format [default: human]
     #[arg(long, value_enum, value_name = "FORMAT", help_heading = "Logging")]
     pub(crate) log_format: Option<LogFormat>,
@@ -186,6 +190,7 @@ impl RunArgs {
         set(&mut config.budget, self.budget.as_ref());
         set(&mut config.max_in_flight, self.max_in_flight.as_ref());
         set(&mut config.bench_sites, self.bench_sites.as_ref());
+        config.load_all |= self.load_all;
         set(&mut config.log_format, self.log_format.as_ref());
         set(&mut config.log_level, self.log_level.as_ref());
     }

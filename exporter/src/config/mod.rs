@@ -57,6 +57,9 @@ pub(crate) struct Config {
     /// Where probes go in a function. No setting: only the benchmark's hidden flag changes it.
     #[serde(skip)]
     pub(crate) bench_sites: Sites,
+    /// Whether all programs are loaded at once, and must be. No setting either.
+    #[serde(skip)]
+    pub(crate) load_all: bool,
     /// Human or JSON.
     pub(crate) log_format: LogFormat,
     /// What is logged: error, warn, info, debug, trace, or a filter as `gopulse=debug`.
@@ -109,6 +112,7 @@ impl Default for Config {
             budget: 0.01,
             scan_interval_seconds: 2.0,
             bench_sites: Sites::Chosen,
+            load_all: false,
             log_format: LogFormat::Human,
             log_level: "info".to_owned(),
         }

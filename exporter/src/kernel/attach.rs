@@ -71,6 +71,7 @@ impl Kernel {
             );
             return Err(AttachError::Refused { probe, reason });
         }
+        self.loaded(probe).map_err(|reason| AttachError::Refused { probe, reason })?;
         let Some(_underway) = Underway::begin() else {
             return Err(AttachError::Refused { probe, reason: "gopulse is about to end".into() });
         };

@@ -1,6 +1,10 @@
 //! Loading: the object for this architecture, by the attach method this kernel offers, with errors that say what is missing.
 
-use std::{io, sync::Mutex};
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Mutex, PoisonError},
+};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -12,7 +16,9 @@ use clap::ValueEnum;
 use exporter_ebpf::{key::MAX_WAITS, probe::Probe};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tracing::debug;
+use tracing::{debug, warn};
+
+use crate::target::Features;
 
 use super::{
     events::{Events, KernelLog},
@@ -58,6 +64,10 @@ pub(crate) struct Options {
     pub(crate) max_in_flight: u32,
     /// Entries of the map of blocked goroutines.
     pub(crate) max_parked: u32,
+    /// Which programs are loaded at once: those of these. The others are when something is first attached by them.
+    pub(crate) features: Features,
+    /// All programs are loaded, and it is an error if the kernel refuses one: for tests of kernels, and for what counts instructions.
+    pub(crate) load_all: bool,
 }
 
 /// Why the programs could not be loaded.
@@ -96,10 +106,13 @@ pub(crate) struct Kernel {
     method: Method,
     lacks: Vec<&'static str>,
     maps: Maps,
+    /// Probes whose programs the kernel has refused, and why.
+    refused: Mutex<BTreeMap<Probe, String>>,
 }
 
 impl Kernel {
-    /// Loads everything and starts the process tracepoints.
+    /// Loads the maps and what is wanted of the programs, and starts the process tracepoints. A program that the kernel refuses costs
+    /// what needs it: see [`Self::loaded`].
     pub(crate) fn load(options: &Options) -> Result<(Self, Events, KernelLog), LoadError> {
         if OBJECT.is_empty() {
             return Err(LoadError::NotBuilt);
@@ -114,14 +127,20 @@ impl Kernel {
         let missing = |what: String| LoadError::Object(what);
         let log = KernelLog::take(&mut ebpf).map_err(missing)?;
         let mut lacks = lacks(method);
+        // Whatever keeps this one from being loaded keeps all.
+        let verified = load(&mut ebpf, method.program(Probe::Nothing))?;
+        if verified.is_none() {
+            lacks.push(NO_COUNTS);
+        }
+        let mut refused_ones = BTreeMap::new();
         for &probe in Probe::ALL {
-            let name = method.program(probe);
-            let loaded = program::<UProbe>(&mut ebpf, name)?;
-            loaded.load().map_err(|error| refused(name, &error))?;
-            let verified = loaded.info().ok().and_then(|info| info.verified_instruction_count());
-            debug!(program = name, verified_instructions = verified, "loaded");
-            if verified.is_none() && !lacks.contains(&NO_COUNTS) {
-                lacks.push(NO_COUNTS);
+            if !options.load_all && !options.features.has(probe.feature()) {
+                continue;
+            }
+            match load(&mut ebpf, method.program(probe)) {
+                Ok(_) => {}
+                Err(error) if options.load_all => return Err(error),
+                Err(error) => _ = refused_ones.insert(probe, told(&error)),
             }
         }
         for (name, tracepoint) in [("process_exec", "sched_process_exec"), ("process_exit", "sched_process_exit")] {
@@ -131,7 +150,8 @@ impl Kernel {
         }
         let events = Events::take(&mut ebpf).map_err(missing)?;
         let maps = Maps::take(&mut ebpf).map_err(missing)?;
-        Ok((Self { ebpf: Mutex::new(ebpf), method, lacks, maps }, events, log))
+        let refused = Mutex::new(refused_ones);
+        Ok((Self { ebpf: Mutex::new(ebpf), method, lacks, maps, refused }, events, log))
     }
 
     /// The method in use: never [`Method::Auto`].
@@ -149,16 +169,30 @@ impl Kernel {
         &self.maps
     }
 
+    /// Loads a probe's program unless it is loaded; why not, if the kernel refuses it: once and for all.
+    pub(crate) fn loaded(&self, probe: Probe) -> Result<(), String> {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reason) = refused.get(&probe) {
+            return Err(reason.clone());
+        }
+        let mut ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
+        load(&mut ebpf, self.method.program(probe)).map(drop).map_err(|error| {
+            let reason = told(&error);
+            refused.insert(probe, reason.clone());
+            reason
+        })
+    }
+
     /// Access to a tracepoint's program.
     pub(super) fn with_tracepoint<T>(&self, name: &str, act: impl FnOnce(&mut RawTracePoint) -> T) -> Option<T> {
-        let mut ebpf = self.ebpf.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
         let program: &mut RawTracePoint = ebpf.program_mut(name)?.try_into().ok()?;
         Some(act(program))
     }
 
     /// Access to the programs, one user at a time.
     pub(super) fn with_program<T>(&self, name: &str, act: impl FnOnce(&mut UProbe) -> T) -> Option<T> {
-        let mut ebpf = self.ebpf.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
         let program: &mut UProbe = ebpf.program_mut(name)?.try_into().ok()?;
         Some(act(program))
     }
@@ -171,6 +205,24 @@ where
     ebpf.program_mut(name)
         .and_then(|program| program.try_into().ok())
         .ok_or_else(|| LoadError::Object(format!("program {name} is not in the object")))
+}
+
+/// Loads a program unless it is loaded: instructions that the verifier walked through, where the kernel counts them.
+fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<Option<u32>, LoadError> {
+    let program = program::<UProbe>(ebpf, name)?;
+    if program.fd().is_err() {
+        program.load().map_err(|error| refused(name, &error))?;
+        let verified = program.info().ok().and_then(|info| info.verified_instruction_count());
+        debug!(program = name, verified_instructions = verified, "loaded");
+    }
+    Ok(program.info().ok().and_then(|info| info.verified_instruction_count()))
+}
+
+/// Tells of a refusal, in the log and for `/targets`.
+fn told(error: &LoadError) -> String {
+    let reason = error.to_string();
+    warn!(reason, "an eBPF program cannot be loaded: what needs it is off");
+    reason
 }
 
 /// Why the kernel refused a program.

@@ -65,7 +65,7 @@ func try(services []*service, capabilities []string, p plan) trial {
 	t := trial{Capabilities: capabilities, Verified: map[string]int{}, Disabled: []string{}, Lacks: []string{}, Wrong: []string{}, Exit: -1,
 		sent: map[kind]int{}, plan: p}
 	started := time.Now()
-	arguments := []string{"with", strings.Join(capabilities, ","), "/gopulse", "run", "--metrics-address", agentAddress,
+	arguments := []string{"with", strings.Join(capabilities, ","), "/gopulse", "run", "--load-all", "--metrics-address", agentAddress,
 		"--log-level", "debug"}
 	for _, s := range services {
 		arguments = append(arguments, "--pid", s.pid())

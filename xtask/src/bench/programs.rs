@@ -97,7 +97,7 @@ pub(super) fn account(tools: &Tools, kind: &str, mix: &[&str], protocol: Protoco
     const REQUESTS: u64 = 20_000;
     let copied: Copied = tools.copy(&tools.bench, "accounting")?;
     let service = crate::service::Running::start(copied.path(), &["-kind", kind, "-https", "-", "-admin", "-"])?;
-    let agent = Agent::measuring(tools, &["--executable", &copied.name()], 1)?;
+    let agent = Agent::measuring(tools, &["--executable", &copied.name(), "--load-all"], 1)?;
     let (mode, address) = match protocol {
         Protocol::Http1 => ("h1", service.address("http")?),
         Protocol::Http2 => ("h2c", service.address("h2c")?),
