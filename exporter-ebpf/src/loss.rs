@@ -34,11 +34,13 @@ pub enum Reason {
     WaitTooLong = 12,
     /// A request's goroutine ended, or serves another request, and no probe has seen the request end. Not counted.
     EndNotSeen = 13,
+    /// More of one kind were within each other on one goroutine than are told apart. Not counted.
+    NestedTooDeep = 14,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::NoStart,
         Self::InFlightFull,
         Self::Unreadable,
@@ -53,6 +55,7 @@ impl Reason {
         Self::WaitUnreadable,
         Self::WaitTooLong,
         Self::EndNotSeen,
+        Self::NestedTooDeep,
     ];
 
     /// The `reason` label's value.
@@ -72,6 +75,7 @@ impl Reason {
             Self::WaitUnreadable => "wait_unreadable",
             Self::WaitTooLong => "wait_too_long",
             Self::EndNotSeen => "end_not_seen",
+            Self::NestedTooDeep => "nested_too_deep",
         }
     }
 }

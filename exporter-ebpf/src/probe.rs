@@ -27,6 +27,8 @@ pub enum At {
     Check,
     /// At each RET.
     Returns,
+    /// At a branch behind a call that the function makes through a pointer: the results are still in the first registers.
+    Branch,
 }
 
 /// Calls a macro with the list of probes. Each line: the probe, its eBPF program for perf events, the same for a `uprobe_multi` link,

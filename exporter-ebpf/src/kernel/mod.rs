@@ -18,6 +18,7 @@ mod routed;
 mod run_queue;
 mod series;
 mod share;
+mod span;
 mod stack;
 mod stw;
 mod texts;

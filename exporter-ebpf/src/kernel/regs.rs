@@ -25,6 +25,19 @@ mod layout {
         (regs.rip, regs.rbp)
     }
 
+    /// The stack pointer at the beginning of a function, before it has made its frame, as its caller has it: the return address was
+    /// pushed.
+    #[inline(always)]
+    pub(crate) fn callers_sp(regs: &Regs) -> u64 {
+        regs.rsp.wrapping_add(8)
+    }
+
+    /// The stack pointer.
+    #[inline(always)]
+    pub(crate) fn sp(regs: &Regs) -> u64 {
+        regs.rsp
+    }
+
     /// The return address of a function that has not made its frame: what RSP points to.
     #[inline(always)]
     pub(crate) fn caller(regs: &Regs) -> u64 {
@@ -58,6 +71,18 @@ mod layout {
     #[inline(always)]
     pub(crate) fn place(regs: &Regs) -> (u64, u64) {
         (regs.pc, regs.regs[29])
+    }
+
+    /// The stack pointer at the beginning of a function, before it has made its frame, as its caller has it.
+    #[inline(always)]
+    pub(crate) fn callers_sp(regs: &Regs) -> u64 {
+        regs.sp
+    }
+
+    /// The stack pointer.
+    #[inline(always)]
+    pub(crate) fn sp(regs: &Regs) -> u64 {
+        regs.sp
     }
 
     /// The return address of a function that has not made its frame: R30.
@@ -99,6 +124,18 @@ impl<'a> Regs<'a> {
     #[inline(always)]
     pub(crate) fn g(&self) -> u64 {
         layout::g(self.0)
+    }
+
+    /// The stack pointer of the caller of a function at whose beginning the probe is, before that has made its frame.
+    #[inline(always)]
+    pub(crate) fn callers_sp(&self) -> u64 {
+        layout::callers_sp(self.0)
+    }
+
+    /// The stack pointer.
+    #[inline(always)]
+    pub(crate) fn sp(&self) -> u64 {
+        layout::sp(self.0)
     }
 
     /// Where the program is, and its frame pointer.

@@ -35,6 +35,8 @@ pub type LabelSet = Vec<(&'static str, Value)>;
 pub struct Known {
     /// Its text, as [`Described::text`] makes it; [`OVERFLOW`] past a limit.
     pub text: Option<Arc<str>>,
+    /// The other one, of a family that has two.
+    pub second: Option<Arc<str>>,
     /// Of the program's Go version: 22 of go1.22.10; 0 where it is not known.
     pub go_minor: u16,
 }
@@ -44,6 +46,8 @@ pub struct Known {
 pub struct Shown {
     /// It.
     pub text: String,
+    /// The other one, of a family that has two.
+    pub second: Option<String>,
     /// Whether it is a path, which a pod's own templates of routes may fold.
     pub is_path: bool,
 }
@@ -135,7 +139,7 @@ mod tests {
 
     fn labels(key: &SeriesKey, text: Option<&str>) -> LabelSet {
         let family = Family::of_number(key.family).expect("there is such a family");
-        describe(family).labels(key, &Known { text: text.map(Into::into), go_minor: 27 })
+        describe(family).labels(key, &Known { text: text.map(Into::into), second: None, go_minor: 27 })
     }
 
     #[test]

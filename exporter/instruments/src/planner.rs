@@ -153,6 +153,7 @@ impl<'b> Planner<'b> {
         let entry = || self.binary.entry_site(function).map(|site| vec![site]);
         match probe.at() {
             At::Returns => self.binary.return_sites(function),
+            At::Branch => self.binary.after_call_site(function).map(|site| vec![site]),
             At::Check => match self.binary.check_site(function) {
                 Some(check) => {
                     self.config.at_check |= probe.check_bit();

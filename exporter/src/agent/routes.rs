@@ -13,7 +13,7 @@ use crate::{kernel::Maps, visible};
 /// Label values by text.
 #[derive(Default)]
 pub(super) struct Routes {
-    known: HashMap<TextKey, Arc<str>>,
+    known: HashMap<TextKey, Texts>,
     /// Routes of targets with templates, which are limited here: the kernel side tells more apart for them.
     folded: HashMap<u32, HashSet<Arc<str>>>,
 }
@@ -28,27 +28,36 @@ pub(super) struct Templates<'t> {
     pub(super) max_routes: u32,
 }
 
+/// A series' text, and the other one where its family has two.
+pub(super) type Texts = (Option<Arc<str>>, Option<Arc<str>>);
+
 impl Routes {
-    /// The text of a series; none if it has none.
-    pub(super) fn label(&mut self, series: &SeriesKey, maps: &Maps, by: Templates<'_>) -> Option<Arc<str>> {
+    /// The texts of a series.
+    pub(super) fn label(&mut self, series: &SeriesKey, maps: &Maps, by: Templates<'_>) -> Texts {
+        self.known_or_read(series, maps, by).unwrap_or_default()
+    }
+
+    fn known_or_read(&mut self, series: &SeriesKey, maps: &Maps, by: Templates<'_>) -> Option<Texts> {
         match series.text_kind {
             text_kind::NONE => None,
-            text_kind::OVERFLOW | text_kind::SERIES_OVERFLOW => Some(OVERFLOW.into()),
+            text_kind::OVERFLOW | text_kind::SERIES_OVERFLOW => Some((Some(OVERFLOW.into()), None)),
             _ => {
                 let key = series.text_key();
                 if let Some(label) = self.known.get(&key) {
                     return Some(label.clone());
                 }
                 let family = describe(Family::of_number(key.family)?);
-                let Shown { text, is_path } = (family.text)(&key, &|key| maps.texts.get(key))?;
+                let Shown { text, second, is_path } = (family.text)(&key, &|key| maps.texts.get(key))?;
                 let text = visible::lines(&text).into_owned();
                 let label: Arc<str> = if is_path && !by.templates.is_empty() {
                     self.folded(series.target(), text, by)
                 } else {
                     text.into()
                 };
-                self.known.insert(key, label.clone());
-                Some(label)
+                let second = second.map(|it| visible::lines(&it).into());
+                let texts = (Some(label), second);
+                self.known.insert(key, texts.clone());
+                Some(texts)
             }
         }
     }

@@ -69,7 +69,8 @@ pub(super) fn labelled(state: &mut State, key: &SeriesKey, maps: &Maps, max_rout
     let family = Family::of_number(key.family)?;
     let inspection = state.targets.get(&key.target()).and_then(|target| target.inspection.as_deref());
     let go_minor = inspection.map_or(0, |it| it.go_minor);
-    let known = Known { text: state.route_label(key, maps, max_routes), go_minor };
+    let (text, second) = state.texts(key, maps, max_routes);
+    let known = Known { text, second, go_minor };
     Some((family, describe(family).labels(key, &known)))
 }
 

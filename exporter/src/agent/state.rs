@@ -19,7 +19,7 @@ use super::{
     groups::{Group, GroupKey},
     registry::Targets,
     retired::Retired,
-    routes::{Routes, Templates},
+    routes::{Routes, Templates, Texts},
 };
 use crate::{kernel::Maps, target::Labels};
 
@@ -47,8 +47,8 @@ impl State {
         self.targets.leaders()
     }
 
-    /// The `http_route` of a series; none if it has none.
-    pub(super) fn route_label(&mut self, series: &SeriesKey, maps: &Maps, max_routes: u32) -> Option<Arc<str>> {
+    /// The texts of a series.
+    pub(super) fn texts(&mut self, series: &SeriesKey, maps: &Maps, max_routes: u32) -> Texts {
         let placement = self.targets.get(&series.target()).and_then(|target| target.placement.as_deref());
         let templates = placement.map_or(&[][..], |placement| &placement.routes);
         self.routes.label(series, maps, Templates { templates, max_routes })

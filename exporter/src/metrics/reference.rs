@@ -69,7 +69,10 @@ fn meaning(reason: Reason) -> &'static str {
              read in time to see it end; not counted."
         }
         Reason::EndNotSeen => {
-            "a request's goroutine ended, or serves another request, and no probe has seen the request end; not counted."
+            "a request's goroutine ended, or serves or makes another request, and no probe has seen the request end; not counted."
+        }
+        Reason::NestedTooDeep => {
+            "more requests were made within each other on one goroutine than the three that are told apart; not counted."
         }
         Reason::WaitTooLong => {
             "a wait outlasted the time for which the probes on blocking were attached, and went on for over ten minutes; not \

@@ -31,7 +31,7 @@ fn snapshot(series: usize) -> Arc<Snapshot> {
     value.sum_ns = 12_000_000_000;
     let of = |key: SeriesKey, text: Option<String>, value| {
         let family = Family::of_number(key.family).unwrap();
-        let facts = Known { text: text.map(Into::into), go_minor: 27 };
+        let facts = Known { text: text.map(Into::into), second: None, go_minor: 27 };
         Series { target: target.clone(), family, labels: describe(family).labels(&key, &facts), value }
     };
     let get = SeriesKey { verb: 1, ..SeriesKey::of(Family::HttpServer, 1, 200) };

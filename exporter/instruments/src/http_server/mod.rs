@@ -379,7 +379,7 @@ mod tests {
         for verb in 0..=u8::MAX {
             for text in [None, Some(""), Some("/a")] {
                 let key = SeriesKey { verb, ..SeriesKey::of(Family::HttpServer, 1, 200) };
-                seen.insert(labels(&key, &Known { text: text.map(Into::into), go_minor: 27 }));
+                seen.insert(labels(&key, &Known { text: text.map(Into::into), second: None, go_minor: 27 }));
             }
         }
         assert_eq!(seen.len(), 2 * method::NAMES.len());

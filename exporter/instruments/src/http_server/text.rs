@@ -26,7 +26,7 @@ pub(super) fn shown(key: &TextKey, texts: Texts<'_>) -> Option<Shown> {
         }
         kind => label_of(kind, &text)?,
     };
-    Some(Shown { text: label, is_path: matches!(key.kind, route_kind::PATH | route_kind::BELOW) })
+    Some(Shown { text: label, second: None, is_path: matches!(key.kind, route_kind::PATH | route_kind::BELOW) })
 }
 
 /// As it is shown, so that routes that look the same are one.

@@ -72,7 +72,7 @@ fn snapshot(series: usize) -> Snapshot {
     value.buckets.iter_mut().zip(0..).for_each(|(count, bucket)| *count = bucket);
     let route = |number: usize| {
         let text = Some(format!("/orders/{{id}}/items/{number}").into());
-        let labels = describe(family).labels(&get, &Known { text, go_minor: 27 });
+        let labels = describe(family).labels(&get, &Known { text, second: None, go_minor: 27 });
         Series { target: target.clone(), family, labels, value }
     };
     Snapshot { series: (0..series / 2).map(route).collect(), ..Snapshot::default() }
