@@ -109,28 +109,18 @@ pub(crate) async fn run(config: Config, ended: impl Future<Output = Result<(), S
         objects: Objects::new(client.clone()),
         bounds: Bounds::new(client.clone()),
     });
-    let ready = {
-        let (agents, directory, authenticator, store, serving) =
-            (agents.clone(), directory.clone(), authenticator.clone(), store.clone(), serving.clone());
-        let (authentication, ending) = (config.authentication, ending.clone());
-        move || {
-            let reasons = [
-                (ending.load(Ordering::Relaxed), "this replica ends"),
-                (!serving.has(), "there is no certificate yet"),
-                (authentication && !authenticator.is_ready(), "the request-header CA is not known yet"),
-                (!directory.is_synced(), "the pods are not known yet"),
-                (!agents.is_ready(AGENTS), "the agents have not all been heard of yet"),
-                (
-                    agents.count() > 0 && store.lock().unwrap_or_else(PoisonError::into_inner).span() < FIGURES,
-                    "there are no figures of the last seconds yet",
-                ),
-            ];
-            reasons.iter().find(|(so, _)| *so).map(|(_, reason)| (*reason).to_owned())
-        }
+    let ready = Ready {
+        agents: agents.clone(),
+        directory: directory.clone(),
+        authenticator: authenticator.clone(),
+        store: store.clone(),
+        serving: serving.clone(),
+        authentication: config.authentication,
+        ending: ending.clone(),
     };
+    let not_ready = Box::new(move || ready.not());
     let access = config.authentication.then(|| (authenticator.clone(), Authorizer::new(client.clone())));
-    let service =
-        Arc::new(Service { sources: sources.clone(), access, status: status.clone(), not_ready: Box::new(ready) });
+    let service = Arc::new(Service { sources: sources.clone(), access, status: status.clone(), not_ready });
     let keda = match config.keda_address {
         Some(address) => Some(listen(address, "keda_address")?),
         None => None,
@@ -176,6 +166,34 @@ pub(crate) async fn run(config: Config, ended: impl Future<Output = Result<(), S
     tokio::select! {
         failed = &mut parts => failed,
         () = leave => Ok(()),
+    }
+}
+
+/// What this server needs before it says that it is ready.
+struct Ready {
+    agents: Agents,
+    directory: Directory,
+    authenticator: Authenticator,
+    store: Arc<Mutex<Store>>,
+    serving: Arc<Serving>,
+    /// Whether it asks who asks.
+    authentication: bool,
+    ending: Arc<AtomicBool>,
+}
+
+impl Ready {
+    /// Why it is not; none if it is.
+    fn not(&self) -> Option<String> {
+        let span = || self.store.lock().unwrap_or_else(PoisonError::into_inner).span();
+        let reasons = [
+            (self.ending.load(Ordering::Relaxed), "this replica ends"),
+            (!self.serving.has(), "there is no certificate yet"),
+            (self.authentication && !self.authenticator.is_ready(), "the request-header CA is not known yet"),
+            (!self.directory.is_synced(), "the pods are not known yet"),
+            (!self.agents.is_ready(AGENTS), "the agents have not all been heard of yet"),
+            (self.agents.count() > 0 && span() < FIGURES, "there are no figures of the last seconds yet"),
+        ];
+        reasons.iter().find(|(so, _)| *so).map(|(_, reason)| (*reason).to_owned())
     }
 }
 
