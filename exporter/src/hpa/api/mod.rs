@@ -48,8 +48,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustls::crypto::ring;
+use rustls::crypto::{CryptoProvider, ring};
 use tokio::{net::TcpListener, sync::watch};
+use tokio_rustls::TlsAcceptor;
 use tracing::{debug, error, info, warn};
 
 use self::{
@@ -91,12 +92,6 @@ pub(crate) async fn run(config: Config, ended: impl Future<Output = Result<(), S
         config.agents.token_file.clone().or_else(|| Some(TOKEN.into()).filter(|it: &std::path::PathBuf| it.exists()));
     let access = Access { tls: agents_tls_now, wants_tls: config.agents.tls, server_name, token };
     let agents = Agents::new(store.clone(), access);
-    let found = if config.agents.addresses.is_empty() {
-        Found::Service { namespace: config.namespace.clone(), name: config.agents.service.clone() }
-    } else {
-        Found::Addresses(config.agents.addresses.clone())
-    };
-
     let (ending, status) = (Arc::new(AtomicBool::new(false)), Status::default());
     let serving = Arc::new(Serving::default());
     let listener = listen(config.address, "--address")?;
@@ -121,18 +116,10 @@ pub(crate) async fn run(config: Config, ended: impl Future<Output = Result<(), S
     let not_ready = Box::new(move || ready.not());
     let access = config.authentication.then(|| (authenticator.clone(), Authorizer::new(client.clone())));
     let service = Arc::new(Service { sources: sources.clone(), access, status: status.clone(), not_ready });
-    let keda = match config.keda_address {
-        Some(address) => Some(listen(address, "keda_address")?),
-        None => None,
-    };
-    let keda_tls = if config.keda_tls {
-        Some(service::acceptor(serving.clone(), &provider).map_err(|error| format!("TLS: {error}"))?)
-    } else {
-        None
-    };
+    let keda = keda_listener(&config, &serving, &provider)?;
     let keda = async {
         match keda {
-            Some(listener) => keda::serve(listener, keda_tls, sources.clone()).await,
+            Some((listener, tls)) => keda::serve(listener, tls, sources.clone()).await,
             None => std::future::pending().await,
         }
     };
@@ -143,7 +130,7 @@ pub(crate) async fn run(config: Config, ended: impl Future<Output = Result<(), S
         tokio::select! {
             () = directory.run(client.clone()) => {}
             () = authenticator.run(client.clone()) => {}
-            () = agents.run(Some(client.clone()), found) => {}
+            () = agents.run(Some(client.clone()), found(&config)) => {}
             () = keep_agents_certificate(&config, &client, &provider, &agents_tls) => {}
             () = clean(&sources) => {}
             never = service::serve(listener, tls, service) => match never {},
@@ -167,6 +154,26 @@ pub(crate) async fn run(config: Config, ended: impl Future<Output = Result<(), S
         failed = &mut parts => failed,
         () = leave => Ok(()),
     }
+}
+
+/// Where the agents are found.
+fn found(config: &Config) -> Found {
+    if config.agents.addresses.is_empty() {
+        Found::Service { namespace: config.namespace.clone(), name: config.agents.service.clone() }
+    } else {
+        Found::Addresses(config.agents.addresses.clone())
+    }
+}
+
+/// Where KEDA is listened for, if it is.
+fn keda_listener(
+    config: &Config,
+    serving: &Arc<Serving>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Option<(TcpListener, Option<TlsAcceptor>)>, String> {
+    let Some(address) = config.keda_address else { return Ok(None) };
+    let tls = || service::acceptor(serving.clone(), provider).map_err(|error| format!("TLS: {error}"));
+    Ok(Some((listen(address, "keda_address")?, config.keda_tls.then(tls).transpose()?)))
 }
 
 /// What this server needs before it says that it is ready.
