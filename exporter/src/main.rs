@@ -94,19 +94,11 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
     let globs = config.select.matcher().map_err(|(glob, error)| Failure::usage(format!("{glob}: {error}")))?;
     agent::check_pids(&config.select, config.features).map_err(Failure::error)?;
     let listener = serve::bind(config.metrics_address).map_err(Failure::error)?;
-    let options = Options {
-        method: config.attach,
-        max_series: config.max_series,
-        max_in_flight: config.max_in_flight,
-        max_parked: config.max_parked,
-        features: config.features,
-        load_all: config.load_all,
-    };
     let access = config.metrics_access.clone();
     let tls = access.tls_certificate.as_deref().zip(access.tls_key.as_deref());
     let tls = tls.map(|(certificate, key)| serve::acceptor(certificate, key)).transpose().map_err(Failure::error)?;
     let stream = stream_listener(&config.hpa_stream).map_err(Failure::error)?;
-    let (kernel, events, kernel_log) = Kernel::load(&options).map_err(Failure::error)?;
+    let (kernel, events, kernel_log) = Kernel::load(&kernel_options(&config)).map_err(Failure::error)?;
     heap::give_back();
     let address = listener.local_addr().map_err(Failure::error)?;
     if access.require_token && tls.is_none() && !address.ip().is_loopback() {
@@ -165,6 +157,17 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
     // Other work in the background holds nothing that the end of the process does not release.
     runtime.shutdown_background();
     result
+}
+
+fn kernel_options(config: &Config) -> Options {
+    Options {
+        method: config.attach,
+        max_series: config.max_series,
+        max_in_flight: config.max_in_flight,
+        max_parked: config.max_parked,
+        features: config.features,
+        load_all: config.load_all,
+    }
 }
 
 /// Looks at files away from all else: the file system of one may never answer.

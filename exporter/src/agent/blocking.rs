@@ -18,16 +18,9 @@ use super::{
     Agent,
     accounts::Accounts,
     blocked::{self, Raw},
-    groups::{GroupKey, Site},
-    lease::Lease,
-    links::{attach_each, detach_elsewhere},
+    groups::GroupKey,
 };
-use crate::{
-    budget::Sampler,
-    kernel::{AttachError, Kernel},
-    process::Process,
-    target::{Feature, Inspection, PlannedProbe},
-};
+use crate::{budget::Sampler, kernel::Kernel};
 
 /// The longest that the probes stay attached beyond a window, so that what began in it is seen to end.
 const TAIL: Duration = Duration::from_millis(250);
@@ -41,6 +34,7 @@ pub(super) const GRACE: Duration = Duration::from_secs(3);
 /// How long attaching may take: perf events of many targets wait for one another.
 const ATTACHING: Duration = Duration::from_secs(10);
 
+mod attaching;
 mod driver;
 
 /// Everything that one group's task keeps.
@@ -127,25 +121,6 @@ impl Agent {
     }
 }
 
-/// Attaches: from the moment when it is attached each probe comes off by itself, unless this task sees to it.
-fn held(agent: &Agent, inspection: &Inspection, process: Process, key: GroupKey) -> Result<Lease<Site>, AttachError> {
-    let reached = agent.reached(key, process);
-    let until = Instant::now() + ATTACHING;
-    let lease = agent.inner.leases.grant(until, move |links| detach_elsewhere(key, links));
-    let wanted = |it: &PlannedProbe| it.feature() == Feature::Blocking;
-    let keep = |site| {
-        let too_late = |(probe, ..): Site| AttachError::Refused { probe, reason: "the kernel took too long".into() };
-        lease.add(site).map_err(too_late)
-    };
-    match attach_each(&agent.inner.kernel, inspection, &reached, key, wanted, keep) {
-        Ok(()) => Ok(lease),
-        Err(error) => {
-            detach_elsewhere(key, lease.take().unwrap_or_default());
-            Err(error)
-        }
-    }
-}
-
 impl Agent {
     /// Takes over what the kernel side has counted of these targets in a time that is over: a window, which stands for a period,
     /// or all the time there was.
@@ -153,8 +128,9 @@ impl Agent {
     /// # Errors
     /// The kernel's map cannot be read.
     fn store(&self, users: &[(u32, u32)], period: Option<Duration>, open: Duration, until: Instant) -> io::Result<()> {
-        // No snapshot is between its read of the map and its look at the targets meanwhile.
-        let _counted = self.counted();
+        // Their ids stay theirs. A snapshot that has the targets as they were may read the map before this or after it: the probes are
+        // off, and the kernel counts nothing more.
+        let _reading = self.reading();
         let mut raw = raw_of(&self.inner.kernel, users)?;
         let mut state = self.state();
         for (id, pid) in users {

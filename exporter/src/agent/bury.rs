@@ -1,24 +1,55 @@
 //! Forgets ended targets once their last figures were shown: what they counted goes into the totals of their container, and
 //! everything that names them leaves the kernel's maps before another target can get their ids.
 
-use std::{sync::atomic::Ordering, time::Instant};
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
-use exporter_ebpf::key::{OfTarget as _, target_of};
+use exporter_ebpf::loss::Reason;
 
-use super::{Agent, entries::Entries, state::State};
+use super::{
+    Agent,
+    entries::Entries,
+    ledger::{Good, Leaver, Retired},
+    reading::Reading,
+    registry::Target,
+};
+use crate::{kubernetes::Pods, target::Labels};
+
+/// The one who buries, until it is dropped.
+struct One<'a>(&'a AtomicBool);
+
+impl<'a> One<'a> {
+    /// None while another does.
+    fn of(burying: &'a AtomicBool) -> Option<Self> {
+        (!burying.swap(true, Ordering::AcqRel)).then_some(Self(burying))
+    }
+}
+
+impl Drop for One<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
 
 impl Agent {
-    /// Forgets who is due, on another thread: it reads the kernel's maps, and waits for scrapes that do. One at a time.
+    /// Forgets who is due, on another thread: it reads the kernel's maps.
     pub(super) fn bury_soon(&self) {
-        if !self.someone_is_over() || self.inner.burying.swap(true, Ordering::AcqRel) {
+        if !self.someone_is_over() || self.inner.burying.load(Ordering::Relaxed) {
             return;
         }
         let agent = self.clone();
         tokio::task::spawn_blocking(move || {
-            let counted = agent.counted();
-            // From here on another thread is needed: this one looks at the targets of now. Only one waits for the lock.
-            agent.inner.burying.store(false, Ordering::Release);
-            let any = agent.bury(&mut agent.ledger_of(counted));
+            let mut any = false;
+            while agent.bury() {
+                any = true;
+            }
             if any {
                 // What they took, and what the answers that told of them did.
                 crate::heap::give_back();
@@ -31,41 +62,126 @@ impl Agent {
         !targets.over(Instant::now(), self.inner.scrapes.shown()).is_empty()
     }
 
-    /// Forgets targets whose last figures were shown, with everything that names them; whether there were any.
-    pub(super) fn bury(&self, ledger: &mut State) -> bool {
-        let dead = ledger.targets.over(Instant::now(), self.inner.scrapes.shown());
+    /// Forgets targets whose last figures were shown, with everything that names them; whether there were any. One thread at a time:
+    /// others go on, since those figures are right until they are forgotten.
+    pub(super) fn bury(&self) -> bool {
+        let Some(_one) = One::of(&self.inner.burying) else { return false };
+        self.bury_those_over().unwrap_or(false)
+    }
+
+    /// Errors: a map cannot be read. All is read before anything is changed: they are buried later, and their ids are not given away.
+    fn bury_those_over(&self) -> io::Result<bool> {
+        let dead = self.state().targets.clone().over(Instant::now(), self.inner.scrapes.shown());
         if dead.is_empty() {
-            return false;
+            return Ok(false);
         }
-        // All is read before anything is changed: what could not be read now is buried later, and its id is not given away.
         let maps = self.inner.kernel.maps();
-        let Ok(entries) = Entries::of(maps, &dead) else { return false };
+        let reading = self.reading();
+        let entries = Entries::of(maps, &dead)?;
+        let mut leavers: Vec<Leaver> = dead.iter().map(|id| Leaver { id: *id, totals: None }).collect();
         // Outside pods labels are never used again.
-        if let Some(pods) = &self.inner.pods
-            && ledger.retire(&dead, &self.inner.kernel, self.inner.config.max_routes, pods).is_err()
-        {
-            return false;
-        }
-        ledger.targets.remove_all(&dead);
         if let Some(pods) = &self.inner.pods {
-            ledger.forget_retired(pods);
+            let mut totals = self.totals(&reading, &dead, pods)?;
+            for leaver in &mut leavers {
+                leaver.totals = totals.remove(&leaver.id);
+            }
         }
-        ledger.settled.retain(|key, _| !dead.contains(&key.target()));
-        ledger.settled_requests.retain(|key, _| !dead.contains(&target_of(*key)));
-        ledger.routes.forget(&dead);
+        // A request of theirs that was settled meanwhile: they are buried with it at the next time.
+        let retired = self.ledger().retire(&reading.view, leavers);
+        let Ok(retirement) = retired else { return Ok(false) };
+        drop(reading);
+        self.wait_for_readings(retirement);
         entries.remove(maps);
-        // Only now: their ids are free from here on.
-        self.state().forgotten(&dead);
-        true
+        self.routes().forget(&dead);
+        {
+            let mut ledger = self.ledger();
+            // Only now: their ids are free from here on.
+            self.state().forgotten(&dead);
+            ledger.forgotten(&dead);
+        }
+        self.forget_pods();
+        Ok(true)
+    }
+
+    /// What targets that are about to be forgotten have counted, where their pod is still there or another target shows the same
+    /// series.
+    fn totals(
+        &self,
+        reading: &Reading<'_>,
+        dead: &HashSet<u32>,
+        pods: &Pods,
+    ) -> io::Result<HashMap<u32, (Labels, Retired)>> {
+        let view = &reading.view;
+        let outlived: HashSet<&Labels> =
+            view.targets.values().filter(|it| !dead.contains(&it.id)).map(|it| &it.labels).collect();
+        let keep = |target: &Target| {
+            let uid = &target.placement.as_ref()?.uid;
+            (pods.knows(uid) || outlived.contains(&target.labels)).then(|| {
+                let functions = target.blocked_functions.clone();
+                let (found, counted) = (Some(target.found), Some(target.found()));
+                let new = Retired {
+                    uid: Arc::clone(uid),
+                    found,
+                    counted,
+                    blocked_functions: functions,
+                    ..Retired::default()
+                };
+                (target.id, (target.labels.clone(), new))
+            })
+        };
+        let leaving = view.targets.values().filter(|it| dead.contains(&it.id));
+        let mut totals: HashMap<u32, (Labels, Retired)> = leaving.filter_map(keep).collect();
+        if totals.is_empty() {
+            return Ok(totals);
+        }
+        let rows = Good::of(view, reading.rows(|id| totals.contains_key(&id))?, Instant::now());
+        let lost = self.inner.kernel.maps().losses()?;
+        for (id, kept) in reading.kept(|id| totals.contains_key(&id))? {
+            if let Some((_, retired)) = totals.get_mut(&id) {
+                retired.kept = kept;
+            }
+        }
+        for (key, count) in lost {
+            if let Some((_, retired)) = totals.get_mut(&key.target) {
+                retired.lose(key.reason, count);
+            }
+        }
+        let leaves: HashSet<u32> = totals.keys().copied().collect();
+        let mut labeller = self.labeller();
+        view.each_series(
+            Some(&rows),
+            |id| leaves.contains(&id),
+            |key, target, value| {
+                if let Some((family, labels)) = labeller.label(key, target)
+                    && let Some((_, retired)) = totals.get_mut(&target.id)
+                {
+                    retired.add(family, labels, value);
+                }
+            },
+        );
+        drop(labeller);
+        for (id, settled) in &view.settled {
+            let overflow = settled.past_the_limit();
+            if let Some((_, retired)) = totals.get_mut(id).filter(|_| overflow > 0) {
+                retired.lose(Reason::SeriesOverflow as u32, overflow);
+            }
+        }
+        Ok(totals)
     }
 
     /// Drops the totals of pods that are gone, on another thread.
     pub(super) fn forget_pods_soon(&self) {
         let agent = self.clone();
-        tokio::task::spawn_blocking(move || {
-            if let Some(pods) = &agent.inner.pods {
-                agent.ledger().forget_retired(pods);
-            }
-        });
+        tokio::task::spawn_blocking(move || agent.forget_pods());
+    }
+
+    fn forget_pods(&self) {
+        let Some(pods) = &self.inner.pods else { return };
+        let kept = self.ledger().pods();
+        let gone: HashSet<Arc<str>> = kept.into_iter().filter(|uid| !pods.knows(uid)).collect();
+        if !gone.is_empty() {
+            let lingering = self.reading().view.pods();
+            self.ledger().forget_pods(&gone, &lingering);
+        }
     }
 }

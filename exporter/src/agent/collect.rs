@@ -2,23 +2,22 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fs, io,
+    fs,
     sync::atomic::Ordering,
     time::Instant,
 };
 
-use exporter_ebpf::{
-    key::target_of,
-    loss::Reason,
-    span::{LANES, Lane},
-};
+use exporter_ebpf::loss::Reason;
 
 use super::{
     Agent, Inner,
-    state::{State, Target},
+    ledger::{Known, Losses, Read, View, may_be_known_to_a_mux},
+    reading::Reading,
+    registry::Target,
+    runtime::Wanted,
 };
 use crate::{
-    kernel::{Kernel, Maps, Usage},
+    kernel::{Maps, Usage},
     metrics::{AgentFigures, Lost, MapFigures, Snapshot, TargetFigures},
     target::Inspection,
 };
@@ -26,140 +25,194 @@ use crate::{
 pub(super) fn snapshot(agent: &Agent) -> Snapshot {
     let started = Instant::now();
     let inner = &*agent.inner;
-    let maps = inner.kernel.maps();
-    let mut usage: Vec<Usage> = Vec::new();
-    let involuntary = inner.run_queue.tells_involuntary();
-    let mut guard = agent.ledger();
-    let state = &mut *guard;
-    let buried = agent.bury(state);
-
-    let leaders = state.leaders();
-    let (read_at, unsettled) = (Some(Instant::now()), state.targets.unsettled());
-    let (series, wants_mux) = super::series::collect(maps, state, inner.config.max_routes, &leaders, &mut usage);
-    let in_flight = in_flight(&inner.kernel, state).ok();
-    usage.push(maps.in_flight.usage(in_flight.as_ref().map(|(_, entries)| *entries)));
-    usage.push(maps.panics.usage(maps.panics.read(|count, _, _| *count += 1).ok()));
-    usage.push(maps.hijacks.usage(maps.hijacks.read(|count, _, _| *count += 1).ok()));
-    usage.push(maps.texts.usage(maps.texts.read(|count, _, _| *count += 1).ok()));
-
-    usage.push(maps.parked.usage(Some(inner.parked_entries.load(Ordering::Relaxed))));
-    let lost = lost(maps, state, &leaders);
-    let targets = target_figures(inner, state, in_flight.as_ref().map(|(open, _)| open), &leaders, involuntary);
-    let wanted = super::runtime::wanted(&state.targets, &leaders);
-    let mut by_stage: BTreeMap<&'static str, u64> =
-        ["preparing", "measured", "unsupported", "failed", "gone"].into_iter().map(|name| (name, 0)).collect();
-    for target in state.targets.values() {
-        *by_stage.entry(target.stage.name()).or_default() += 1;
-    }
-    let probes = state.sites.values().sum::<usize>() as u64;
-    usage.push(maps.targets.usage(by_stage.get("measured").copied().unwrap_or(0)));
-    drop(guard);
+    let buried = agent.bury();
+    let (mut snapshot, more) = counted(agent);
     if buried {
         crate::heap::give_back();
     }
-    for id in wants_mux {
+    for id in more.wants_mux {
         agent.attach_mux(id);
     }
-    let (runtimes, (runtime_reads, runtime_read_seconds, walk_seconds)) = inner.runtimes.read(wanted);
+    let (runtimes, (runtime_reads, runtime_read_seconds, walk_seconds)) = inner.runtimes.read(more.runtimes);
+    snapshot.runtimes = runtimes;
 
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let (cpu_seconds, resident_bytes) = own_usage();
-    Snapshot {
-        read_at,
-        unsettled,
-        series,
-        targets,
-        runtimes,
-        lost,
-        agent: AgentFigures {
-            attach_method: if inner.kernel.method() == crate::kernel::Method::PerfEvent {
-                "perf-event"
-            } else {
-                "uprobe-multi"
-            },
-            targets: by_stage.into_iter().collect(),
-            probes,
-            events: vec![
-                ("exec", count(&inner.exec_events)),
-                ("exit", count(&inner.exit_events)),
-                ("panic", count(&inner.panic_events)),
-            ],
-            runtime_reads,
-            runtime_read_seconds,
-            walk_seconds,
-            scrapes: inner.scrapes.count(),
-            collect_seconds: started.elapsed().as_secs_f64(),
-            maps: usage
-                .into_iter()
-                .map(|it| MapFigures {
-                    name: it.map.to_lowercase(),
-                    entries: it.entries,
-                    capacity: it.capacity,
-                    bytes: it.bytes,
-                    failed_reads: it.failed_reads,
-                })
-                .collect(),
-            log_lines_dropped: crate::logging::dropped(),
-            cpu_seconds,
-            resident_bytes,
-            kubernetes: inner.pods.as_ref().map(crate::kubernetes::Pods::figures),
+    snapshot.agent = AgentFigures {
+        attach_method: if inner.kernel.method() == crate::kernel::Method::PerfEvent {
+            "perf-event"
+        } else {
+            "uprobe-multi"
         },
+        events: vec![
+            ("exec", count(&inner.exec_events)),
+            ("exit", count(&inner.exit_events)),
+            ("panic", count(&inner.panic_events)),
+        ],
+        runtime_reads,
+        runtime_read_seconds,
+        walk_seconds,
+        scrapes: inner.scrapes.count(),
+        collect_seconds: started.elapsed().as_secs_f64(),
+        log_lines_dropped: crate::logging::dropped(),
+        cpu_seconds,
+        resident_bytes,
+        kubernetes: inner.pods.as_ref().map(crate::kubernetes::Pods::figures),
+        ..snapshot.agent
+    };
+    snapshot
+}
+
+/// What is to be done after a reading.
+struct More {
+    /// Targets of which requests were seen that a mux may know more of.
+    wants_mux: BTreeSet<u32>,
+    /// The runtimes to be read.
+    runtimes: Vec<Wanted>,
+}
+
+/// What a reading of the kernel's maps gives. It is over before the runtimes are read, which may take a while.
+fn counted(agent: &Agent) -> (Snapshot, More) {
+    let inner = &*agent.inner;
+    let involuntary = inner.run_queue.tells_involuntary();
+    let reading = agent.reading();
+    let (view, leaders) = (&reading.view, reading.view.leaders());
+    let read_at = Instant::now();
+    let read = reading.read();
+    let sizes = Sizes::of(&read, inner.kernel.maps());
+    let over = read.in_flight.as_ref().map(|seen| seen.over(&view.settled)).unwrap_or_default();
+    let known = {
+        let mut ledger = agent.ledger();
+        ledger.forget_requests(&over);
+        ledger.know(view, read, read_at)
+    };
+    let rows = known.series();
+    let mut wants_mux = BTreeSet::new();
+    let series = {
+        let mut labeller = agent.labeller();
+        view.series(rows, &leaders, |key, target| {
+            if !target.wants_mux && may_be_known_to_a_mux(key, target) {
+                wants_mux.insert(target.id);
+            }
+            labeller.label(key, target)
+        })
+    };
+    let by_stage = by_stage(view);
+    let measured = by_stage.get("measured").copied().unwrap_or(0);
+    let agent = AgentFigures {
+        probes: reading.sites.values().sum::<usize>() as u64,
+        maps: sizes.usage(inner, measured).into_iter().map(map_figures).collect(),
+        stale_maps: known.states().map(|(map, since)| (map, seconds_since(since))).collect(),
+        targets: by_stage.into_iter().collect(),
+        ..AgentFigures::default()
+    };
+    let snapshot = Snapshot {
+        read_at: Some(rows.map_or(read_at, |rows| rows.at)),
+        unsettled: view.unsettled(rows),
+        series,
+        targets: target_figures(inner, &reading, &known, &leaders, involuntary),
+        lost: known.lost().map(|lost| named(view, view.losses(lost, &leaders))).unwrap_or_default(),
+        agent,
+        ..Snapshot::default()
+    };
+    let more = More { wants_mux, runtimes: super::runtime::wanted(&view.targets, &leaders) };
+    (snapshot, more)
+}
+
+/// Targets by where they stand.
+fn by_stage(view: &View) -> BTreeMap<&'static str, u64> {
+    let names = ["preparing", "measured", "unsupported", "failed", "gone"];
+    let mut by_stage: BTreeMap<&'static str, u64> = names.into_iter().map(|name| (name, 0)).collect();
+    for target in view.targets.values() {
+        *by_stage.entry(target.stage.name()).or_default() += 1;
+    }
+    by_stage
+}
+
+fn map_figures(usage: Usage) -> MapFigures {
+    MapFigures {
+        name: usage.map.to_lowercase(),
+        entries: usage.entries,
+        capacity: usage.capacity,
+        bytes: usage.bytes,
+        failed_reads: usage.failed_reads,
     }
 }
 
-/// What was lost, by target and reason, with what ended targets of the same labels lost. Nothing where the map cannot be read.
-fn lost(maps: &Maps, state: &State, leaders: &HashMap<u32, u32>) -> Vec<Lost> {
-    let Ok(losses) = maps.losses() else { return Vec::new() };
-    let mut counts: BTreeMap<(u32, u32), u64> = BTreeMap::new();
-    for (key, count) in losses {
-        let leader = leaders.get(&key.target).copied();
-        if let Some(target) = leader.or((key.target == 0).then_some(0)) {
-            *counts.entry((target, key.reason)).or_default() += count;
+/// How many entries maps have; none where that could not be read.
+struct Sizes {
+    series: Option<(u64, u64)>,
+    in_flight: Option<u64>,
+    panics: Option<u64>,
+    hijacks: Option<u64>,
+    texts: Option<u64>,
+}
+
+impl Sizes {
+    fn of(read: &Read, maps: &Maps) -> Self {
+        Self {
+            series: read.series.as_ref().ok().map(|rows| rows.entries),
+            in_flight: read.in_flight.as_ref().ok().map(|seen| seen.entries),
+            panics: maps.panics.read(|count, _, _| *count += 1).ok(),
+            hijacks: maps.hijacks.read(|count, _, _| *count += 1).ok(),
+            texts: maps.texts.read(|count, _, _| *count += 1).ok(),
         }
     }
-    for (target, count) in super::series::past_the_limit(state) {
-        if let Some(leader) = leaders.get(&target) {
-            *counts.entry((*leader, Reason::SeriesOverflow as u32)).or_default() += count;
-        }
+
+    fn usage(&self, inner: &Inner, measured: u64) -> Vec<Usage> {
+        let maps = inner.kernel.maps();
+        let mut usage = maps.series_usage(self.series).to_vec();
+        usage.push(maps.in_flight.usage(self.in_flight));
+        usage.push(maps.panics.usage(self.panics));
+        usage.push(maps.hijacks.usage(self.hijacks));
+        usage.push(maps.texts.usage(self.texts));
+        usage.push(maps.parked.usage(Some(inner.parked_entries.load(Ordering::Relaxed))));
+        usage.push(maps.targets.usage(measured));
+        usage
     }
-    for leader in leaders.values().collect::<BTreeSet<_>>() {
-        let Some(retired) = state.targets.get(leader).and_then(|target| state.retired.get(&target.labels)) else {
-            continue;
-        };
-        for (reason, count) in &retired.lost {
-            *counts.entry((*leader, *reason)).or_default() += count;
-        }
-    }
-    counts
-        .into_iter()
-        .filter_map(|((target, number), count)| {
-            let reason = Reason::ALL.iter().find(|reason| **reason as u32 == number)?;
-            let target = state.targets.get(&target).map(|target| target.labels.clone());
-            Some(Lost { target, reason: reason.label(), count })
-        })
-        .collect()
+}
+
+/// 0 where there is no such time.
+fn seconds_since(at: Option<Instant>) -> f64 {
+    at.map_or(0.0, |at| at.elapsed().as_secs_f64())
+}
+
+/// Losses, with the names of their targets and reasons.
+fn named(view: &View, losses: Losses) -> Vec<Lost> {
+    let named = losses.into_iter().filter_map(|((target, number), count)| {
+        let reason = Reason::ALL.iter().find(|reason| **reason as u32 == number)?;
+        let target = view.targets.get(&target).map(|target| target.labels.clone());
+        Some(Lost { target, reason: reason.label(), count })
+    });
+    named.collect()
 }
 
 fn target_figures(
     inner: &Inner,
-    state: &State,
-    open: Option<&OpenSpans>,
+    reading: &Reading<'_>,
+    known: &Known,
     leaders: &HashMap<u32, u32>,
     involuntary: bool,
 ) -> Vec<TargetFigures> {
-    let kept = super::waits::kept(&inner.kernel, state, leaders);
-    let leading = state.targets.values().filter(|target| leaders.get(&target.id) == Some(&target.id));
+    let view = &reading.view;
+    let open = known.in_flight().map(|seen| seen.open(leaders)).unwrap_or_default();
+    let kept = known.kept().map(|kept| view.kept(kept, leaders)).unwrap_or_default();
+    let leading = view.targets.values().filter(|target| leaders.get(&target.id) == Some(&target.id));
     let measured = leading.filter_map(|target| Some((target, target.inspection.as_deref()?)));
     measured
         .map(|(target, inspection)| {
             let kept = kept.get(&target.id);
             TargetFigures {
                 target: target.labels.clone(),
-                open: open.map(|open| under_way(target, open, leaders)).unwrap_or_default(),
-                probes: state.sites.get(&target.group).copied().unwrap_or(0),
+                open: open
+                    .iter()
+                    .filter(|(feature, ..)| target.measures(*feature))
+                    .filter_map(|(_, name, of)| Some((*name, *of.get(&target.id)?)))
+                    .collect(),
+                probes: reading.sites.get(&target.group).copied().unwrap_or(0),
                 info: info(inner, target, inspection),
                 probe_figures: kept.map(|kept| super::waits::probe_figures(inner, target, kept)).unwrap_or_default(),
-                blocked_functions: super::profile::blocked_functions(state, target, leaders),
+                blocked_functions: view.blocked_functions(target.id, leaders),
                 run_queue: kept.and_then(|kept| super::waits::run_queue_figures(target, kept, involuntary)),
             }
         })
@@ -187,40 +240,6 @@ fn info(inner: &Inner, target: &Target, inspection: &Inspection) -> Vec<(&'stati
         info.extend(placement.labels.iter().cloned());
     }
     info
-}
-
-/// Spans that are open, by target and lane.
-type OpenSpans = HashMap<(u32, u64), u64>;
-
-/// Those, and entries in the map. A settled request's entry stays until its goroutine is used again.
-fn in_flight(kernel: &Kernel, state: &mut State) -> io::Result<(OpenSpans, u64)> {
-    type Seen = (OpenSpans, u64, HashMap<u64, u64>);
-    let settled = &state.settled_requests;
-    let (open, entries, still_settled) = kernel.maps().in_flight.read(|seen: &mut Seen, key, entry| {
-        let (open, entries, still_settled) = seen;
-        *entries += 1;
-        if entry.open == 0 {
-            return;
-        }
-        if settled.get(key) == Some(&entry.start_ns) {
-            still_settled.insert(*key, entry.start_ns);
-        } else {
-            *open.entry((target_of(*key), *key % LANES)).or_default() += 1;
-        }
-    })?;
-    state.settled_requests = still_settled;
-    Ok((open, entries))
-}
-
-/// What is under way of the targets that this one speaks for, by metric.
-fn under_way(target: &Target, open: &OpenSpans, leaders: &HashMap<u32, u32>) -> Vec<(&'static str, u64)> {
-    let mine = |id: u32| leaders.get(&id).copied().unwrap_or(id) == target.id;
-    let count = |lanes: &[Lane]| {
-        let is_one = |lane: u64| lanes.iter().any(|it| *it as u64 == lane);
-        open.iter().filter(|((id, lane), _)| mine(*id) && is_one(*lane)).map(|(_, count)| count).sum()
-    };
-    let measured = instruments::ALL.into_iter().filter(|it| target.measures(it.feature));
-    measured.flat_map(|it| it.open).map(|it| (it.desc.name, count(it.lanes))).collect()
 }
 
 /// CPU seconds and resident bytes of this process.

@@ -92,16 +92,20 @@ impl Agent {
     fn count_hijacked(&self, hijacks: &HashMap<u64, Hijacked>, mut taken: Vec<(u64, Span)>) {
         let maps = self.inner.kernel.maps();
         let mut counted = HashSet::new();
+        let reading = self.reading();
         // An earlier request may be there whose response writer was freed and had the same place: it is the later one's hijack.
         taken.sort_unstable_by_key(|(_, entry)| std::cmp::Reverse(entry.start_ns));
         for (key, entry) in taken {
+            if !reading.view.targets.contains_key(&target_of(key)) {
+                continue;
+            }
             let of = address_key(target_of(key), entry.open);
             let Some(hijacked) = hijacks.get(&of).filter(|_| counted.insert(of)) else { continue };
             let now = maps.in_flight.get(&key);
             let same = now.is_some_and(|now| (now.start_ns, now.open) == (entry.start_ns, entry.open));
             // In this order: whoever has removed the hijack counts it, and the kernel side looks for it when it finds the request.
             if same && maps.in_flight.remove(&key) && maps.hijacks.remove(&of) && is_request(&hijacked.series) {
-                self.counted().count(&hijacked.series, hijacked.at_ns - entry.start_ns);
+                self.ledger().settle(&reading.view, &hijacked.series, hijacked.at_ns - entry.start_ns, None);
             }
         }
         for (key, hijacked) in hijacks {
@@ -136,7 +140,7 @@ impl Agent {
             is_request && maps.hijacks.get(&address_key(id, entry.open)).is_some_and(|it| it.at_ns >= start_ns);
         let is_told = is_request && InFlight::from(entry).outer & TOLD != 0;
         let lives = self.state().targets.get(&id).is_some_and(|target| target.stage.is_live());
-        let settled = self.counted().settled_requests.get(&key) == Some(&start_ns);
+        let settled = self.ledger().is_settled(key, start_ns);
         if settled {
             // It panicked, and was counted.
             maps.in_flight.remove(&key);

@@ -12,8 +12,8 @@ use instruments::Instrument;
 
 use super::{
     Agent, collect,
+    ledger::View,
     registry::{Stage, Target, Targets},
-    state::State,
 };
 use crate::{
     hpa::feed::{Counted, Figures},
@@ -32,10 +32,10 @@ impl Agent {
     pub(crate) fn figures(&self) -> Figures {
         let snapshot = collect::snapshot(self);
         let (counted, stale, without, reasons) = {
-            let ledger = self.ledger();
-            let targets = &ledger.targets;
+            let view = &self.reading().view;
+            let targets = &view.targets;
             // What ended waits for a scrape; the HPA asks for what there is.
-            (ledger.since(), targets.stale(Instant::now()), targets.without(), targets.reasons())
+            (view.since(), targets.stale(Instant::now()), targets.without(), targets.reasons())
         };
         let figures = Figures::of(&told(snapshot, &stale, &without)).counted(|namespace, pod, container| {
             counted.get(&(namespace.to_owned(), pod.to_owned(), container.to_owned())).copied()
@@ -97,7 +97,7 @@ pub(super) fn joined(a: Counted, b: Counted) -> Counted {
     }
 }
 
-impl State {
+impl View {
     /// Since when containers are counted without a gap.
     fn since(&self) -> HashMap<Name, Counted> {
         let mut of: HashMap<Name, (&str, Counted)> = HashMap::new();
@@ -105,7 +105,7 @@ impl State {
         targets.sort_by_key(|target| target.found);
         for target in targets {
             let Some(placement) = target.placement.as_deref() else { continue };
-            let retired = self.retired.get(&target.labels).filter(|it| it.uid == placement.uid);
+            let retired = self.retired.get(&target.id).filter(|it| it.uid == placement.uid);
             let own = retired.and_then(|it| it.counted).map_or(target.found(), |before| joined(before, target.found()));
             // The next pod of a StatefulSet has the name of the one before, and counts anew.
             let known = of.get(&name(placement)).filter(|(uid, _)| **uid == *placement.uid);
@@ -117,14 +117,6 @@ impl State {
 }
 
 impl Targets {
-    /// Labels of which no target is measured yet, or can be: nothing is known of them.
-    pub(super) fn unsettled(&self) -> HashSet<Labels> {
-        let known = |target: &&Target| matches!(target.stage, Stage::Measured | Stage::Gone(_));
-        let known: HashSet<&Labels> = self.values().filter(known).map(|it| &it.labels).collect();
-        let others = self.values().map(|it| &it.labels).filter(|labels| !known.contains(labels));
-        others.cloned().collect()
-    }
-
     /// Labels of which no target has measured what an instrument counts as under way: they have none, not 0.
     fn without(&self) -> Vec<Without> {
         let without = |instrument: &'static Instrument| {

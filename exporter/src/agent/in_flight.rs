@@ -9,7 +9,7 @@ use std::{
 use exporter_ebpf::event;
 use tracing::debug;
 
-use super::{Agent, turns::Who};
+use super::{Agent, ledger::is_settled, turns::Who};
 
 /// A goroutine that began its last request this long ago, and serves none, gives way when the map is half full.
 const LONG: Duration = Duration::from_mins(1);
@@ -51,8 +51,8 @@ impl Agent {
     fn make_room(&self, give: Give) {
         let in_flight = &self.inner.kernel.maps().in_flight;
         // A settled request's entry stays until its goroutine is used again.
-        let settled = self.counted().settled_requests.clone();
-        let is_idle = |key: &u64, open: u64, start_ns: u64| open == 0 || settled.get(key) == Some(&start_ns);
+        let settled = self.ledger().settled();
+        let is_idle = |key: &u64, open: u64, start_ns: u64| open == 0 || is_settled(&settled, *key, start_ns);
         let seen = in_flight.read(|(entries, idle): &mut (u64, Vec<(u64, u64)>), key, entry| {
             *entries += 1;
             if is_idle(key, entry.open, entry.start_ns) {

@@ -18,7 +18,9 @@ mod groups;
 mod hold;
 mod hpa;
 mod in_flight;
+mod labeller;
 mod lease;
+mod ledger;
 mod leftovers;
 mod links;
 mod panics;
@@ -27,15 +29,13 @@ mod patience;
 mod pods;
 mod profile;
 mod quiet;
+mod reading;
 mod recognise;
 mod registry;
 mod replaced;
-mod retired;
 mod routes;
 mod run_queue;
 mod runtime;
-mod series;
-mod state;
 mod turns;
 mod view;
 mod waits;
@@ -63,8 +63,9 @@ use self::{
     follow::Message,
     groups::Site,
     hold::{Brief, Guard},
+    ledger::Ledger,
     registry::Registry,
-    state::State,
+    routes::Routes,
 };
 use crate::{
     allowance::Allowance,
@@ -91,8 +92,10 @@ struct Inner {
     globs: crate::config::Globs,
     /// Held for microseconds: nothing is read of a process, of a file or of a kernel's map meanwhile.
     state: Brief<Registry>,
-    /// Held over reads of the kernel's maps. Whoever holds it may take the lock of the state, and not the other way round.
-    counted: Mutex<State>,
+    /// Held for microseconds too. Whoever holds it may take the lock of the state, and not the other way round.
+    ledger: Brief<Ledger>,
+    /// Asked by whoever makes labels of series: scrapes, one after another, and who buries targets.
+    routes: Mutex<Routes>,
     /// The tasks of the machine, just before the last scan.
     census: Mutex<Option<crate::process::Census>>,
     /// Never read while the state is locked.
@@ -118,7 +121,7 @@ struct Inner {
     /// Entries of the map of blocked goroutines, as of the last full scan.
     parked_entries: AtomicU64,
     scanned: AtomicBool,
-    /// Whether a thread is about to forget ended targets.
+    /// Whether a thread forgets ended targets.
     burying: AtomicBool,
     /// Tells the thread that follows processes that the process is about to end.
     ended: Notify,
@@ -143,7 +146,8 @@ impl Agent {
         let (messages, inbox) = mpsc::unbounded_channel();
         let inner = Inner {
             state: Brief::new(Registry::new(!config.select.listen_ports.is_empty())),
-            counted: Mutex::default(),
+            ledger: Brief::new(Ledger::default()),
+            routes: Mutex::default(),
             census: Mutex::default(),
             globs,
             runtimes: runtime::Runtimes::default(),
@@ -211,9 +215,11 @@ impl Agent {
         targets.chain(passed).chain(refused.into_iter().map(Line::Refused)).collect()
     }
 
-    /// The longest time for which the state's lock was held since this was last asked, and where in the code.
+    /// The longest time for which the lock on the targets, or that on what is counted, was held since this was last asked, and where
+    /// in the code.
     pub(crate) fn longest_hold(&self) -> Option<Hold> {
-        self.inner.state.take_longest()
+        let both = [self.inner.state.take_longest(), self.inner.ledger.take_longest()];
+        both.into_iter().flatten().max_by_key(|hold| hold.took)
     }
 
     /// Detaches everything, at once, as far as the kernel does so in this time.

@@ -82,17 +82,22 @@ impl Agent {
             }
         }
         let over = agenda.look(looks);
-        let mut counted = self.counted();
+        if over.is_empty() {
+            return;
+        }
+        let reading = self.reading();
         for key in over {
-            // Its target may have been buried meanwhile, and the entry with it. Read anew: the goroutine may have panicked once
-            // more before it ended.
+            if !reading.view.targets.contains_key(&target_of(key.goroutine)) {
+                continue;
+            }
+            // Read anew: the goroutine may have panicked once more before it ended.
             let Some(panicked) = maps.panics.get(&key) else { continue };
             // Asked once the goroutine is known to be gone: it may have ended the request normally right before, and that counted it.
             let in_flight = maps.in_flight.get(&key.goroutine);
             let in_flight = in_flight.is_some_and(|entry| entry.open != 0 && entry.start_ns == key.start_ns);
             if maps.panics.remove(&key) && in_flight {
-                counted.settled_requests.insert(key.goroutine, key.start_ns);
-                counted.count(&panicked.series, panicked.duration_ns);
+                let request = Some((key.goroutine, key.start_ns));
+                self.ledger().settle(&reading.view, &panicked.series, panicked.duration_ns, request);
             }
         }
     }

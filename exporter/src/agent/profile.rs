@@ -19,11 +19,7 @@ use instruments::{UNKNOWN, blocking::reason};
 use tokio::task::spawn_blocking;
 
 use self::mapped::Mapped;
-use super::{
-    Agent,
-    registry::{Stage, Target},
-    state::State,
-};
+use super::{Agent, ledger::add_functions, registry::Stage};
 use crate::{
     allowance::Allowance,
     process::Process,
@@ -35,10 +31,6 @@ use crate::{
 const LONGEST: Duration = Duration::from_mins(5);
 /// Profiles at once, one after another, and one more each time that this has passed: one keeps all others from theirs.
 pub(super) const PROFILES: Allowance = Allowance::new(6, Duration::from_secs(10));
-/// Functions of one target in the metric; more share one value.
-const TOP: usize = 20;
-/// What functions past [`TOP`] are called.
-const OTHERS: &str = "_other";
 
 /// Of whom a profile is wanted, and for how long.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -249,23 +241,6 @@ impl Agent {
             add_functions(&mut target.blocked_functions, sums);
         }
     }
-}
-
-/// Adds up seconds by function; past [`TOP`] functions the others are one.
-pub(super) fn add_functions<'f>(to: &mut BTreeMap<String, f64>, more: impl IntoIterator<Item = (&'f str, f64)>) {
-    for (function, seconds) in more {
-        let room = to.len() < TOP || to.contains_key(function);
-        *to.entry(if room { function } else { OTHERS }.to_owned()).or_default() += seconds;
-    }
-}
-
-/// The functions at which profiles saw goroutines of a container blocked, those of its ended processes included.
-pub(super) fn blocked_functions(state: &State, leader: &Target, leaders: &HashMap<u32, u32>) -> Vec<(String, f64)> {
-    let mut sums = state.retired.get(&leader.labels).map(|it| it.blocked_functions.clone()).unwrap_or_default();
-    for target in state.targets.values().filter(|target| leaders.get(&target.id) == Some(&leader.id)) {
-        add_functions(&mut sums, target.blocked_functions.iter().map(|(name, seconds)| (name.as_str(), *seconds)));
-    }
-    sums.into_iter().collect()
 }
 
 /// The addresses of a stack, the innermost first.

@@ -1,8 +1,10 @@
 //! Reads the targets' runtimes at a scrape: each target again once what is known of it is older than a moment, walks over
 //! goroutines as time allows. Any read may never return: it is done without a lock, on a thread that the scrape can do without.
 
+mod known;
+
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -10,6 +12,8 @@ use std::{
 
 use tracing::{debug, warn};
 
+pub(super) use self::known::Account;
+use self::known::{Kept, Known, Slot, Walk};
 use super::{
     patience,
     registry::{Stage, Targets},
@@ -17,7 +21,7 @@ use super::{
 use crate::{
     metrics::RuntimeFigures,
     process::{Networks, Process},
-    runtime::{Goroutines, Outcome, Plan, Reader, Reading, Scratch},
+    runtime::{Outcome, Plan, Reader, Scratch},
     target::{Feature, Labels},
 };
 
@@ -48,42 +52,6 @@ pub(super) struct Runtimes {
     kept: Arc<Mutex<Kept>>,
 }
 
-#[derive(Default)]
-struct Kept {
-    known: BTreeMap<u32, Known>,
-    reads: [u64; Outcome::ALL.len()],
-    read_time: Duration,
-    walk_time: Duration,
-}
-
-/// Reads by outcome, and the seconds that reads and walks took.
-pub(super) type Account = (Vec<(&'static str, u64)>, f64, f64);
-
-/// One target.
-struct Known {
-    process: Process,
-    reader: Slot,
-    read: Option<(Instant, Arc<Reading>)>,
-    walk: Option<Walk>,
-}
-
-/// Where a target's reader is.
-enum Slot {
-    /// There is none before this time.
-    None(Instant),
-    Here(Reader),
-    /// Not used before this time: the last read took too long.
-    Resting(Reader, Instant),
-    /// With a thread that reads, since this time.
-    Away(Instant),
-}
-
-struct Walk {
-    at: Instant,
-    took: Duration,
-    found: Arc<Goroutines>,
-}
-
 /// A target whose runtime is asked for.
 #[derive(Clone)]
 pub(super) struct Wanted {
@@ -107,65 +75,6 @@ pub(super) fn wanted(targets: &Targets, leaders: &HashMap<u32, u32>) -> Vec<Want
             plan: target.inspection.as_ref().and_then(|it| it.runtime.clone().ok()),
         })
         .collect()
-}
-
-impl Known {
-    fn of(process: Process) -> Self {
-        Self { process, reader: Slot::None(Instant::now()), read: None, walk: None }
-    }
-
-    /// Whether it was read at this time, or later.
-    fn is_read_since(&self, since: Instant) -> bool {
-        self.read.as_ref().is_some_and(|(at, _)| *at >= since)
-    }
-
-    /// Takes the reader out, to use it without a lock; none where there is none, or it is not the time.
-    fn take(&mut self) -> Option<Reader> {
-        let now = Instant::now();
-        let ready = match &self.reader {
-            Slot::Here(_) => true,
-            Slot::Resting(_, until) => now >= *until,
-            Slot::None(_) | Slot::Away(_) => false,
-        };
-        if !ready {
-            return None;
-        }
-        match std::mem::replace(&mut self.reader, Slot::Away(now)) {
-            Slot::Here(reader) | Slot::Resting(reader, _) => Some(reader),
-            Slot::None(_) | Slot::Away(_) => None,
-        }
-    }
-
-    /// Whether it is to be begun with, and by the caller alone.
-    fn begin(&mut self) -> bool {
-        let now = Instant::now();
-        let due = matches!(self.reader, Slot::None(again) if now >= again);
-        if due {
-            self.reader = Slot::Away(now);
-        }
-        due
-    }
-
-    fn is_away(&self) -> bool {
-        matches!(self.reader, Slot::Away(_))
-    }
-
-    /// Puts the reader back after what it took this time to read; whether what it found is in time.
-    fn put_back(&mut self, reader: Reader) -> bool {
-        let Slot::Away(since) = self.reader else { return false };
-        let took = since.elapsed();
-        let in_time = took < PATIENCE;
-        self.reader =
-            if in_time { Slot::Here(reader) } else { Slot::Resting(reader, Instant::now() + took * SLOW_REST) };
-        in_time
-    }
-}
-
-impl Kept {
-    /// What is known of a process, if it is still the one that is meant.
-    fn of(&mut self, wanted: &Wanted) -> Option<&mut Known> {
-        self.known.get_mut(&wanted.id).filter(|known| known.process.id == wanted.process.id)
-    }
 }
 
 impl Runtimes {
@@ -260,13 +169,6 @@ impl Runtimes {
             self.tell_left(&asked);
         }
         self.kept().walk_time += begun.elapsed();
-    }
-}
-
-impl Kept {
-    fn account(&self) -> Account {
-        let reads = Outcome::ALL.iter().map(|outcome| (outcome.label(), self.reads[*outcome as usize])).collect();
-        (reads, self.read_time.as_secs_f64(), self.walk_time.as_secs_f64())
     }
 }
 

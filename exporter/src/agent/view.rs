@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     path::Path,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use serde::Serialize;
@@ -89,6 +89,9 @@ pub(crate) struct TargetView {
     /// How often its code was found without its probes.
     #[serde(skip_serializing_if = "is_zero")]
     code_replaced: u32,
+    /// Which of its figures are not of now, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    stale: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     go_version: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -123,7 +126,7 @@ struct ProbeView {
 /// What is shown of a group of links.
 struct GroupView {
     is_of_process: bool,
-    sites: HashSet<(Probe, u64)>,
+    sites: Vec<(Probe, u64)>,
     blocking_error: Option<String>,
 }
 
@@ -140,18 +143,23 @@ impl GroupView {
 impl Agent {
     /// Every target.
     pub(super) fn views(&self) -> Vec<TargetView> {
+        // Under the lock no more than copies: it is of all targets.
         let (targets, groups) = {
             let state = self.state();
-            let groups = state.groups.iter().map(|(key, group)| (*key, GroupView::of(key, group)));
-            (state.targets.clone(), groups.collect::<HashMap<_, _>>())
+            let groups: Vec<_> = state.groups.iter().map(|(key, group)| (*key, GroupView::of(key, group))).collect();
+            (state.targets.clone(), groups)
         };
-        targets.values().map(|target| self.view(target, groups.get(&target.group))).collect()
+        let groups: HashMap<GroupKey, GroupView> = groups.into_iter().collect();
+        let unreadable = self.ledger().unreadable();
+        let stale: Vec<String> = unreadable.into_iter().map(|(map, since)| stale(map, since.elapsed())).collect();
+        targets.values().map(|target| self.view(target, groups.get(&target.group), &stale)).collect()
     }
 
-    fn view(&self, target: &Target, group: Option<&GroupView>) -> TargetView {
+    fn view(&self, target: &Target, group: Option<&GroupView>, stale: &[String]) -> TargetView {
         let inspection = target.inspection.as_deref();
+        let sites: HashSet<(Probe, u64)> = group.iter().flat_map(|group| &group.sites).copied().collect();
         let probe = |it: &PlannedProbe| ProbeView {
-            attached: group.is_some_and(|group| group.sites.contains(&(it.probe, it.file_offset))),
+            attached: sites.contains(&(it.probe, it.file_offset)),
             planned: it.clone(),
         };
         let reason = match &target.stage {
@@ -168,6 +176,7 @@ impl Agent {
             kernel_lacks: self.inner.kernel.lacks().to_vec(),
             probe_scope: group.map(|group| if group.is_of_process { "process" } else { "file" }),
             code_replaced: target.code.replaced,
+            stale: stale.to_vec(),
             go_version: inspection.map(|it| it.go_version.clone()),
             main_module: inspection.map(|it| it.main_module.clone()),
             functions_from: inspection.map(|it| it.functions_from.clone()),
@@ -188,6 +197,11 @@ fn is_zero(count: &u32) -> bool {
 
 fn seconds(at: SystemTime) -> f64 {
     at.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// What is said of figures that are made of a map which cannot be read.
+fn stale(map: &str, since: Duration) -> String {
+    format!("the kernel's map {map} cannot be read for {} s: figures of it are as they were then", since.as_secs())
 }
 
 /// What is off by what the executable is, and by what the kernel refused.

@@ -1,16 +1,11 @@
 //! Targets whose waits are measured: goroutines that block, stops of the world, threads in the run queue. Reads what that costs them. Knows nothing of the waits themselves: they are series.
 
-use std::{collections::HashMap, sync::atomic::Ordering, time::Instant};
+use std::{sync::atomic::Ordering, time::Instant};
 
 use exporter_ebpf::wait::WaitState;
 
-use super::{
-    Agent, Inner,
-    state::{State, Target},
-    turns::Who,
-};
+use super::{Agent, Inner, registry::Target, turns::Who};
 use crate::{
-    kernel::Kernel,
     metrics::{ProbeFigures, RunQueueFigures},
     process::Throttling,
     target::{Feature, Features},
@@ -38,38 +33,6 @@ impl Agent {
         }
         self.inner.parked_entries.store(entries, Ordering::Relaxed);
     }
-}
-
-/// What the kernel side has counted besides of targets that are shown as one, by the one that speaks for them; nothing of
-/// those of whom not all could be read.
-pub(super) fn kept(kernel: &Kernel, state: &State, leaders: &HashMap<u32, u32>) -> HashMap<u32, WaitState> {
-    let mut kept: HashMap<u32, WaitState> = HashMap::new();
-    let mut unknown = Vec::new();
-    for (id, leader) in leaders {
-        match kernel.maps().wait_states.get(*id) {
-            Some(more) => add_kept(kept.entry(*leader).or_default(), &more),
-            None => unknown.push(leader),
-        }
-    }
-    for leader in unknown {
-        kept.remove(leader);
-    }
-    for (leader, kept) in &mut kept {
-        if let Some(retired) = state.targets.get(leader).and_then(|target| state.retired.get(&target.labels)) {
-            add_kept(kept, &retired.kept);
-        }
-    }
-    kept
-}
-
-/// Adds what only grows.
-pub(super) fn add_kept(sum: &mut WaitState, more: &WaitState) {
-    sum.parks += more.parks;
-    sum.runs += more.runs;
-    sum.stacks = sum.stacks.wrapping_add(more.stacks);
-    sum.stops += more.stops;
-    sum.switches += more.switches;
-    sum.involuntary += more.involuntary;
 }
 
 /// What the probes of a target cost it.

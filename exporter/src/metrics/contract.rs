@@ -125,8 +125,11 @@ contract! {
         "Kernel memory reserved for a map, by formula.",
         "size of key, value and the kernel's element header, times the capacity";
     MAP_READ_ERRORS: "exporter_map_read_errors_total", Counter, false, ["map"], Development,
-        "Reads of a kernel map that failed: what is made of it is absent from that scrape.",
+        "Reads of a kernel map that failed: what is made of it is shown as the last good read had it.",
         "the kernel";
+    MAP_STALE: "exporter_map_stale_seconds", Gauge, false, ["map"], Development,
+        "Time for which reads of a kernel map have failed, of the maps that figures are made of: these are as they were before. 0 where the last read succeeded.",
+        "the agent";
     KUBERNETES_PODS: "exporter_kubernetes_pods", Gauge, false, [], Development,
         "Pods of this node that the agent knows.",
         "the API server";

@@ -166,6 +166,11 @@ fn samples<'a>(desc: &'static Desc, snapshot: &'a Snapshot) -> Vec<Sample<'a>> {
         name if name == contract::MAP_MAX_ENTRIES.name => maps(|map| Some(map.capacity)),
         name if name == contract::MAP_MEMORY.name => maps(|map| Some(map.bytes)),
         name if name == contract::MAP_READ_ERRORS.name => maps(|map| Some(map.failed_reads)),
+        name if name == contract::MAP_STALE.name => {
+            let sample =
+                |(map, seconds): &(&'static str, f64)| Sample::own(vec![("map", Cow::Borrowed(*map))], *seconds);
+            agent.stale_maps.iter().map(sample).collect()
+        }
         name if name.starts_with("exporter_kubernetes_") => kubernetes(desc, agent.kubernetes.as_ref()),
         name if name == contract::RUNTIME_READS.name => by("outcome", &agent.runtime_reads),
         name if name == contract::RUNTIME_READ_SECONDS.name => number(agent.runtime_read_seconds),

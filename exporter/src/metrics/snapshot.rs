@@ -136,6 +136,8 @@ pub(crate) struct AgentFigures {
     pub(crate) collect_seconds: f64,
     /// Maps.
     pub(crate) maps: Vec<MapFigures>,
+    /// For how many seconds maps cannot be read whose figures are shown as they were; 0 for those that can.
+    pub(crate) stale_maps: Vec<(&'static str, f64)>,
     /// Lines of the log that were dropped.
     pub(crate) log_lines_dropped: u64,
     /// CPU seconds, where it could be read.

@@ -61,6 +61,7 @@ fn snapshot(series: usize) -> Arc<Snapshot> {
         targets: vec![("measured", 1)],
         events: vec![("exec", 4)],
         maps: vec![MapFigures { name: "series".into(), entries: Some(1), capacity: 2, bytes: 3, failed_reads: 0 }],
+        stale_maps: vec![("series", 1.5)],
         cpu_seconds: Some(0.5),
         resident_bytes: Some(1),
         kubernetes: Some(WatchFigures { pods: 1, watches: vec![("pods", true, 0)], events: vec![("written", 1)] }),

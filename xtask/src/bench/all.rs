@@ -19,6 +19,7 @@ const MARKDOWN: &str = "docs/performance.md";
 
 /// Options of `bench all`.
 #[derive(Debug, Clone, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(super) struct Options {
     /// Measure nothing; write the page anew from docs/performance.json
     #[arg(long)]
@@ -29,6 +30,9 @@ pub(super) struct Options {
     /// The same of the metrics-api
     #[arg(long, conflicts_with_all = ["render", "overhead_again"])]
     metrics_api_again: bool,
+    /// The same of many targets at rest and under scrapes
+    #[arg(long, conflicts_with_all = ["render", "overhead_again", "metrics_api_again"])]
+    scale_again: bool,
     #[command(flatten)]
     metrics_api: metrics_api::Options,
     #[command(flatten)]
@@ -56,6 +60,10 @@ pub(super) fn run(tools: &Tools, options: &Options) -> Result<()> {
     }
     if options.metrics_api_again {
         return again(&machine, metrics_api::run(tools, &options.metrics_api)?, "--metrics-api-again");
+    }
+    if options.scale_again {
+        let section = scale::run(&mut Fleet::start(tools, &options.fleet)?)?;
+        return again(&machine, section, "--scale-again");
     }
     let mut sections = Vec::new();
     let mut done = |section: Section| -> Result<()> {

@@ -8,21 +8,11 @@ use std::{
 use tokio::{task::spawn_blocking, time::sleep};
 use tracing::{debug, info, warn};
 
-use super::{AGAIN, Driver, GRACE, REST, Recorded, TAIL, held};
+use super::{Driver, GRACE, REST, Recorded, TAIL};
 use crate::{
-    agent::{
-        blocked,
-        groups::Site,
-        lease::Lease,
-        leftovers,
-        links::{detach_elsewhere, on_a_small_thread},
-        quiet,
-        registry::Stage,
-        turns::Who,
-    },
+    agent::{blocked, groups::Site, lease::Lease, leftovers, quiet, registry::Stage},
     budget::Turn,
     clock::monotonic_ns,
-    kernel::AttachError,
     target::Feature,
 };
 
@@ -62,80 +52,6 @@ impl Driver {
             self.sampler.passed(piece, 0.0);
             left -= piece;
         }
-    }
-
-    /// Attaches; where that fails, waits.
-    async fn attach(&mut self) -> Option<Lease<Site>> {
-        let found = {
-            let state = self.agent.state();
-            let group = state.groups.get(&self.key);
-            group.and_then(|group| {
-                group.users.iter().find_map(|id| {
-                    let target = state.targets.get(id)?;
-                    Some((target.inspection.clone()?, target.process.clone(), Who::of_target(target)))
-                })
-            })
-        };
-        let Some((inspection, process, who)) = found else {
-            sleep(Duration::from_secs(1)).await;
-            return None;
-        };
-        let (agent, key) = (self.agent.clone(), self.key);
-        let lease = self.agent.inner.turns.take(who, None, move || held(&agent, &inspection, process, key)).await;
-        let lease = match lease {
-            Some(Ok(lease)) => lease,
-            // That process has ended, and soon is no user any more: another is asked then. Or there was no thread.
-            Some(Err(AttachError::Gone { .. })) | None => {
-                sleep(Duration::from_secs(1)).await;
-                return None;
-            }
-            Some(Err(error)) => {
-                warn!(%error, "blocking is not measured");
-                // It would be asked again and again of a program that changes itself.
-                self.given_up = matches!(error, AttachError::Patched(_));
-                let reason = error.to_string();
-                if let Some(group) = self.agent.state().groups.get_mut(&self.key) {
-                    group.blocking_error = Some(reason);
-                }
-                if !self.given_up {
-                    sleep(AGAIN).await;
-                }
-                return None;
-            }
-        };
-        let is_there = match self.agent.state().groups.get_mut(&self.key) {
-            Some(group) if group.generation == self.generation => {
-                group.blocking = Some(lease.clone());
-                group.blocking_error = None;
-                true
-            }
-            _ => false,
-        };
-        if !is_there {
-            detach_elsewhere(self.key, lease.take().unwrap_or_default());
-        }
-        is_there.then_some(lease)
-    }
-
-    /// Detaches; whether the probes were attached until then.
-    async fn detach(&mut self, lease: &Lease<Site>) -> bool {
-        let links = lease.take();
-        let were_attached = links.is_some();
-        // On a thread of its own: it may never end, and those that answer scrapes are not without number.
-        let (done, detached) = tokio::sync::oneshot::channel::<()>();
-        let detach = move || {
-            drop(links);
-            drop(done);
-        };
-        if on_a_small_thread(detach).is_ok() {
-            let _ = detached.await;
-        }
-        if let Some(group) = self.agent.state().groups.get_mut(&self.key)
-            && group.generation == self.generation
-        {
-            group.blocking = None;
-        }
-        were_attached
     }
 
     /// Ids and process ids of those of whom blocking is measured.

@@ -48,8 +48,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustls::crypto::ring;
+use rustls::crypto::{CryptoProvider, ring};
 use tokio::{net::TcpListener, sync::watch};
+use tokio_rustls::TlsAcceptor;
 use tracing::{debug, error, info, warn};
 
 use self::{
@@ -91,12 +92,6 @@ pub(crate) async fn run(config: Config, ended: impl Future<Output = Result<(), S
         config.agents.token_file.clone().or_else(|| Some(TOKEN.into()).filter(|it: &std::path::PathBuf| it.exists()));
     let access = Access { tls: agents_tls_now, wants_tls: config.agents.tls, server_name, token };
     let agents = Agents::new(store.clone(), access);
-    let found = if config.agents.addresses.is_empty() {
-        Found::Service { namespace: config.namespace.clone(), name: config.agents.service.clone() }
-    } else {
-        Found::Addresses(config.agents.addresses.clone())
-    };
-
     let (ending, status) = (Arc::new(AtomicBool::new(false)), Status::default());
     let serving = Arc::new(Serving::default());
     let listener = listen(config.address, "--address")?;
@@ -109,40 +104,22 @@ pub(crate) async fn run(config: Config, ended: impl Future<Output = Result<(), S
         objects: Objects::new(client.clone()),
         bounds: Bounds::new(client.clone()),
     });
-    let ready = {
-        let (agents, directory, authenticator, store, serving) =
-            (agents.clone(), directory.clone(), authenticator.clone(), store.clone(), serving.clone());
-        let (authentication, ending) = (config.authentication, ending.clone());
-        move || {
-            let reasons = [
-                (ending.load(Ordering::Relaxed), "this replica ends"),
-                (!serving.has(), "there is no certificate yet"),
-                (authentication && !authenticator.is_ready(), "the request-header CA is not known yet"),
-                (!directory.is_synced(), "the pods are not known yet"),
-                (!agents.is_ready(AGENTS), "the agents have not all been heard of yet"),
-                (
-                    agents.count() > 0 && store.lock().unwrap_or_else(PoisonError::into_inner).span() < FIGURES,
-                    "there are no figures of the last seconds yet",
-                ),
-            ];
-            reasons.iter().find(|(so, _)| *so).map(|(_, reason)| (*reason).to_owned())
-        }
+    let ready = Ready {
+        agents: agents.clone(),
+        directory: directory.clone(),
+        authenticator: authenticator.clone(),
+        store: store.clone(),
+        serving: serving.clone(),
+        authentication: config.authentication,
+        ending: ending.clone(),
     };
+    let not_ready = Box::new(move || ready.not());
     let access = config.authentication.then(|| (authenticator.clone(), Authorizer::new(client.clone())));
-    let service =
-        Arc::new(Service { sources: sources.clone(), access, status: status.clone(), not_ready: Box::new(ready) });
-    let keda = match config.keda_address {
-        Some(address) => Some(listen(address, "keda_address")?),
-        None => None,
-    };
-    let keda_tls = if config.keda_tls {
-        Some(service::acceptor(serving.clone(), &provider).map_err(|error| format!("TLS: {error}"))?)
-    } else {
-        None
-    };
+    let service = Arc::new(Service { sources: sources.clone(), access, status: status.clone(), not_ready });
+    let keda = keda_listener(&config, &serving, &provider)?;
     let keda = async {
         match keda {
-            Some(listener) => keda::serve(listener, keda_tls, sources.clone()).await,
+            Some((listener, tls)) => keda::serve(listener, tls, sources.clone()).await,
             None => std::future::pending().await,
         }
     };
@@ -153,7 +130,7 @@ pub(crate) async fn run(config: Config, ended: impl Future<Output = Result<(), S
         tokio::select! {
             () = directory.run(client.clone()) => {}
             () = authenticator.run(client.clone()) => {}
-            () = agents.run(Some(client.clone()), found) => {}
+            () = agents.run(Some(client.clone()), found(&config)) => {}
             () = keep_agents_certificate(&config, &client, &provider, &agents_tls) => {}
             () = clean(&sources) => {}
             never = service::serve(listener, tls, service) => match never {},
@@ -176,6 +153,54 @@ pub(crate) async fn run(config: Config, ended: impl Future<Output = Result<(), S
     tokio::select! {
         failed = &mut parts => failed,
         () = leave => Ok(()),
+    }
+}
+
+/// Where the agents are found.
+fn found(config: &Config) -> Found {
+    if config.agents.addresses.is_empty() {
+        Found::Service { namespace: config.namespace.clone(), name: config.agents.service.clone() }
+    } else {
+        Found::Addresses(config.agents.addresses.clone())
+    }
+}
+
+/// Where KEDA is listened for, if it is.
+fn keda_listener(
+    config: &Config,
+    serving: &Arc<Serving>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Option<(TcpListener, Option<TlsAcceptor>)>, String> {
+    let Some(address) = config.keda_address else { return Ok(None) };
+    let tls = || service::acceptor(serving.clone(), provider).map_err(|error| format!("TLS: {error}"));
+    Ok(Some((listen(address, "keda_address")?, config.keda_tls.then(tls).transpose()?)))
+}
+
+/// What this server needs before it says that it is ready.
+struct Ready {
+    agents: Agents,
+    directory: Directory,
+    authenticator: Authenticator,
+    store: Arc<Mutex<Store>>,
+    serving: Arc<Serving>,
+    /// Whether it asks who asks.
+    authentication: bool,
+    ending: Arc<AtomicBool>,
+}
+
+impl Ready {
+    /// Why it is not; none if it is.
+    fn not(&self) -> Option<String> {
+        let span = || self.store.lock().unwrap_or_else(PoisonError::into_inner).span();
+        let reasons = [
+            (self.ending.load(Ordering::Relaxed), "this replica ends"),
+            (!self.serving.has(), "there is no certificate yet"),
+            (self.authentication && !self.authenticator.is_ready(), "the request-header CA is not known yet"),
+            (!self.directory.is_synced(), "the pods are not known yet"),
+            (!self.agents.is_ready(AGENTS), "the agents have not all been heard of yet"),
+            (self.agents.count() > 0 && span() < FIGURES, "there are no figures of the last seconds yet"),
+        ];
+        reasons.iter().find(|(so, _)| *so).map(|(_, reason)| (*reason).to_owned())
     }
 }
 

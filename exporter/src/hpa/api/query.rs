@@ -26,6 +26,11 @@ use crate::hpa::families;
 /// Pods of a Service that went within this time are about to be replaced, as far as is known.
 const LATELY: Duration = Duration::from_mins(2);
 
+/// An object of the API. A namespace is in none.
+fn described(kind: &str, api_version: String, namespace: &str, name: &str) -> Described {
+    Described { kind: kind.to_owned(), api_version, namespace: namespace.to_owned(), name: name.to_owned() }
+}
+
 /// The key that chooses a host's rules of an Ingress.
 const HOST: &str = "host";
 
@@ -175,74 +180,26 @@ impl Sources {
             _ => None,
         };
         let (pods, figures) = (Selector::parse(pods)?, of_figures(metric, chosen, by_figures)?);
-        let described = |kind: &str, api_version, name: &str| Described {
+        let of_object = |kind: &str, name: &str| Asked::Object {
             kind: kind.to_owned(),
-            api_version,
-            namespace: namespace.to_owned(),
             name: name.to_owned(),
+            metric: asked_name.to_owned(),
+            figures: asked_figures.clone(),
         };
         match of {
-            Of::Pods => {
-                let mut chosen = self.directory.choose(namespace, &pods);
-                chosen.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-                let gone = self.directory.departed(namespace, &pods, DEPARTED);
-                let store = self.store();
-                let now = Instant::now();
-                let view = |pod: &Chosen| {
-                    let view = store.pod(namespace, &pod.name, now).filter(|it| !it.silent)?;
-                    let view = view.running_for(pod.running, now);
-                    (!pod.due || !is_too_young(metric, &view, &figures)).then_some(view)
-                };
-                let (names, views): (Vec<_>, Vec<_>) =
-                    chosen.iter().filter_map(|it| Some((&*it.name, view(it)?))).unzip();
-                let past: Vec<_> = gone.iter().map(|name| store.past(namespace, name, now)).collect();
-                let lift = lift(metric, &views, &past, &figures);
-                let values = names.into_iter().zip(views).filter_map(|(name, view)| {
-                    if unknowable(metric, from_ref(&view), &figures).is_some() {
-                        return None;
-                    }
-                    let value = evaluate_lifted(metric, view, lift, &figures)?;
-                    Some((described("Pod", "v1".into(), name), value))
-                });
-                Ok(values.collect())
-            }
+            Of::Pods => Ok(self.pods(namespace, metric, &pods, &figures)),
             Of::Pod(name) => {
-                let store = self.store();
-                let unknown = |why: &str| unknown_because(&format!("pod {namespace}/{name}"), why.to_owned());
-                let now = Instant::now();
-                let Some(view) = store.pod(namespace, name, now) else {
-                    return Err(match store.account(namespace, name, now) {
-                        Account::Told(without) => unknown_because(
-                            &format!("pod {namespace}/{name}"),
-                            format!("its agent says: {}", without.reason),
-                        ),
-                        Account::Unheard | Account::Unknowable => unknown("no agent measures it"),
-                    });
-                };
-                if view.silent {
-                    return Err(unknown("its agent has been silent for 15 s"));
-                }
-                if let Some(why) = unknowable(metric, from_ref(&view), &figures) {
-                    return Err(NoValue::Unknown { what: format!("pod {namespace}/{name}"), why });
-                }
-                let value = evaluate(metric, &[view], &figures)
-                    .ok_or_else(|| unknown("what this metric is made from is not measured of it, or not yet"))?;
-                Ok(vec![(described("Pod", "v1".into(), name), value)])
+                let value = self.pod(namespace, name, metric, &figures)?;
+                Ok(vec![(described("Pod", "v1".to_owned(), namespace, name), value)])
             }
             Of::Object(kind, name) => {
                 let parts = self.objects.parts(kind, namespace, name, host.as_deref()).await?;
                 let what = format!("{} {namespace}/{name}", kind.names().3);
-                let asked = Asked::Object {
-                    kind: kind.names().3.to_owned(),
-                    name: name.clone(),
-                    metric: asked_name.to_owned(),
-                    figures: asked_figures,
-                };
                 let none = self.without_pods(kind, namespace, name, &parts).await;
                 let value =
                     self.whole(metric, &Total { namespace, parts: &parts, figures: &figures, what: &what, none });
-                let value = self.bounded(namespace, &asked, value).await?;
-                Ok(vec![(described(kind.names().3, kind.api_version(), name), value)])
+                let value = self.bounded(namespace, &of_object(kind.names().3, name), value).await?;
+                Ok(vec![(described(kind.names().3, kind.api_version(), namespace, name), value)])
             }
             Of::Objects(kind) => Err(NoValue::Unknown {
                 what: format!("{} with a wildcard", kind.names().0),
@@ -250,23 +207,60 @@ impl Sources {
             }),
             Of::Namespace => {
                 let parts = [Part { selector: Selector::default(), paths: None }];
-                let asked = Asked::Object {
-                    kind: "Namespace".to_owned(),
-                    name: namespace.to_owned(),
-                    metric: asked_name.to_owned(),
-                    figures: asked_figures,
-                };
                 let what = format!("namespace {namespace}");
                 let value = self.whole(
                     metric,
                     &Total { namespace, parts: &parts, figures: &figures, what: &what, none: NoPods::Unknown },
                 );
-                let value = self.bounded(namespace, &asked, value).await?;
-                let mut object = described("Namespace", "v1".into(), namespace);
-                object.namespace.clear();
-                Ok(vec![(object, value)])
+                let value = self.bounded(namespace, &of_object("Namespace", namespace), value).await?;
+                Ok(vec![(described("Namespace", "v1".to_owned(), "", namespace), value)])
             }
         }
+    }
+
+    /// Each of these pods that has a value.
+    fn pods(&self, namespace: &str, metric: &Metric, pods: &Selector, figures: &Selector) -> Vec<(Described, Value)> {
+        let mut chosen = self.directory.choose(namespace, pods);
+        chosen.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        let gone = self.directory.departed(namespace, pods, DEPARTED);
+        let store = self.store();
+        let now = Instant::now();
+        let view = |pod: &Chosen| {
+            let view = store.pod(namespace, &pod.name, now).filter(|it| !it.silent)?;
+            let view = view.running_for(pod.running, now);
+            (!pod.due || !is_too_young(metric, &view, figures)).then_some(view)
+        };
+        let (names, views): (Vec<_>, Vec<_>) = chosen.iter().filter_map(|it| Some((&*it.name, view(it)?))).unzip();
+        let past: Vec<_> = gone.iter().map(|name| store.past(namespace, name, now)).collect();
+        let lift = lift(metric, &views, &past, figures);
+        let values = names.into_iter().zip(views).filter_map(|(name, view)| {
+            if unknowable(metric, from_ref(&view), figures).is_some() {
+                return None;
+            }
+            let value = evaluate_lifted(metric, view, lift, figures)?;
+            Some((described("Pod", "v1".to_owned(), namespace, name), value))
+        });
+        values.collect()
+    }
+
+    fn pod(&self, namespace: &str, name: &str, metric: &Metric, figures: &Selector) -> Result<Value, NoValue> {
+        let store = self.store();
+        let unknown = |why: &str| unknown_because(&format!("pod {namespace}/{name}"), why.to_owned());
+        let now = Instant::now();
+        let Some(view) = store.pod(namespace, name, now) else {
+            return Err(match store.account(namespace, name, now) {
+                Account::Told(without) => unknown(&format!("its agent says: {}", without.reason)),
+                Account::Unheard | Account::Unknowable => unknown("no agent measures it"),
+            });
+        };
+        if view.silent {
+            return Err(unknown("its agent has been silent for 15 s"));
+        }
+        if let Some(why) = unknowable(metric, from_ref(&view), figures) {
+            return Err(NoValue::Unknown { what: format!("pod {namespace}/{name}"), why });
+        }
+        evaluate(metric, &[view], figures)
+            .ok_or_else(|| unknown("what this metric is made from is not measured of it, or not yet"))
     }
 
     /// An external metric: the selector's names of figures' labels choose figures, `deployment=x` and the like an object, others

@@ -83,73 +83,14 @@ pub(crate) fn whole(
     now: Instant,
 ) -> Result<Value, NoValue> {
     let Total { namespace, parts, figures, what, none } = *asked;
-    let mut views: Vec<PodView<'_>> = Vec::new();
-    let mut past: Vec<Past<'_>> = Vec::new();
-    let mut missing: Vec<(Box<str>, String)> = Vec::new();
-    let mut seen: HashMap<Box<str>, At> = HashMap::new();
-    let mut gone: HashMap<Box<str>, usize> = HashMap::new();
-    // Of a namespace in which a pod that says nothing is measured, all are that say nothing.
-    let mut by_default = None;
-    let mut departed = 0;
+    let mut joined = Joined::of(store, directory, metric, namespace, figures, now);
     for part in parts {
         for pod in directory.choose(namespace, &part.selector) {
-            // Two Services may choose one pod: what comes through either is counted once.
-            if let Some(at) = seen.get(&pod.name) {
-                at.also(part.paths.as_ref(), &mut views, &mut past);
-                continue;
-            }
-            if let Some(view) = store.pod(namespace, &pod.name, now) {
-                let view = view.running_for(pod.running, now);
-                if view.silent {
-                    seen.insert(pod.name.clone(), At::Missing);
-                    missing.push((pod.name, "its agent has been silent for 15 s".to_owned()));
-                } else if pod.due && is_too_young(metric, &view, figures) {
-                    seen.insert(pod.name.clone(), At::Missing);
-                    missing.push((pod.name, "its figures begin just now".to_owned()));
-                } else {
-                    seen.insert(pod.name, At::View(views.len()));
-                    views.push(PodView { paths: part.paths.clone(), ..view });
-                }
-                continue;
-            }
-            seen.insert(pod.name.clone(), At::Past(past.len()));
-            past.push(Past { paths: part.paths.clone(), ..store.past(namespace, &pod.name, now) });
-            let mut measured_by_default = || {
-                let says_nothing = || directory.silent_on_it(namespace);
-                *by_default
-                    .get_or_insert_with(|| says_nothing().iter().any(|name| store.pod(namespace, name, now).is_some()))
-            };
-            if pod.due
-                && pod.enabled.unwrap_or_else(&mut measured_by_default)
-                && let Some(why) = why_missing(store, namespace, &pod, now)
-            {
-                missing.push((pod.name, why));
-            }
+            joined.add_pod(pod, part);
         }
-        for name in directory.departed(namespace, &part.selector, DEPARTED) {
-            if let Some(at) = gone.get(&name) {
-                At::Past(*at).also(part.paths.as_ref(), &mut views, &mut past);
-                continue;
-            }
-            gone.insert(name.clone(), past.len());
-            past.push(Past { paths: part.paths.clone(), ..store.past(namespace, &name, now) });
-        }
-        // What served within the window is part of it, and others have begun to take its place.
-        for name in directory.departed(namespace, &part.selector, metric.window) {
-            if missing.iter().any(|(known, _)| *known == name) {
-                continue;
-            }
-            let why = if store.is_silent(namespace, &name, now) {
-                "it is gone, and its agent was silent before"
-            } else if is_partial(metric, &store.past(namespace, &name, now), figures) {
-                "it is gone, and was counted for a part of the last seconds"
-            } else {
-                continue;
-            };
-            departed += 1;
-            missing.push((name, why.to_owned()));
-        }
+        joined.add_departed(part);
     }
+    let Joined { views, past, missing, seen, departed, .. } = joined;
     let all = seen.len();
     if let Some(why) = unknowable(metric, &views, figures) {
         return Err(unknown_because(what, why));
@@ -174,6 +115,124 @@ pub(crate) fn whole(
         _ => "what this metric is made from is not measured of its pods, or not yet".to_owned(),
     };
     value.ok_or_else(|| unknown_because(what, why))
+}
+
+/// The figures of all pods of an object, as its parts are gone through.
+struct Joined<'s> {
+    store: &'s Store,
+    directory: &'s Directory,
+    metric: &'s Metric,
+    namespace: &'s str,
+    figures: &'s Selector,
+    now: Instant,
+    views: Vec<PodView<'s>>,
+    past: Vec<Past<'s>>,
+    /// Pods and why they have no figures.
+    missing: Vec<(Box<str>, String)>,
+    seen: HashMap<Box<str>, At>,
+    gone: HashMap<Box<str>, usize>,
+    /// Of a namespace in which a pod that says nothing is measured, all are that say nothing.
+    by_default: Option<bool>,
+    /// Pods that are gone and of which something is missing.
+    departed: usize,
+}
+
+impl<'s> Joined<'s> {
+    fn of(
+        store: &'s Store,
+        directory: &'s Directory,
+        metric: &'s Metric,
+        namespace: &'s str,
+        figures: &'s Selector,
+        now: Instant,
+    ) -> Self {
+        let (views, past, missing) = (Vec::new(), Vec::new(), Vec::new());
+        let (seen, gone, by_default, departed) = (HashMap::new(), HashMap::new(), None, 0);
+        Self {
+            store,
+            directory,
+            metric,
+            namespace,
+            figures,
+            now,
+            views,
+            past,
+            missing,
+            seen,
+            gone,
+            by_default,
+            departed,
+        }
+    }
+
+    /// A pod that is there.
+    fn add_pod(&mut self, pod: Chosen, part: &Part) {
+        let (store, namespace, now) = (self.store, self.namespace, self.now);
+        // Two Services may choose one pod: what comes through either is counted once.
+        if let Some(at) = self.seen.get(&pod.name) {
+            at.also(part.paths.as_ref(), &mut self.views, &mut self.past);
+            return;
+        }
+        if let Some(view) = store.pod(namespace, &pod.name, now) {
+            let view = view.running_for(pod.running, now);
+            if view.silent {
+                self.miss(pod.name, "its agent has been silent for 15 s");
+            } else if pod.due && is_too_young(self.metric, &view, self.figures) {
+                self.miss(pod.name, "its figures begin just now");
+            } else {
+                self.seen.insert(pod.name, At::View(self.views.len()));
+                self.views.push(PodView { paths: part.paths.clone(), ..view });
+            }
+            return;
+        }
+        self.seen.insert(pod.name.clone(), At::Past(self.past.len()));
+        self.past.push(Past { paths: part.paths.clone(), ..store.past(namespace, &pod.name, now) });
+        if pod.due
+            && pod.enabled.unwrap_or_else(|| self.measured_by_default())
+            && let Some(why) = why_missing(store, namespace, &pod, now)
+        {
+            self.missing.push((pod.name, why));
+        }
+    }
+
+    fn miss(&mut self, pod: Box<str>, why: &str) {
+        self.seen.insert(pod.clone(), At::Missing);
+        self.missing.push((pod, why.to_owned()));
+    }
+
+    fn measured_by_default(&mut self) -> bool {
+        let (store, namespace, now) = (self.store, self.namespace, self.now);
+        let silent = || self.directory.silent_on_it(namespace);
+        *self.by_default.get_or_insert_with(|| silent().iter().any(|name| store.pod(namespace, name, now).is_some()))
+    }
+
+    /// Pods of a part that are gone.
+    fn add_departed(&mut self, part: &Part) {
+        let (store, namespace, now) = (self.store, self.namespace, self.now);
+        for name in self.directory.departed(namespace, &part.selector, DEPARTED) {
+            if let Some(at) = self.gone.get(&name) {
+                At::Past(*at).also(part.paths.as_ref(), &mut self.views, &mut self.past);
+                continue;
+            }
+            self.gone.insert(name.clone(), self.past.len());
+            self.past.push(Past { paths: part.paths.clone(), ..store.past(namespace, &name, now) });
+        }
+        // What served within the window is part of it, and others have begun to take its place.
+        for name in self.directory.departed(namespace, &part.selector, self.metric.window) {
+            if self.missing.iter().any(|(known, _)| *known == name) {
+                continue;
+            }
+            let why = if store.is_silent(namespace, &name, now) {
+                "it is gone, and its agent was silent before"
+            } else if is_partial(self.metric, &store.past(namespace, &name, now), self.figures) {
+                "it is gone, and was counted for a part of the last seconds"
+            } else {
+                continue;
+            };
+            self.departed += 1;
+            self.missing.push((name, why.to_owned()));
+        }
+    }
 }
 
 /// Where a pod's figures are among those that are joined.

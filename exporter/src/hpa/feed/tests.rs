@@ -191,6 +191,26 @@ async fn figures_are_read_once_for_all_and_not_without_listeners() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn figures_of_before_are_not_told_again() {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use http_body_util::BodyExt as _;
+
+    let read_at = Arc::new(AtomicU64::new(7));
+    let read = {
+        let read_at = read_at.clone();
+        move || figures(read_at.load(Ordering::Relaxed), &[("a", 1.0, [1, 0, 0])])
+    };
+    let feed = Feed::default();
+    let mut stream = feed.listen(read);
+    stream.frame().await.unwrap().unwrap();
+    let again = tokio::time::timeout(Duration::from_secs(10), stream.frame()).await;
+    assert!(again.is_err(), "they were told as if nothing had been counted since");
+    read_at.store(8, Ordering::Relaxed);
+    stream.frame().await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn whoever_comes_after_the_agent_stood_still_begins_with_what_is_read_then() {
     use bytes::BytesMut;
 
