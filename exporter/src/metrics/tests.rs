@@ -36,13 +36,13 @@ fn snapshot(series: usize) -> Arc<Snapshot> {
     };
     let get = SeriesKey { verb: 1, ..SeriesKey::of(Family::HttpServer, 1, 200) };
     let requests = (0..series).map(|i| of(get, Some(format!("/r{i}")), value));
-    let waits = [Family::Blocking, Family::Stw, Family::RunQueue];
-    let waits = waits.map(|family| of(SeriesKey::of(family, 1, 1), None, Durations::ZERO));
-    let series = requests.chain(waits).collect();
+    let others = Family::ALL.iter().filter(|it| **it != Family::HttpServer);
+    let others = others.map(|family| of(SeriesKey::of(*family, 1, 404), Some("a:80".to_owned()), Durations::ZERO));
+    let series = requests.chain(others).collect();
     let info = contract::GO_TARGET_INFO.labels.iter().map(|name| (*name, "x".to_owned())).collect();
     let figures = TargetFigures {
         target: target.clone(),
-        open: vec![("http_server_active_requests", 3)],
+        open: instruments::ALL.iter().flat_map(|it| it.open).map(|it| (it.desc.name, 3)).collect(),
         probes: 5,
         probe_figures: vec![ProbeFigures { probes: "blocking", hits: 2, cpu_seconds: 0.5, sampled_ratio: 1.0 }],
         blocked_functions: vec![("main.main".to_owned(), 0.5)],

@@ -14,7 +14,8 @@ fn an_inspected_target_is_configured_before_links_are_attached() {
     let mut life = life();
     let process = Process::sample(10, 1, 1);
     let asked = inspect(&life.adopt(candidate(&process)));
-    let outcome = Inspected { literals: (0x1000, 7), facts: Facts { last_gc: 5 }, ..inspected(asked, &process) };
+    let outcome =
+        Inspected { literals: (0x1000, 7), facts: Facts { last_gc: 5, ..Facts::NONE }, ..inspected(asked, &process) };
     let effects = life.registry.inspected(outcome, 100);
     assert_eq!(kinds(&effects), ["configure"]);
     let configure = configure(effects);
