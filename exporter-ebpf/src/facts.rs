@@ -1,5 +1,7 @@
 //! What the kernel side is told of a target for one instrument each, beside what [`crate::target::TargetConfig`] has for all of them.
 
+use crate::http_client::HttpClient;
+
 /// Declares the parts of [`Facts`]: one line for an instrument that has any.
 macro_rules! facts {
     ($($(#[$doc:meta])* $name:ident: $type:ty = $none:expr;)*) => {
@@ -40,4 +42,6 @@ facts! {
     /// Address in the process of `runtime.memstats.last_gc_nanotime`, where the runtime ends its account of a garbage collection's
     /// second pause before it starts the world (Go until 1.21: runtime/mgc.go, `gcMarkTermination`); 0 elsewhere.
     last_gc: u64 = 0;
+    /// For HTTP client requests.
+    http_client: HttpClient = HttpClient::NONE;
 }

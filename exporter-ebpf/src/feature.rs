@@ -52,6 +52,8 @@ enum Asked {
 features! {
     /// HTTP server requests, by probes.
     Http = "http", Kernel, Usual;
+    /// HTTP client requests, by probes.
+    HttpClient = "http-client", Kernel, Usual;
     /// The Go runtime's own figures, read from its memory, and `process_*`: no probe.
     Runtime = "runtime", User, Usual;
     /// How long goroutines are blocked, by probes that the overhead budget limits.
@@ -129,6 +131,8 @@ parts! {
     Hijack = "hijack" of Http, Besides;
     /// Requests that end in a panic.
     Panic = "panic" of Http, Besides;
+    /// HTTP client requests.
+    HttpClient = "http_client" of HttpClient, Enough;
     /// The Go runtime's own figures.
     Runtime = "runtime" of Runtime, Enough;
     /// How long goroutines are blocked.

@@ -48,6 +48,8 @@ families! {
     Stw: WAITS, Waits;
     /// Threads in the run queue, from being runnable until they have a CPU.
     RunQueue: WAITS, Waits;
+    /// HTTP client requests. The text is the server's address, the code the status, the verb the method.
+    HttpClient: REQUESTS, Series;
 }
 
 /// How many families there are.

@@ -9,6 +9,7 @@ pub mod event;
 pub mod facts;
 pub mod feature;
 pub mod http;
+pub mod http_client;
 pub mod key;
 pub mod line;
 pub mod loss;

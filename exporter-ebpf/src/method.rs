@@ -9,6 +9,8 @@ pub fn label(id: u8) -> &'static str {
     NAMES.get(usize::from(id)).copied().unwrap_or(NAMES[0])
 }
 
+/// The id of `GET`.
+pub const GET: u8 = 1;
 /// The id of `CONNECT`, whose hijacked answer is 200 where an upgrade's is 101 (RFC 9110, 9.3.6 and 15.2.2).
 pub const CONNECT: u8 = 6;
 

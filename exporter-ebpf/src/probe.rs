@@ -59,6 +59,10 @@ macro_rules! probes {
             HttpPanic: http_panic, http_panic_multi, panic, Panic, Side, Entry;
             /// A ServeMux is called: `net/http.(*ServeMux).ServeHTTP`.
             HttpMux: http_mux, http_mux_multi, mux, RoutePattern, OnDemand, Check;
+            /// A request is given to a transport: `net/http.setRequestCancel`, just before.
+            HttpClientStart: http_client_start, http_client_start_multi, http_client, HttpClient, Start, Check;
+            /// The transport has returned: in `net/http.send`.
+            HttpClientEnd: http_client_end, http_client_end_multi, http_client, HttpClient, End, Branch;
             /// A goroutine parks: `runtime.gopark`.
             GoPark: go_park, go_park_multi, blocking, Blocking, Start, Entry;
             /// A goroutine gets a thread to run on: `runtime.execute`.

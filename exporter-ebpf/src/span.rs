@@ -12,6 +12,12 @@ pub const MAX_IN_FLIGHT: u32 = 65_536;
 pub enum Lane {
     /// An HTTP request that it serves.
     HttpServer = 0,
+    /// An HTTP request that it makes.
+    HttpClient = 1,
+    /// One that it makes for the sake of that.
+    HttpClientWithin = 2,
+    /// One that it makes for the sake of both.
+    HttpClientWithinBoth = 3,
 }
 
 /// As many as the low bits of an address that is a multiple of 8 can tell apart.

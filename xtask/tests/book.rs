@@ -101,7 +101,9 @@ fn every_test_that_a_page_names_is_there() {
 fn every_limit_names_its_test() {
     let root = util::root();
     let mut names = Vec::new();
-    for directory in ["exporter/tests/e2e", "exporter/gobinary", "exporter/instruments/src", "exporter/src", "exporter-ebpf/src"] {
+    for directory in
+        ["exporter/tests/e2e", "exporter/gobinary", "exporter/instruments/src", "exporter/src", "exporter-ebpf/src"]
+    {
         names.extend(tests(&root.join(directory)));
     }
     let page = fs::read_to_string(root.join("docs/src/limits.md")).unwrap();

@@ -5,6 +5,7 @@ mod blocking;
 mod hijack;
 mod hit;
 mod http;
+mod http_client;
 mod joined;
 mod maps;
 mod memory;

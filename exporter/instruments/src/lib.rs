@@ -11,6 +11,7 @@ mod planner;
 mod unmeasured;
 
 pub mod blocking;
+mod http_client;
 mod http_server;
 mod run_queue;
 pub mod stw;
@@ -31,8 +32,13 @@ pub use exporter_ebpf::{
 use exporter_ebpf::key::Family;
 
 /// All instruments, in the order in which their metrics are shown.
-pub static ALL: [&Instrument; 4] =
-    [&http_server::INSTRUMENT, &blocking::INSTRUMENT, &stw::INSTRUMENT, &run_queue::INSTRUMENT];
+pub static ALL: [&Instrument; 5] = [
+    &http_server::INSTRUMENT,
+    &http_client::INSTRUMENT,
+    &blocking::INSTRUMENT,
+    &stw::INSTRUMENT,
+    &run_queue::INSTRUMENT,
+];
 
 /// A family as a metric.
 ///

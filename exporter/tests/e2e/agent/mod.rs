@@ -5,6 +5,7 @@ mod errors;
 mod failed_reads;
 pub(crate) mod hostile;
 mod hpa_rules;
+pub(crate) mod http_client;
 mod idioms;
 mod inlined;
 mod inspect_damaged;

@@ -1,6 +1,6 @@
 //! Every Go release, in every way of building: what the agent's own tests hold for some.
 
-use crate::agent::{matrix, runtime_truth, waits};
+use crate::agent::{http_client, matrix, runtime_truth, waits};
 use xtask::go::{self, Variant};
 
 fn releases() -> Vec<String> {
@@ -13,6 +13,16 @@ fn exact_in_every_way_of_building() {
     let all: Vec<(&str, &[Variant])> =
         releases.iter().map(|release| (release.as_str(), Variant::ALL.as_slice())).collect();
     matrix::exact(&all);
+}
+
+#[test]
+fn client_requests_of_every_release() {
+    for release in releases() {
+        for variant in [Variant::Strip, Variant::Pie] {
+            http_client::exact(&release, variant, &["-n", "2000"]);
+            http_client::exact(&release, variant, &["-n", "2000", "-http2"]);
+        }
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@ mod hpa_churn;
 mod hpa_keda;
 mod hpa_roads;
 mod hpa_truth;
+mod http_client;
 mod image;
 mod kubernetes_churn;
 mod kubernetes_outage;

@@ -1,0 +1,7 @@
+module sample/client
+
+go 1.17
+
+require sample/self v0.0.0
+
+replace sample/self => ../self
