@@ -10,6 +10,7 @@ mod bound;
 mod certs;
 mod config;
 mod directory;
+mod each;
 mod evaluate;
 mod follow;
 mod keda;

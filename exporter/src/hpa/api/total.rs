@@ -216,4 +216,4 @@ fn why_missing(store: &Store, namespace: &str, pod: &Chosen, now: Instant) -> Op
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
