@@ -200,6 +200,7 @@ fn stream_listener(config: &HpaStream) -> Result<Option<(TcpListener, TlsAccepto
 }
 
 fn metrics_api(args: &hpa::api::MetricsApiArgs) -> Result<(), Failure> {
+    heap::keep_one_arena();
     if let Some(value) = &args.encode {
         return print(&format!("{}\n", hpa::api::encode(value)));
     }

@@ -8,7 +8,7 @@ use std::{
     convert::Infallible,
     fmt::Display,
     future::Future,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -19,7 +19,7 @@ use prost::Message;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
-    sync::mpsc,
+    sync::{mpsc, watch},
 };
 use tokio_rustls::TlsAcceptor;
 use tonic::{
@@ -31,7 +31,10 @@ use tonic_prost::ProstCodec;
 use tracing::debug;
 
 use self::trigger::Trigger;
-use super::query::{NoValue, Sources};
+use super::{
+    query::{NoValue, Sources},
+    service::ends,
+};
 use crate::serve::{Answer, Carries, Place, Places, listen};
 
 const SERVICE: &str = "/externalscaler.ExternalScaler/";
@@ -117,18 +120,31 @@ fn invalid(error: impl Display) -> Status {
 
 /// The scaler. Cheap to clone.
 #[derive(Clone)]
-struct Scaler(Arc<Sources>);
+struct Scaler {
+    sources: Arc<Sources>,
+    /// Its streams are to end: this replica does.
+    closing: watch::Receiver<bool>,
+}
 
 impl Scaler {
     /// Whether there is anything to do: as the value says, and an error where there is none, as it is when the value is asked for.
     /// What is known of a part may be enough for an HPA (`Sources::scaled`), and still says nothing about the rest being idle.
     async fn active(&self, object: &ScaledObjectRef) -> Result<bool, Status> {
         let trigger = Trigger::of(&object.scaler_metadata).map_err(invalid)?;
-        match self.0.selected(&object.namespace, &trigger.metric, &trigger.selector).await {
+        match self.sources.selected(&object.namespace, &trigger.metric, &trigger.selector).await {
             Ok(value) => Ok(value.value > trigger.activation),
             // The rest can only add to it.
             Err(NoValue::Incomplete(part)) if part.is_above(trigger.activation) => Ok(true),
             Err(error) => Err(status(&error)),
+        }
+    }
+
+    /// Waits, unless this replica ends meanwhile. Whether it does not.
+    async fn goes_on(&self, wait: impl Future<Output = ()>) -> bool {
+        let mut closing = self.closing.clone();
+        tokio::select! {
+            () = wait => true,
+            () = ends(&mut closing) => false,
         }
     }
 
@@ -152,8 +168,7 @@ impl Scaler {
             let _ = sender.send(Ok(IsActiveResponse { result })).await;
         }
         tokio::spawn(async move {
-            while !sender.is_closed() {
-                tokio::time::sleep(LOOK).await;
+            while !sender.is_closed() && self.goes_on(tokio::time::sleep(LOOK)).await {
                 let Ok(result) = self.active(&object).await else { continue };
                 if is_to_tell(told.map(|(before, at)| (before, at.elapsed())), result) {
                     if sender.send(Ok(IsActiveResponse { result })).await.is_err() {
@@ -168,7 +183,7 @@ impl Scaler {
 
     fn spec(&self, object: &ScaledObjectRef) -> Result<GetMetricSpecResponse, Status> {
         let trigger = Trigger::of(&object.scaler_metadata).map_err(invalid)?;
-        self.0.metric(&object.namespace, &trigger.metric).map_err(invalid)?;
+        self.sources.metric(&object.namespace, &trigger.metric).map_err(invalid)?;
         let spec = MetricSpec {
             metric_name: trigger.metric,
             target_size: trigger.target.ceil() as i64,
@@ -191,7 +206,7 @@ impl Scaler {
         let spec = self.spec(request.get_ref())?;
         let (sender, receiver) = mpsc::channel(1);
         let _ = sender.send(Ok(spec)).await;
-        tokio::spawn(async move { sender.closed().await });
+        tokio::spawn(async move { self.goes_on(sender.closed()).await });
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
@@ -201,8 +216,12 @@ impl Scaler {
         let trigger = Trigger::of(&object.scaler_metadata).map_err(invalid)?;
         let scaled = (object.namespace.as_str(), object.name.as_str());
         // Of a workload that has no pods, 0: nothing is done, and nothing is wrong.
-        let value =
-            self.0.scaled(scaled, &trigger.metric, &trigger.selector).await.map_err(|error| status(&error))?.value;
+        let value = self
+            .sources
+            .scaled(scaled, &trigger.metric, &trigger.selector)
+            .await
+            .map_err(|error| status(&error))?
+            .value;
         let value = MetricValue {
             metric_name: request.metric_name,
             // Read by KEDA before 2.16, which knows whole numbers alone: cut, as values are.
@@ -279,11 +298,17 @@ async fn answer(scaler: Scaler, request: HttpRequest<Incoming>) -> hyper::Respon
     }
 }
 
-/// Serves until it is dropped; over TLS where there is an acceptor.
-pub(crate) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, sources: Arc<Sources>) -> Infallible {
+/// Serves until it is dropped; over TLS where there is an acceptor. Once it is `closing`, streams end, and clients are told to go
+/// elsewhere.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    sources: Arc<Sources>,
+    closing: watch::Receiver<bool>,
+) -> Infallible {
     let places = Places::new(CONNECTIONS, Carries::Streams);
     let serve = move |stream, place: Place| {
-        let (scaler, tls) = (Scaler(sources.clone()), tls.clone());
+        let (scaler, tls) = (Scaler { sources: sources.clone(), closing: closing.clone() }, tls.clone());
         async move {
             match tls {
                 None => connection(stream, &place, scaler).await,
@@ -299,6 +324,7 @@ pub(crate) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, sourc
 
 async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, place: &Place, scaler: Scaler) {
     place.activity.ready();
+    let mut closing = scaler.closing.clone();
     let activity = Arc::clone(&place.activity);
     let service = service_fn(move |request| {
         let (scaler, asked) = (scaler.clone(), activity.asked());
@@ -306,7 +332,15 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static
     });
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder.timer(TokioTimer::new()).max_concurrent_streams(STREAMS).keep_alive_interval(Duration::from_secs(30));
-    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = ends(&mut closing) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
         debug!(%error, "gRPC connection");
     }
 }
