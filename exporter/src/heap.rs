@@ -2,12 +2,12 @@
 //! to nothing between. `unsafe` is allowed for the two calls.
 #![allow(unsafe_code)]
 
-/// One arena for all threads: work in the background is rare, and each further arena keeps what it once had.
-pub(crate) fn keep_one_arena() {
+/// At most so many arenas: each keeps what it once had. Threads that share one and work all the time wait for each other.
+pub(crate) fn keep_arenas(most: u8) {
     #[cfg(target_env = "gnu")]
     // SAFETY: a setting without preconditions, made before there is a second thread.
     unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_ARENA_MAX, most.into());
     }
 }
 

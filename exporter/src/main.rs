@@ -42,6 +42,9 @@ use crate::{
 /// For what is being attached or detached when gopulse is to end: a perf event takes 0.1 s, one after another.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Threads of the metrics-api: frames of a thousand agents are read on one while answers are made on the other.
+const WORKERS: u8 = 2;
+
 /// A message for the user, and the status to end with.
 struct Failure {
     message: String,
@@ -83,7 +86,8 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &RunArgs) -> Result<(), Failure> {
-    heap::keep_one_arena();
+    // Work in the background is rare.
+    heap::keep_arenas(1);
     let config = Config::load(args).map_err(Failure::usage)?;
     if args.check {
         return print(&serde_norway::to_string(&config).map_err(Failure::error)?);
@@ -205,6 +209,7 @@ fn stream_listener(config: &HpaStream) -> Result<Option<(TcpListener, TlsAccepto
 }
 
 fn metrics_api(args: &hpa::api::MetricsApiArgs) -> Result<(), Failure> {
+    heap::keep_arenas(1 + WORKERS);
     if let Some(value) = &args.encode {
         return print(&format!("{}\n", hpa::api::encode(value)));
     }
@@ -217,8 +222,7 @@ fn metrics_api(args: &hpa::api::MetricsApiArgs) -> Result<(), Failure> {
     }
     logging::start(&config.log_level, if config.log_json { LogFormat::Json } else { LogFormat::Human })
         .map_err(Failure::usage)?;
-    // Two threads: frames of a thousand agents are read on one while answers are made on the other.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS.into()).enable_all().build();
     let role = async { Box::pin(hpa::api::run(config, ended()?)).await };
     block_on(runtime, role).map_err(Failure::error)
 }

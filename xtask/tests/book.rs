@@ -96,16 +96,33 @@ fn every_test_that_a_page_names_is_there() {
     assert!(named > 20, "only {named} commands name a test");
 }
 
+/// Full names of all tests of the checkout but xtask's.
+fn all_tests() -> Vec<String> {
+    let directories =
+        ["exporter/tests/e2e", "exporter/gobinary", "exporter/instruments/src", "exporter/src", "exporter-ebpf/src"];
+    directories.iter().flat_map(|directory| tests(&util::root().join(directory))).collect()
+}
+
+/// What went wrong once on the road to the HPA is held by tests.
+#[test]
+fn every_finding_of_the_road_to_the_hpa_names_its_tests() {
+    let names = all_tests();
+    let page = fs::read_to_string(util::root().join("docs/src/testing.md")).unwrap();
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| F")).collect();
+    let numbers: Vec<&str> = rows.iter().filter_map(|row| row.split(' ').nth(1)).collect();
+    assert_eq!(numbers, (1..=24).map(|number| format!("F{number}")).collect::<Vec<_>>());
+    for row in rows {
+        let tests: Vec<&str> = row.rsplit("| ").next().unwrap_or_default().split('`').skip(1).step_by(2).collect();
+        let lost = tests.iter().find(|test| !names.iter().any(|name| name.ends_with(&format!("::{test}"))));
+        assert!(!tests.is_empty() && lost.is_none(), "no test {lost:?}: {row}");
+    }
+}
+
 /// What a limit says is shown by a test, or it says that none does.
 #[test]
 fn every_limit_names_its_test() {
     let root = util::root();
-    let mut names = Vec::new();
-    for directory in
-        ["exporter/tests/e2e", "exporter/gobinary", "exporter/instruments/src", "exporter/src", "exporter-ebpf/src"]
-    {
-        names.extend(tests(&root.join(directory)));
-    }
+    let names = all_tests();
     let page = fs::read_to_string(root.join("docs/src/limits.md")).unwrap();
     let rows = page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| limit |"));
     let cells = rows.map(|row| row.trim_end_matches(" |").rsplit("| ").next().unwrap_or_default());

@@ -33,15 +33,16 @@ func main() {
 	address := flag.String("address", "", "host:port of the scaler")
 	namespace := flag.String("namespace", "", "the ScaledObject's namespace")
 	metadata := flag.String("metadata", "", "the trigger's metadata, as key=value;key=value")
+	wait := flag.Bool("wait", false, "hold one trigger's streams, and print how they end")
 	streams := flag.Int("streams", 0, "how many triggers' streams to hold beside it")
 	flag.Parse()
-	if err := run(*address, *namespace, *metadata, *streams); err != nil {
+	if err := run(*address, *namespace, *metadata, *streams, *wait); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func run(address, namespace, metadata string, streams int) error {
+func run(address, namespace, metadata string, streams int, wait bool) error {
 	connection, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return err
@@ -55,6 +56,9 @@ func run(address, namespace, metadata string, streams int) error {
 		if key, value, found := strings.Cut(pair, "="); found {
 			object.ScalerMetadata[key] = value
 		}
+	}
+	if wait {
+		return untilTheyEnd(ctx, client, object)
 	}
 	var told answers
 	active, err := client.IsActive(ctx, object)
@@ -123,5 +127,31 @@ func hold(ctx context.Context, client pb.ExternalScalerClient, object *pb.Scaled
 	if _, err := client.IsActive(ctx, object); err != nil {
 		return fmt.Errorf("IsActive beside %d streams: %w", 2*streams, err)
 	}
+	return nil
+}
+
+// untilTheyEnd holds the two streams of a trigger: a line when it has them, and one of how each ended.
+func untilTheyEnd(ctx context.Context, client pb.ExternalScalerClient, object *pb.ScaledObjectRef) error {
+	active, err := client.StreamIsActive(ctx, object)
+	if err == nil {
+		_, err = active.Recv()
+	}
+	if err != nil {
+		return fmt.Errorf("StreamIsActive: %w", err)
+	}
+	specs, err := client.StreamMetricSpec(ctx, object)
+	if err == nil {
+		_, err = specs.Recv()
+	}
+	if err != nil {
+		return fmt.Errorf("StreamMetricSpec: %w", err)
+	}
+	fmt.Println("held")
+	for err == nil {
+		_, err = active.Recv()
+	}
+	fmt.Println("StreamIsActive:", err)
+	_, err = specs.Recv()
+	fmt.Println("StreamMetricSpec:", err)
 	return nil
 }

@@ -38,6 +38,9 @@ use crate::hpa::wire::{self, WireError};
 const CONNECT: Duration = Duration::from_secs(3);
 /// An agent sends a frame a second; one that does not for so long is asked anew.
 const FRAME: Duration = Duration::from_secs(5);
+/// What is read at one time, bytes: a record of TLS. What a connection once needed for the whole of an agent it would keep, a
+/// thousand times.
+const READ: usize = 16 * 1024;
 /// Pauses between attempts, the shortest and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(4));
 
@@ -260,8 +263,10 @@ impl Agents {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         heard: &mut bool,
     ) -> Result<std::convert::Infallible, ListenError> {
-        let (mut sender, connection) =
-            hyper::client::conn::http1::Builder::new().max_buf_size(64 * 1024).handshake(TokioIo::new(stream)).await?;
+        let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
+            .read_buf_exact_size(Some(READ))
+            .handshake(TokioIo::new(stream))
+            .await?;
         // Ends with this function: the connection is its own task, and `sender` the last that holds it.
         let connection = Aborted(tokio::spawn(connection).abort_handle());
         let mut request = Request::get(wire::PATH).header("host", address);
@@ -300,6 +305,10 @@ impl Agents {
                 if !std::mem::replace(heard, true) {
                     info!(agent = %node, address, "listened to");
                 }
+            }
+            if pending.is_empty() {
+                // The first frame is many times as long as those after it.
+                pending = BytesMut::new();
             }
         }
         drop(connection);

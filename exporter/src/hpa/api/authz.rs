@@ -1,8 +1,7 @@
 //! Who may ask: what the API server answers to a SubjectAccessReview, remembered for a few seconds.
 
 use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -12,12 +11,15 @@ use k8s_openapi::api::authorization::v1::{
 use kube::{Api, Client, api::PostParams};
 use tracing::warn;
 
-use super::{authn::User, follow::line};
+use super::{
+    authn::User,
+    follow::line,
+    remembered::{Memory, Remembered},
+};
 
-/// As long as the API server's own webhook authoriser remembers a refusal; k8s.io/apiserver, options/authorization.go.
+/// As long as API servers of others do (k8s.io/apiserver, options/authorization.go); a right that was given is good for as long
+/// again while it is asked for anew.
 const KEPT: Duration = Duration::from_secs(10);
-/// Answers kept.
-const MOST: usize = 4096;
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -47,16 +49,17 @@ pub(crate) enum Access {
     NotAsked,
 }
 
-/// Asks, and remembers.
+/// Asks, and remembers. Cheap to clone.
+#[derive(Clone)]
 pub(crate) struct Authorizer {
     client: Client,
-    answers: Mutex<HashMap<(User, Wish), (Instant, Access)>>,
+    answers: Arc<Remembered<(User, Wish), Access>>,
 }
 
 impl Authorizer {
     /// Nothing is known yet.
     pub(crate) fn new(client: Client) -> Self {
-        Self { client, answers: Mutex::default() }
+        Self { client, answers: Arc::new(Remembered::new(KEPT)) }
     }
 
     /// Whether a user may.
@@ -66,21 +69,21 @@ impl Authorizer {
             return Access::Granted;
         }
         let key = (user.clone(), wish.clone());
-        let known = self.answers.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        if let Some((at, access)) = known
-            && at.elapsed() < KEPT
-        {
-            return access;
+        match self.answers.look(&key, Instant::now()) {
+            Memory::Fresh(access) => access,
+            Memory::Due(Access::Granted) => {
+                let asking = self.clone();
+                tokio::spawn(async move { asking.ask_anew(key).await });
+                Access::Granted
+            }
+            _ => self.ask_anew(key).await,
         }
-        let access = self.ask(user, wish).await;
+    }
+
+    async fn ask_anew(&self, key: (User, Wish)) -> Access {
+        let access = self.ask(&key.0, &key.1).await;
         if access != Access::NotAsked {
-            let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-            if answers.len() >= MOST {
-                answers.retain(|_, (at, _)| at.elapsed() < KEPT);
-            }
-            if answers.len() < MOST {
-                answers.insert(key, (Instant::now(), access.clone()));
-            }
+            self.answers.note(key, access.clone(), Instant::now());
         }
         access
     }

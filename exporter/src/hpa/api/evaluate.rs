@@ -31,7 +31,7 @@ pub(crate) fn evaluate(metric: &Metric, pods: &[PodView<'_>], selector: &Selecto
     evaluate_with(metric, pods, &[], 0.0, selector)
 }
 
-/// The same of one pod of several that are answered for each by itself: `lift` is [`lift`]'s.
+/// The same of one pod of several that are answered for each by itself: `lift` is the share of [`lift`].
 pub(crate) fn evaluate_lifted(metric: &Metric, pod: PodView<'_>, lift: f64, selector: &Selector) -> Option<Value> {
     evaluate_with(metric, &[pod], &[], lift, selector)
 }
@@ -123,28 +123,45 @@ pub(crate) fn is_partial(metric: &Metric, past: &Past<'_>, selector: &Selector) 
 /// to 1. Over the window the rates of all pods add up to what came in, where old pods' rates still have what new ones serve
 /// now. But what pods counted that are gone now is in no pod's rate, so that after a rollout all would be too small: as much as
 /// they counted, young pods may show more, and none more than it serves.
-pub(crate) fn lift(metric: &Metric, pods: &[PodView<'_>], past: &[Past<'_>], selector: &Selector) -> f64 {
-    let window_ms = metric.window.as_millis() as u64;
-    let rates = metric.expression.calls().into_iter().filter(|call| call.function == Function::Rate);
-    let Some(call) = rates.into_iter().next() else { return 0.0 };
+pub(crate) fn lift(metric: &Metric, pods: &[PodView<'_>], past: &[Past<'_>], selector: &Selector) -> Lift {
+    let none = Lift { share: 0.0, lacks: false };
+    let Some(ask) = Ask::rate(metric, selector) else { return none };
     if past.iter().any(|past| is_partial(metric, past, selector)) {
-        return 1.0;
+        return Lift { share: 1.0, lacks: true };
     }
-    let ask = Ask { call, selector, window_ms, back_ms: 0 };
-    let mut room = 0.0;
+    let (mut room, mut shown) = (0.0, 0.0);
     for pod in pods {
         for (container, window) in ask.windows(pod) {
+            let growth = ask.growth(container, &window, pod.paths.as_deref());
+            let whole = growth / window.over as f64;
+            shown += whole;
             if window.over > window.to - window.from {
-                let growth = ask.growth(container, &window, pod.paths.as_deref());
-                room += growth / (window.to - window.from) as f64 - growth / window.over as f64;
+                room += growth / (window.to - window.from) as f64 - whole;
             }
         }
     }
-    if room <= 0.0 {
-        return 0.0;
-    }
     let gone: f64 = past.iter().map(|past| ask.past(&past.containers, past.paths.as_deref()) / 1e3).sum();
-    (gone / room).clamp(0.0, 1.0)
+    let share = if room > 0.0 { (gone / room).clamp(0.0, 1.0) } else { 0.0 };
+    Lift { share, lacks: gone - share * room > LACKING * (shown + gone) }
+}
+
+/// What [`lift`] makes of young pods' rates.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Lift {
+    /// How far they are taken over their own age.
+    pub(crate) share: f64,
+    /// Young pods serve so little yet that a part of what others counted that are gone is in nobody's rate: with theirs the mean of
+    /// all would be too small.
+    pub(crate) lacks: bool,
+}
+
+/// What may be missing of a sum, a share of it: half of an HPA's default tolerance.
+const LACKING: f64 = 0.05;
+
+/// Whether a pod has a container that a rate is made of and that began within the window.
+pub(crate) fn is_young(metric: &Metric, pod: &PodView<'_>, selector: &Selector) -> bool {
+    let of_window = |ask: Ask<'_>| ask.windows(pod).any(|(_, window)| window.over > window.to - window.from);
+    Ask::rate(metric, selector).is_some_and(of_window)
 }
 
 /// A call over one window.
@@ -161,6 +178,15 @@ struct Span {
     from: u64,
     to: u64,
     over: u64,
+}
+
+impl<'a> Ask<'a> {
+    /// The first rate that a metric is made of, now.
+    fn rate(metric: &'a Metric, selector: &'a Selector) -> Option<Self> {
+        let rates = metric.expression.calls().into_iter().filter(|call| call.function == Function::Rate);
+        let call = rates.into_iter().next()?;
+        Some(Self { call, selector, window_ms: metric.window.as_millis() as u64, back_ms: 0 })
+    }
 }
 
 impl Ask<'_> {

@@ -1,13 +1,14 @@
 //! The same figures for KEDA: its external scaler, over gRPC (kedacore/keda v2.21.0, pkg/scalers/externalscaler/
 //! externalscaler.proto). A ScaledObject names a metric, a target and what to look at in its trigger's metadata.
 
+mod trigger;
+
 use std::{
     collections::HashMap,
     convert::Infallible,
     fmt::Display,
     future::Future,
-    pin::Pin,
-    str::FromStr,
+    pin::{Pin, pin},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,7 +19,7 @@ use prost::Message;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
-    sync::mpsc,
+    sync::{mpsc, watch},
 };
 use tokio_rustls::TlsAcceptor;
 use tonic::{
@@ -29,7 +30,11 @@ use tonic::{
 use tonic_prost::ProstCodec;
 use tracing::debug;
 
-use super::query::{NoValue, Sources};
+use self::trigger::Trigger;
+use super::{
+    query::{NoValue, Sources},
+    service::ends,
+};
 use crate::serve::{Answer, Carries, Place, Places, listen};
 
 const SERVICE: &str = "/externalscaler.ExternalScaler/";
@@ -44,13 +49,6 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How often a stream says again that something is active: KEDA drops what it is told while it cannot scale, as before it has named an
 /// HPA's metrics, and the workload may be scaled to 0 by others. So often it asks by default, too.
 const AGAIN: Duration = Duration::from_secs(30);
-
-/// What KEDA puts behind a key whose value it has from the scaled container's environment.
-const FROM_ENV: &str = "FromEnv";
-
-/// Names of what a value must be above for something to be active.
-const ACTIVATIONS: [&str; 5] =
-    ["activation", "activationTarget", "activationThreshold", "activationValue", "activationTargetValue"];
 
 #[derive(Clone, PartialEq, Eq, Message)]
 struct ScaledObjectRef {
@@ -110,73 +108,6 @@ struct MetricValue {
     metric_value_float: f64,
 }
 
-/// What a trigger's metadata asks for.
-#[derive(Debug, PartialEq)]
-struct Trigger {
-    metric: String,
-    selector: String,
-    target: f64,
-    activation: f64,
-}
-
-impl Trigger {
-    fn of(object: &ScaledObjectRef) -> Result<Self, String> {
-        let metadata = &object.scaler_metadata;
-        let wanted = |key: &str, what: &str| {
-            let given = one_of(metadata, |name| name == key)?;
-            let (_, value) = given.ok_or_else(|| format!("the trigger's metadata lacks {key:?}: {what}"))?;
-            Ok::<_, String>(value.to_owned())
-        };
-        let trigger = Self {
-            metric: wanted("metric", "the name of a metric of `gopulse metrics-api --table`")?,
-            selector: wanted("selector", "what to look at, as deployment=shop, service=shop or app=shop")?,
-            target: number("target", &wanted("target", "the value to hold, as 50")?)?,
-            activation: activation(metadata)?,
-        };
-        // KEDA would scale on everything in the namespace.
-        if trigger.selector.trim().is_empty() {
-            return Err("the trigger's selector is empty: name what to look at, as deployment=shop".to_owned());
-        }
-        if trigger.target <= 0.0 {
-            Err(format!("target is {}: it must be positive", trigger.target))
-        } else {
-            Ok(trigger)
-        }
-    }
-}
-
-/// Above which value something is to be done. Scalers of KEDA's own have it by several names; a name that is none of them would be
-/// as if nothing was said, and is refused.
-fn activation(metadata: &HashMap<String, String>) -> Result<f64, String> {
-    match one_of(metadata, |name| name.to_ascii_lowercase().starts_with("activation"))? {
-        None => Ok(0.0),
-        Some((key, text)) if ACTIVATIONS.contains(&key) => number(key, text),
-        Some((key, _)) => Err(format!("the trigger's metadata has {key:?}: it is one of {}", ACTIVATIONS.join(", "))),
-    }
-}
-
-/// The one entry of such a name, by the name that it has in the trigger without `FromEnv`, and its value.
-fn one_of(metadata: &HashMap<String, String>, is: impl Fn(&str) -> bool) -> Result<Option<(&str, &str)>, String> {
-    let name = |key: &'_ String| key.strip_suffix(FROM_ENV).unwrap_or(key).len();
-    let mut given: Vec<(&String, &String)> = metadata.iter().filter(|(key, _)| is(&key[..name(key)])).collect();
-    given.sort_unstable();
-    match given[..] {
-        [] => Ok(None),
-        [(key, value)] => Ok(Some((&key[..name(key)], value))),
-        _ => {
-            let keys: Vec<&str> = given.iter().map(|(key, _)| key.as_str()).collect();
-            Err(format!("the trigger's metadata says one thing more than once: {}", keys.join(", ")))
-        }
-    }
-}
-
-fn number(key: &str, text: &str) -> Result<f64, String> {
-    f64::from_str(text.trim())
-        .ok()
-        .filter(|it| it.is_finite())
-        .ok_or_else(|| format!("{key} is {text:?}: it must be a number"))
-}
-
 /// Whether a stream says something: what is new, and from time to time that there still is something to do. The other need not be
 /// repeated, since KEDA asks before it scales to 0.
 fn is_to_tell(told: Option<(bool, Duration)>, active: bool) -> bool {
@@ -189,18 +120,31 @@ fn invalid(error: impl Display) -> Status {
 
 /// The scaler. Cheap to clone.
 #[derive(Clone)]
-struct Scaler(Arc<Sources>);
+struct Scaler {
+    sources: Arc<Sources>,
+    /// Its streams are to end: this replica does.
+    closing: watch::Receiver<bool>,
+}
 
 impl Scaler {
     /// Whether there is anything to do: as the value says, and an error where there is none, as it is when the value is asked for.
     /// What is known of a part may be enough for an HPA (`Sources::scaled`), and still says nothing about the rest being idle.
     async fn active(&self, object: &ScaledObjectRef) -> Result<bool, Status> {
-        let trigger = Trigger::of(object).map_err(invalid)?;
-        match self.0.selected(&object.namespace, &trigger.metric, &trigger.selector).await {
+        let trigger = Trigger::of(&object.scaler_metadata).map_err(invalid)?;
+        match self.sources.selected(&object.namespace, &trigger.metric, &trigger.selector).await {
             Ok(value) => Ok(value.value > trigger.activation),
             // The rest can only add to it.
             Err(NoValue::Incomplete(part)) if part.is_above(trigger.activation) => Ok(true),
             Err(error) => Err(status(&error)),
+        }
+    }
+
+    /// Waits, unless this replica ends meanwhile. Whether it does not.
+    async fn goes_on(&self, wait: impl Future<Output = ()>) -> bool {
+        let mut closing = self.closing.clone();
+        tokio::select! {
+            () = wait => true,
+            () = ends(&mut closing) => false,
         }
     }
 
@@ -224,8 +168,7 @@ impl Scaler {
             let _ = sender.send(Ok(IsActiveResponse { result })).await;
         }
         tokio::spawn(async move {
-            while !sender.is_closed() {
-                tokio::time::sleep(LOOK).await;
+            while !sender.is_closed() && self.goes_on(tokio::time::sleep(LOOK)).await {
                 let Ok(result) = self.active(&object).await else { continue };
                 if is_to_tell(told.map(|(before, at)| (before, at.elapsed())), result) {
                     if sender.send(Ok(IsActiveResponse { result })).await.is_err() {
@@ -239,8 +182,8 @@ impl Scaler {
     }
 
     fn spec(&self, object: &ScaledObjectRef) -> Result<GetMetricSpecResponse, Status> {
-        let trigger = Trigger::of(object).map_err(invalid)?;
-        self.0.metric(&object.namespace, &trigger.metric).map_err(invalid)?;
+        let trigger = Trigger::of(&object.scaler_metadata).map_err(invalid)?;
+        self.sources.metric(&object.namespace, &trigger.metric).map_err(invalid)?;
         let spec = MetricSpec {
             metric_name: trigger.metric,
             target_size: trigger.target.ceil() as i64,
@@ -263,18 +206,22 @@ impl Scaler {
         let spec = self.spec(request.get_ref())?;
         let (sender, receiver) = mpsc::channel(1);
         let _ = sender.send(Ok(spec)).await;
-        tokio::spawn(async move { sender.closed().await });
+        tokio::spawn(async move { self.goes_on(sender.closed()).await });
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
     async fn metrics(self, request: Request<GetMetricsRequest>) -> Result<Response<GetMetricsResponse>, Status> {
         let request = request.into_inner();
         let object = request.scaled_object_ref.ok_or_else(|| invalid("the request names no ScaledObject"))?;
-        let trigger = Trigger::of(&object).map_err(invalid)?;
+        let trigger = Trigger::of(&object.scaler_metadata).map_err(invalid)?;
         let scaled = (object.namespace.as_str(), object.name.as_str());
         // Of a workload that has no pods, 0: nothing is done, and nothing is wrong.
-        let value =
-            self.0.scaled(scaled, &trigger.metric, &trigger.selector).await.map_err(|error| status(&error))?.value;
+        let value = self
+            .sources
+            .scaled(scaled, &trigger.metric, &trigger.selector)
+            .await
+            .map_err(|error| status(&error))?
+            .value;
         let value = MetricValue {
             metric_name: request.metric_name,
             // Read by KEDA before 2.16, which knows whole numbers alone: cut, as values are.
@@ -351,11 +298,17 @@ async fn answer(scaler: Scaler, request: HttpRequest<Incoming>) -> hyper::Respon
     }
 }
 
-/// Serves until it is dropped; over TLS where there is an acceptor.
-pub(crate) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, sources: Arc<Sources>) -> Infallible {
+/// Serves until it is dropped; over TLS where there is an acceptor. Once it is `closing`, streams end, and clients are told to go
+/// elsewhere.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    sources: Arc<Sources>,
+    closing: watch::Receiver<bool>,
+) -> Infallible {
     let places = Places::new(CONNECTIONS, Carries::Streams);
     let serve = move |stream, place: Place| {
-        let (scaler, tls) = (Scaler(sources.clone()), tls.clone());
+        let (scaler, tls) = (Scaler { sources: sources.clone(), closing: closing.clone() }, tls.clone());
         async move {
             match tls {
                 None => connection(stream, &place, scaler).await,
@@ -371,6 +324,7 @@ pub(crate) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, sourc
 
 async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, place: &Place, scaler: Scaler) {
     place.activity.ready();
+    let mut closing = scaler.closing.clone();
     let activity = Arc::clone(&place.activity);
     let service = service_fn(move |request| {
         let (scaler, asked) = (scaler.clone(), activity.asked());
@@ -378,7 +332,15 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static
     });
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder.timer(TokioTimer::new()).max_concurrent_streams(STREAMS).keep_alive_interval(Duration::from_secs(30));
-    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = ends(&mut closing) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
         debug!(%error, "gRPC connection");
     }
 }
@@ -386,38 +348,6 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn trigger(metadata: &[(&str, &str)]) -> Result<Trigger, String> {
-        let scaler_metadata = metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        Trigger::of(&ScaledObjectRef { scaler_metadata, ..ScaledObjectRef::default() })
-    }
-
-    #[test]
-    fn metadata_is_read_and_what_lacks_is_named() {
-        let full = [("metric", "rps"), ("selector", "deployment=shop"), ("target", "50"), ("activation", "0.5")];
-        assert_eq!(
-            trigger(&full).unwrap(),
-            Trigger { metric: "rps".into(), selector: "deployment=shop".into(), target: 50.0, activation: 0.5 }
-        );
-        for key in ACTIVATIONS {
-            let spelled = [("metric", "rps"), ("selector", "a=b"), ("target", "50"), (key, "0.5")];
-            assert_eq!(trigger(&spelled).unwrap().activation.to_bits(), 0.5_f64.to_bits(), "{key}");
-        }
-        let unknown = [("metric", "rps"), ("selector", "a=b"), ("target", "50"), ("ActivationLagThreshold", "0.5")];
-        assert!(trigger(&unknown).unwrap_err().contains("activationThreshold"));
-        let twice = [&full[..], &[("activationTarget", "3")]].concat();
-        assert!(trigger(&twice).unwrap_err().contains("more than once"));
-        let from_env =
-            [("metric", "rps"), ("selectorFromEnv", "a=b"), ("targetFromEnv", "50"), ("activationFromEnv", "2")];
-        let of_env = trigger(&from_env).unwrap();
-        assert_eq!((of_env.selector.as_str(), of_env.target, of_env.activation), ("a=b", 50.0, 2.0));
-        let both = [&full[..], &[("targetFromEnv", "3")]].concat();
-        assert!(trigger(&both).unwrap_err().contains("target, targetFromEnv"));
-        assert!(trigger(&full[1..]).unwrap_err().contains("\"metric\""));
-        assert!(trigger(&[("metric", "rps"), ("selector", " "), ("target", "1")]).unwrap_err().contains("empty"));
-        assert!(trigger(&[("metric", "rps"), ("selector", "a=b"), ("target", "many")]).unwrap_err().contains("number"));
-        assert!(trigger(&[("metric", "rps"), ("selector", "a=b"), ("target", "0")]).unwrap_err().contains("positive"));
-    }
 
     #[test]
     fn a_stream_says_what_is_new_and_repeats_what_is_to_be_done() {

@@ -10,6 +10,7 @@ mod bound;
 mod certs;
 mod config;
 mod directory;
+mod each;
 mod evaluate;
 mod follow;
 mod keda;
@@ -18,6 +19,7 @@ mod openapi;
 mod owner;
 mod query;
 mod registration;
+mod remembered;
 mod selector;
 mod service;
 mod spelling;
@@ -73,6 +75,8 @@ const AGENTS: Duration = Duration::from_secs(10);
 const FIGURES: Duration = Duration::from_secs(3);
 /// For how long a replica that is to end answers those who have not heard of it yet: kube-proxies and API servers.
 const LAME_DUCK: Duration = Duration::from_secs(3);
+/// For how long its connections may then end what they have begun, having said that nothing more is taken.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Where a pod finds its service account's token.
 const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
@@ -93,6 +97,7 @@ pub(crate) async fn run(config: Config, ended: impl Future<Output = Result<(), S
     let access = Access { tls: agents_tls_now, wants_tls: config.agents.tls, server_name, token };
     let agents = Agents::new(store.clone(), access);
     let (ending, status) = (Arc::new(AtomicBool::new(false)), Status::default());
+    let (close, closing) = watch::channel(false);
     let serving = Arc::new(Serving::default());
     let listener = listen(config.address, "--address")?;
     let tls = service::acceptor(serving.clone(), &provider).map_err(|error| format!("TLS: {error}"))?;
@@ -119,7 +124,7 @@ pub(crate) async fn run(config: Config, ended: impl Future<Output = Result<(), S
     let keda = keda_listener(&config, &serving, &provider)?;
     let keda = async {
         match keda {
-            Some((listener, tls)) => keda::serve(listener, tls, sources.clone()).await,
+            Some((listener, tls)) => keda::serve(listener, tls, sources.clone(), closing.clone()).await,
             None => std::future::pending().await,
         }
     };
@@ -133,7 +138,7 @@ pub(crate) async fn run(config: Config, ended: impl Future<Output = Result<(), S
             () = agents.run(Some(client.clone()), found(&config)) => {}
             () = keep_agents_certificate(&config, &client, &provider, &agents_tls) => {}
             () = clean(&sources) => {}
-            never = service::serve(listener, tls, service) => match never {},
+            never = service::serve(listener, tls, service, closing.clone()) => match never {},
             never = keda => match never {},
         }
         Err("a part of it ended".to_owned())
@@ -149,6 +154,8 @@ pub(crate) async fn run(config: Config, ended: impl Future<Output = Result<(), S
     let leave = async {
         registration.withdraw().await;
         tokio::time::sleep(LAME_DUCK).await;
+        let _ = close.send(true);
+        tokio::time::sleep(FAREWELL).await;
     };
     tokio::select! {
         failed = &mut parts => failed,

@@ -6,8 +6,8 @@ mod routing;
 mod senders;
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    collections::BTreeMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -21,12 +21,14 @@ use serde_json::Value;
 use thiserror::Error;
 
 pub(crate) use self::routing::{Path, Takes};
-use super::{owner, selector::Selector};
+use super::{
+    owner,
+    remembered::{Memory, Remembered},
+    selector::Selector,
+};
 
-/// How long an answer holds.
+/// How long an answer holds; one that selects pods is good for as long again while it is asked for anew.
 const KEPT: Duration = Duration::from_secs(10);
-/// Answers kept.
-const MOST: usize = 4096;
 
 /// A kind of object that metrics are served of.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -154,38 +156,44 @@ fn known() -> String {
 type Key = (Kind, String, String, Option<String>);
 type Answer = Result<Arc<[Part]>, ObjectError>;
 
-/// Asks, and remembers.
+/// Asks, and remembers. Cheap to clone.
+#[derive(Clone)]
 pub(crate) struct Objects {
     client: Client,
-    answers: Mutex<HashMap<Key, (Instant, Answer)>>,
+    answers: Arc<Remembered<Key, Answer>>,
 }
 
 impl Objects {
     /// Nothing is known yet.
     pub(crate) fn new(client: Client) -> Self {
-        Self { client, answers: Mutex::default() }
+        Self { client, answers: Arc::new(Remembered::new(KEPT)) }
     }
 
     /// The pods of an object; of an Ingress those behind one host's rules, if one is given. While the API server cannot be asked,
     /// what is known stands.
     pub(crate) async fn parts(&self, kind: &Kind, namespace: &str, name: &str, host: Option<&str>) -> Answer {
         let key = (kind.clone(), namespace.to_owned(), name.to_owned(), host.map(str::to_owned));
-        let known = self.answers.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        if let Some((at, answer)) = &known
-            && at.elapsed() < KEPT
-        {
-            return answer.clone();
+        let known = match self.answers.look(&key, Instant::now()) {
+            Memory::Fresh(answer) => return answer,
+            Memory::Due(Ok(parts)) => {
+                let asking = self.clone();
+                tokio::spawn(async move { asking.ask_anew(key).await });
+                return Ok(parts);
+            }
+            Memory::Due(answer) | Memory::Old(answer) => Some(answer),
+            Memory::Nothing => None,
+        };
+        match (self.ask_anew(key).await, known) {
+            (Err(ObjectError::Unreadable { .. }), Some(Ok(parts))) => Ok(parts),
+            (answer, _) => answer,
         }
-        let answer = self.ask(kind, namespace, name, host).await;
-        if let (Err(ObjectError::Unreadable { .. }), Some((_, Ok(parts)))) = (&answer, known) {
-            return Ok(parts);
-        }
-        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        if answers.len() >= MOST {
-            answers.retain(|_, (at, _)| at.elapsed() < KEPT);
-        }
-        if answers.len() < MOST {
-            answers.insert(key, (Instant::now(), answer.clone()));
+    }
+
+    async fn ask_anew(&self, key: Key) -> Answer {
+        let answer = self.ask(&key.0, &key.1, &key.2, key.3.as_deref()).await;
+        // What is known stands while nobody can be asked.
+        if !matches!(answer, Err(ObjectError::Unreadable { .. })) {
+            self.answers.note(key, answer.clone(), Instant::now());
         }
         answer
     }

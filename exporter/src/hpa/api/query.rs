@@ -12,8 +12,9 @@ use thiserror::Error;
 use super::{
     answer::{Described, Of},
     bound::{Asked, Bounds},
-    directory::{Chosen, DEPARTED, Directory},
-    evaluate::{Value, evaluate, evaluate_lifted, is_too_young, lift},
+    directory::Directory,
+    each::each,
+    evaluate::{Value, evaluate},
     objects::{Kind, ObjectError, Objects, Part},
     selector::{Requirement, Selector, SelectorError, Test},
     store::{Account, LabelSet, Store},
@@ -187,7 +188,12 @@ impl Sources {
             figures: asked_figures.clone(),
         };
         match of {
-            Of::Pods => Ok(self.pods(namespace, metric, &pods, &figures)),
+            Of::Pods => {
+                let asked = (namespace, &pods, &figures);
+                let values = each(&self.store(), &self.directory, metric, asked, Instant::now());
+                let described = |name: &str| described("Pod", "v1".to_owned(), namespace, name);
+                Ok(values.into_iter().map(|(name, value)| (described(&name), value)).collect())
+            }
             Of::Pod(name) => {
                 let value = self.pod(namespace, name, metric, &figures)?;
                 Ok(vec![(described("Pod", "v1".to_owned(), namespace, name), value)])
@@ -216,31 +222,6 @@ impl Sources {
                 Ok(vec![(described("Namespace", "v1".to_owned(), "", namespace), value)])
             }
         }
-    }
-
-    /// Each of these pods that has a value.
-    fn pods(&self, namespace: &str, metric: &Metric, pods: &Selector, figures: &Selector) -> Vec<(Described, Value)> {
-        let mut chosen = self.directory.choose(namespace, pods);
-        chosen.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        let gone = self.directory.departed(namespace, pods, DEPARTED);
-        let store = self.store();
-        let now = Instant::now();
-        let view = |pod: &Chosen| {
-            let view = store.pod(namespace, &pod.name, now).filter(|it| !it.silent)?;
-            let view = view.running_for(pod.running, now);
-            (!pod.due || !is_too_young(metric, &view, figures)).then_some(view)
-        };
-        let (names, views): (Vec<_>, Vec<_>) = chosen.iter().filter_map(|it| Some((&*it.name, view(it)?))).unzip();
-        let past: Vec<_> = gone.iter().map(|name| store.past(namespace, name, now)).collect();
-        let lift = lift(metric, &views, &past, figures);
-        let values = names.into_iter().zip(views).filter_map(|(name, view)| {
-            if unknowable(metric, from_ref(&view), figures).is_some() {
-                return None;
-            }
-            let value = evaluate_lifted(metric, view, lift, figures)?;
-            Some((described("Pod", "v1".to_owned(), namespace, name), value))
-        });
-        values.collect()
     }
 
     fn pod(&self, namespace: &str, name: &str, metric: &Metric, figures: &Selector) -> Result<Value, NoValue> {

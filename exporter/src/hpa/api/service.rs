@@ -1,6 +1,6 @@
 //! HTTP: who asks, whether they may, and the answer. Connections are TLS's, with or without a client certificate.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -16,7 +16,7 @@ use hyper_util::{
 };
 use rustls::{ServerConfig, crypto::CryptoProvider, pki_types::CertificateDer, server::ResolvesServerCert};
 use serde_json::Value as Json;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use tokio_rustls::TlsAcceptor;
 use tracing::debug;
 
@@ -60,13 +60,25 @@ pub(crate) fn acceptor(
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// Serves until it is dropped.
-pub(crate) async fn serve(listener: TcpListener, tls: TlsAcceptor, service: Arc<Service>) -> Infallible {
+/// Serves until it is dropped; once it is `closing`, clients are told to go elsewhere.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    service: Arc<Service>,
+    closing: watch::Receiver<bool>,
+) -> Infallible {
     let places = Places::new(CONNECTIONS, Carries::Streams);
-    listen(listener, places, move |stream, place| connection(stream, place, tls.clone(), service.clone())).await
+    let serve = move |stream, place| connection(stream, place, tls.clone(), service.clone(), closing.clone());
+    listen(listener, places, serve).await
 }
 
-async fn connection(stream: Watched, place: Place, tls: TlsAcceptor, service: Arc<Service>) {
+async fn connection(
+    stream: Watched,
+    place: Place,
+    tls: TlsAcceptor,
+    service: Arc<Service>,
+    mut closing: watch::Receiver<bool>,
+) {
     let stream = match tls.accept(stream).await {
         Ok(stream) => stream,
         Err(error) => return debug!(%error, "TLS"),
@@ -84,9 +96,22 @@ async fn connection(stream: Watched, place: Place, tls: TlsAcceptor, service: Ar
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(100).max_header_list_size(MAX_HEAD as u32);
-    if let Err(error) = builder.serve_connection(TokioIo::new(stream), answer).await {
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), answer));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = ends(&mut closing) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
         debug!(error, "connection");
     }
+}
+
+/// Waits until this replica ends.
+pub(super) async fn ends(closing: &mut watch::Receiver<bool>) {
+    let _ = closing.wait_for(|it| *it).await;
 }
 
 impl Service {

@@ -275,4 +275,4 @@ fn why_missing(store: &Store, namespace: &str, pod: &Chosen, now: Instant) -> Op
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

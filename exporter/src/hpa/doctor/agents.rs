@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use super::report::Look;
+
 /// A pod's name.
 pub(super) fn name_of(pod: &Value) -> &str {
     pod["metadata"]["name"].as_str().unwrap_or_default()
@@ -27,6 +29,24 @@ pub(super) fn has_figures(text: &str, namespace: &str, pod: &str) -> bool {
     text.lines().any(|line| line.contains(&pod) && line.contains(&namespace))
 }
 
+/// What is known of a pod whose agent cannot be asked, by what gopulse's metrics-api says where it is asked: a value, or the status and
+/// the message of its refusal. None if it has figures.
+pub(super) fn by_metrics_api(
+    agent: &str,
+    pod: &str,
+    error: &str,
+    told: Option<Result<(), (u16, String)>>,
+) -> Option<Look> {
+    match told {
+        Some(Ok(())) => None,
+        // Other reasons than agents, as that a metric is not measured of it, are told with the values.
+        Some(Err((404, why))) if why.contains("agent") => {
+            Some(Look::Broken(format!("agent {agent} has no figures of pod {pod}, as the metrics-api says: {why}")))
+        }
+        _ => Some(Look::Passed(format!("agent {agent} cannot be asked through the API server: {error}"))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -50,6 +70,21 @@ mod tests {
         assert_eq!(of_node(&all[..3], &pod).map(name_of), Some("going"));
         assert_eq!(of_node(&all[..2], &pod), None);
         assert_eq!(of_node(&all, &json!({"spec": {}})), None);
+    }
+
+    #[test]
+    fn the_metrics_api_is_believed_where_an_agent_cannot_be_asked() {
+        let told = |told| by_metrics_api("gopulse-x", "shop-1", "400: it speaks HTTPS", told);
+        assert!(told(Some(Ok(()))).is_none());
+        let silent = "pod shop/shop-1 is not known: its agent has been silent for 15 s".to_owned();
+        assert!(matches!(told(Some(Err((404, silent)))), Some(Look::Broken(text)) if text.contains("silent for 15 s")));
+        for nothing in [
+            None,
+            Some(Err((403, "no right to an agent's pod".to_owned()))),
+            Some(Err((404, "not measured of it".to_owned()))),
+        ] {
+            assert!(matches!(told(nothing), Some(Look::Passed(text)) if text.contains("it speaks HTTPS")));
+        }
     }
 
     #[test]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::hpa::wire::{Frame, Sample};
 
 fn figures(unix_ms: u64, pods: &[(&str, f64, [u64; 3])]) -> Figures {
     let mut figures = Figures { unix_ms, ..Figures::default() };

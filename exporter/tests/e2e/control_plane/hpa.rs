@@ -2,9 +2,18 @@
 //! the manifests give it. The agents are rehearsed: they tell what the test says, by the stream that real ones have; the pods
 //! are real objects whose status the test writes.
 
-use std::{net::TcpStream, process::Command, time::Instant};
+use std::{
+    io::{BufRead as _, BufReader},
+    net::TcpStream,
+    process::{Command, Stdio},
+    time::Instant,
+};
 
 use crate::support::stage::{CUSTOM, Look, RPS, SYNC, Stage, by_pods, hpa, quantity, values_of};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::{Value, json};
 use xtask::{
     cluster::{Authority, Subject},
@@ -44,6 +53,7 @@ fn the_apis_are_served_and_the_hpa_scales_by_them() {
     front_proxies_alone_are_believed(&stage);
     kedas_own_client_is_answered(&stage);
     handshakes_that_do_not_end_lock_nobody_out(&stage);
+    kedas_streams_end_with_the_replica(&mut stage);
     containers_that_come_back_bring_no_history(&stage);
     load_scales_the_deployment(&stage);
     restarts_are_no_reason_to_scale(&mut stage);
@@ -129,13 +139,33 @@ fn front_proxies_alone_are_believed(stage: &Stage) {
 
 /// What KEDA's own client is told of a trigger, each method asked once; or why it is told nothing.
 fn by_kedas_client(stage: &Stage, metadata: &str, arguments: &[&str]) -> Result<Value, String> {
+    let told = util::output(kedas_client(stage, metadata).args(arguments)).map_err(|error| format!("{error:#}"))?;
+    Ok(serde_json::from_str(&told).unwrap())
+}
+
+/// KEDA's own client, and what it asks about.
+fn kedas_client(stage: &Stage, metadata: &str) -> Command {
     let keda = Service { name: "keda".to_owned(), go: "1.26".to_owned(), variant: Variant::Static };
     let keda = go::build(&keda).unwrap_or_else(|error| panic!("the client does not build: {error:#}"));
     let mut command = Command::new(keda);
     command.args(["-address", &format!("127.0.0.1:{}", stage.keda), "-namespace", "shop"]);
-    command.args(["-metadata", &format!("metric={RPS};{metadata}")]).args(arguments);
-    let told = util::output(&mut command).map_err(|error| format!("{error:#}"))?;
-    Ok(serde_json::from_str(&told).unwrap())
+    command.args(["-metadata", &format!("metric={RPS};{metadata}")]);
+    command
+}
+
+/// A replica that is asked to end ends KEDA's streams and says that it goes: none is cut.
+fn kedas_streams_end_with_the_replica(stage: &mut Stage) {
+    let mut command = kedas_client(stage, "selector=deployment=shop;target=50");
+    let mut client = command.arg("-wait").stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(client.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(lines.next().as_deref(), Some("held"));
+    let mut api = stage.api.take().unwrap();
+    kill(Pid::from_raw(api.0.id() as i32), Signal::SIGTERM).unwrap();
+    let ends: Vec<String> = lines.collect();
+    assert_eq!(ends, ["StreamIsActive: EOF", "StreamMetricSpec: EOF"]);
+    assert!(client.wait().unwrap().success() && api.0.wait().unwrap().success());
+    stage.start_api();
+    stage.until("served again", || (stage.values(&pods_path("v1beta2", "pods/*")).len() == 2).then_some(()));
 }
 
 fn kedas_own_client_is_answered(stage: &Stage) {

@@ -198,6 +198,8 @@ fn by_gopulse() -> Vec<SetUp> {
             "http_server_requests_per_second:{http_route}",
             &average(),
         )]),
+        // Its agent cannot be asked through the API server, as one that wants a token.
+        SetUp::new("behind-tls", Content("figures of 1 pods, by the metrics-api")).objects(&behind_tls()),
         // Its pods have figures, whatever it is that says so.
         SetUp::new("by-default", Content("although none that can be read says so")).objects(&[deployment(
             "by-default",
@@ -213,6 +215,19 @@ fn by_gopulse() -> Vec<SetUp> {
         )]),
     ]
 }
+
+/// A Deployment on a node whose agent is ready, and answers nobody.
+fn behind_tls() -> [Value; 3] {
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}});
+    let labels = json!({"app.kubernetes.io/name": "gopulse"});
+    let agent = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": AGENT, "namespace": "gopulse", "labels": labels},
+        "spec": {"nodeName": "n1", "containers": [{"name": "gopulse", "image": "none"}]}});
+    let mut deployment = deployment("behind-tls", 1, Some("true"));
+    deployment["spec"]["template"]["spec"]["nodeName"] = json!("n1");
+    [node, agent, deployment]
+}
+
+const AGENT: &str = "gopulse-n1";
 
 /// Runs the doctor: its report and end status.
 fn doctor(kubeconfig: &Path, arguments: &[&str]) -> (String, i32) {
@@ -283,6 +298,9 @@ fn whole_set_ups_are_told_from_broken_ones() {
     stage.api = None;
     stage.start_api_with(false);
     make(&stage, &by_gopulse());
+    let ready =
+        json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}).to_string();
+    stage.plane.kubectl(&["patch", "pod", AGENT, "-n", "gopulse", "--subresource", "status", "-p", &ready]).unwrap();
     for name in ["done-1", "done-2"] {
         let done = json!({"status": {"phase": "Succeeded"}}).to_string();
         stage.until("the pod has succeeded", || {

@@ -5,6 +5,7 @@
 //! when its frames came, by our own.
 
 mod agent;
+mod container;
 mod history;
 mod places;
 mod series;
@@ -17,11 +18,12 @@ use std::{
 
 use thiserror::Error;
 
-use self::{agent::Naming, series::Meaning};
 pub(crate) use self::{
-    agent::{Agent, Container, Without},
+    agent::{Agent, Without},
+    container::Container,
     series::{FamilyInfo, LabelSet, Series},
 };
+use self::{container::Naming, series::Meaning};
 use super::objects::Path;
 use crate::hpa::wire::{Frame, Kind};
 
@@ -44,7 +46,9 @@ pub(crate) struct Store {
     kept: Kept,
     agents: HashMap<Arc<str>, Agent>,
     /// Who has a pod, by namespace and name: more than one agent while a pod of the same name moves.
-    pods: HashMap<Box<str>, HashMap<Box<str>, Vec<Holder>>>,
+    pods: HashMap<Arc<str>, HashMap<Arc<str>, Vec<Holder>>>,
+    /// Names of namespaces and containers: very many pods have the same.
+    names: HashSet<Arc<str>>,
     families: HashSet<Arc<FamilyInfo>>,
     labels: HashSet<LabelSet>,
     /// What there are series of, by the addresses of family and labels.
@@ -82,7 +86,7 @@ struct Holder {
 }
 
 /// Namespace, pod and container.
-type Key = Arc<(Box<str>, Box<str>, Box<str>)>;
+type Key = Arc<(Arc<str>, Arc<str>, Arc<str>)>;
 
 /// Why a frame is not taken; the stream is to be begun anew.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -104,6 +108,7 @@ impl Store {
             kept,
             agents: HashMap::new(),
             pods: HashMap::new(),
+            names: HashSet::new(),
             families: HashSet::new(),
             labels: HashSet::new(),
             meanings: HashMap::new(),
@@ -130,12 +135,17 @@ impl Store {
         }
         let naming = Naming { last, at, unix_ms: frame.unix_ms, first: frame.first, longest };
         for wire in &frame.containers {
-            let key = state.name(wire, &naming)?;
+            let names = (shared_name(&mut self.names, &wire.namespace), shared_name(&mut self.names, &wire.container));
+            let key = state.name(wire, names, &naming)?;
             let holders = self.pods.entry(key.0.clone()).or_default().entry(key.1.clone()).or_default();
             match holders.iter_mut().find(|it| it.agent == *agent) {
                 Some(holder) if holder.containers.contains(&key) => {}
                 Some(holder) => holder.containers.push(key),
-                None => holders.push(Holder { agent: agent.clone(), containers: vec![key] }),
+                None => {
+                    // Most pods have one, and a list takes room for four unless told.
+                    holders.reserve_exact(1);
+                    holders.push(Holder { agent: agent.clone(), containers: vec![key] });
+                }
             }
         }
         for wire in &frame.series {
@@ -180,14 +190,15 @@ impl Store {
             }
         }
         // Of those alone: looking through all pods would keep everybody waiting who asks meanwhile.
-        for (agent, keys) in &gone {
+        for (agent, keys) in gone {
             for key in keys {
-                self.release(agent, key);
+                self.release(&agent, &key);
             }
         }
         self.meanings.retain(|_, it| Arc::strong_count(it) > 1);
         self.labels.retain(|it| Arc::strong_count(&it.0) > 1);
         self.families.retain(|it| Arc::strong_count(it) > 1);
+        self.names.retain(|it| Arc::strong_count(it) > 1);
     }
 
     /// An agent does not have this container any more.
@@ -341,6 +352,15 @@ fn shared(known: &mut HashSet<Arc<FamilyInfo>>, info: FamilyInfo) -> Arc<FamilyI
     let info = Arc::new(info);
     known.insert(info.clone());
     info
+}
+
+fn shared_name(known: &mut HashSet<Arc<str>>, name: &str) -> Arc<str> {
+    if let Some(known) = known.get(name) {
+        return known.clone();
+    }
+    let name: Arc<str> = name.into();
+    known.insert(name.clone());
+    name
 }
 
 fn shared_labels(known: &mut HashSet<LabelSet>, pairs: Vec<(Box<str>, Box<str>)>) -> LabelSet {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Key, agent::Container};
+use super::{Key, container::Container};
 
 /// Containers by name, each at a number of its own while it is there.
 #[derive(Debug, Default)]

@@ -12,29 +12,29 @@ use crate::hpa::{
     wire::{Container, Family, Frame, Kind, Sample, Series, Unmeasured, UnmeasuredPod},
 };
 
-const RATE: &str = "rate(http_server_request_duration_seconds)";
+pub(crate) const RATE: &str = "rate(http_server_request_duration_seconds)";
 
 /// Agents by name, and what they have told.
-struct Stage {
-    store: Store,
+pub(crate) struct Stage {
+    pub(crate) store: Store,
     begun: Instant,
-    seconds: u64,
+    pub(crate) seconds: u64,
     /// How many Services choose the pods.
     services: usize,
 }
 
 impl Stage {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let store = Store::new(Kept { others: Duration::from_secs(30), ..Kept::default() });
         Self { store, begun: Instant::now(), seconds: 0, services: 1 }
     }
 
-    fn now(&self) -> Instant {
+    pub(crate) fn now(&self) -> Instant {
         self.begun + Duration::from_secs(self.seconds)
     }
 
     /// The first frame of an agent of this run: pods that have counted so much.
-    fn begin(&mut self, agent: &str, run: u64, pods: &[(&str, f64)]) {
+    pub(crate) fn begin(&mut self, agent: &str, run: u64, pods: &[(&str, f64)]) {
         let number = |index: usize| index as u32 + 1;
         let name = RATE.trim_start_matches("rate(").trim_end_matches(')').to_owned();
         let frame = Frame {
@@ -64,7 +64,7 @@ impl Stage {
     }
 
     /// Every pod of these agents has counted so much more, by number.
-    fn tick(&mut self, agents: &[(&str, &[f64])]) {
+    pub(crate) fn tick(&mut self, agents: &[(&str, &[f64])]) {
         self.seconds += 1;
         for (agent, values) in agents {
             let samples = values.iter().enumerate();
@@ -86,7 +86,7 @@ impl Stage {
         }
     }
 
-    fn frame(&mut self, agent: &str, frame: Frame) {
+    pub(crate) fn frame(&mut self, agent: &str, frame: Frame) {
         let frame = Frame { unix_ms: 1_000_000 + self.seconds * 1000, ..frame };
         self.store.apply(&Arc::from(agent), &frame, self.now()).unwrap();
     }
@@ -117,7 +117,7 @@ impl Stage {
     }
 }
 
-fn shop(name: &str) -> kube::core::PartialObjectMeta<k8s_openapi::api::core::v1::Pod> {
+pub(crate) fn shop(name: &str) -> kube::core::PartialObjectMeta<k8s_openapi::api::core::v1::Pod> {
     pod_that_says(name, "shop", Some("true"))
 }
 

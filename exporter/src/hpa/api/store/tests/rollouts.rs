@@ -72,7 +72,7 @@ fn a_rollout_changes_no_sum_and_no_mean() {
         let whole = evaluate_whole(metric, &[view("c"), view("d")], &past, &all).unwrap().value;
         assert!((whole - 60.0).abs() < 1e-9, "{whole} after {second} s");
         let lift = lift(metric, &[view("c"), view("d")], &past, &all);
-        let each = evaluate_lifted(metric, view("c"), lift, &all).unwrap().value;
+        let each = evaluate_lifted(metric, view("c"), lift.share, &all).unwrap().value;
         assert!((each - 30.0).abs() < 1e-9, "{each} after {second} s");
         it.tick(vec![counts(17, &[(1, 30 * second)]), counts(18, &[(1, 30 * second)])]);
     }
