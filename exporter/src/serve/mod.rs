@@ -9,6 +9,7 @@ mod listen;
 mod places;
 mod render;
 mod tls;
+mod turnstile;
 
 pub(crate) use self::{
     bind::bind,
@@ -68,7 +69,7 @@ pub(crate) async fn serve(listener: std::net::TcpListener, agent: Agent, protect
     let listener = TcpListener::from_std(listener)?;
     let Protection { tls, reviewer } = protection;
     let server = Arc::new(Server { rendered: renderings(&agent), agent, reviewer, feed: Feed::default() });
-    let never = listen(listener, Places::new(CONNECTIONS, Carries::Heads), move |stream, place| {
+    let never = listen(listener, Places::new(CONNECTIONS, Carries::Heads).in_turn(), move |stream, place| {
         let (server, tls) = (Arc::clone(&server), tls.clone());
         async move {
             match tls {
@@ -86,7 +87,10 @@ pub(crate) async fn serve(listener: std::net::TcpListener, agent: Agent, protect
 async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, server: Arc<Server>, place: &Place) {
     let service = service_fn(move |request| {
         let (server, asked) = (Arc::clone(&server), place.activity.asked());
-        async move { Ok::<_, Infallible>(server.answer(request, place.client).await.map(|body| Answer::new(body, asked))) }
+        async move {
+            place.turn().await;
+            Ok::<_, Infallible>(server.answer(request, place.client).await.map(|body| Answer::new(body, asked)))
+        }
     });
     let served = http1::Builder::new().max_buf_size(MAX_HEAD).serve_connection(TokioIo::new(stream), service).await;
     if let Err(error) = served {
