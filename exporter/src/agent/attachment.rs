@@ -29,7 +29,8 @@ impl Agent {
     pub(super) fn inspect(&self, id: u32, attempt: u32, process: Process, known: Option<Verdict>) {
         let sites = self.inner.config.bench_sites;
         let of_an_image = self.inner.pods.is_some();
-        self.elsewhere(Who::of(&process), Some(id), move |agent| {
+        let (who, is_known) = (Who::of(&process), known.is_some());
+        let work = move |agent: &Self| {
             // Another file may look like the one that was inspected.
             let known = known.filter(|verdict| match verdict {
                 Ok(inspection) => process.hold(&inspection.code).is_ok(),
@@ -43,7 +44,9 @@ impl Agent {
                 Ok(Err(reason)) => (verdict, holds) = (Err(reason), Holds::Now),
                 Err(_) => {}
             }
-            crate::heap::give_back();
+            if !is_known {
+                crate::heap::give_back();
+            }
             let others = agent.state().targets.get(&id).is_some_and(|target| target.others);
             let may_share = others
                 && changes.is_empty()
@@ -61,7 +64,12 @@ impl Agent {
             let outcome =
                 Inspected { id, attempt, process, verdict, holds, changes, may_share, is_there, last_gc, literals };
             agent.send(Message::Inspected(Box::new(outcome)));
-        });
+        };
+        if is_known {
+            self.elsewhere(who, Some(id), work);
+        } else {
+            self.read_elsewhere(who, id, work);
+        }
     }
 
     /// Attaches what a group lacks, on another thread.

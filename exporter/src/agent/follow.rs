@@ -110,6 +110,20 @@ impl Agent {
         });
     }
 
+    /// The same of work that reads the executable of a target. What runs when gopulse starts is read without waiting: nobody
+    /// chooses the moment.
+    pub(super) fn read_elsewhere(&self, who: Who, target: u32, work: impl FnOnce(&Self) + Send + 'static) {
+        if !self.inner.scanned.load(Ordering::Relaxed) {
+            self.elsewhere(who, Some(target), work);
+            return;
+        }
+        let agent = self.clone();
+        tokio::spawn(async move {
+            let turns = agent.inner.turns.clone();
+            turns.read(who, target, move || work(&agent)).await;
+        });
+    }
+
     fn on_event(&self, event: event::Event) {
         match event.kind {
             event::EXEC => {
