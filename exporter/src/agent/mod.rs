@@ -120,6 +120,8 @@ struct Inner {
     scanned: AtomicBool,
     /// Whether a thread is about to forget ended targets.
     burying: AtomicBool,
+    /// When and how long the last was.
+    buried: Mutex<Option<bury::Buried>>,
     /// Tells the thread that follows processes that the process is about to end.
     ended: Notify,
     scrapes: gone::Scrapes,
@@ -163,6 +165,7 @@ impl Agent {
             parked_entries: AtomicU64::new(0),
             scanned: AtomicBool::new(false),
             burying: AtomicBool::new(false),
+            buried: Mutex::new(None),
             ended: Notify::new(),
             scrapes: gone::Scrapes::default(),
             exec_events: AtomicU64::new(0),
