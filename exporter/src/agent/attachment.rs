@@ -29,8 +29,11 @@ impl Agent {
     pub(super) fn inspect(&self, id: u32, attempt: u32, process: Process, known: Option<Verdict>) {
         let sites = self.inner.config.bench_sites;
         let of_an_image = self.inner.pods.is_some();
-        let (who, is_known) = (Who::of(&process), known.is_some());
+        let (who, of) = (Who::of(&process), process.clone());
+        // What is read once more is read because what is known of its file does not hold for it.
+        let (is_known, is_new) = (known.is_some(), attempt == 1);
         let work = move |agent: &Self| {
+            let known = known.or_else(|| is_new.then(|| agent.state().files.known(&process))?);
             // Another file may look like the one that was inspected.
             let known = known.filter(|verdict| match verdict {
                 Ok(inspection) => process.hold(&inspection.code).is_ok(),
@@ -65,10 +68,10 @@ impl Agent {
                 Inspected { id, attempt, process, verdict, holds, changes, may_share, is_there, last_gc, literals };
             agent.send(Message::Inspected(Box::new(outcome)));
         };
-        if is_known {
+        if is_known || !is_new {
             self.elsewhere(who, Some(id), work);
         } else {
-            self.read_elsewhere(who, id, work);
+            self.read_elsewhere(who, id, of, work);
         }
     }
 

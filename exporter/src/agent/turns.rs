@@ -33,11 +33,13 @@ const STUCK_OF_A_DEVICE: usize = 4;
 /// Stuck ones of an owner, with which it gets no more but for real devices on which nothing of it is stuck: file systems that are
 /// on none are an owner's own to make.
 const STUCK_OF_AN_OWNER: usize = 8;
-/// CPU time for reading executables of one owner: some are read at once, and then others with a fortieth of a core. A read of a program
+/// CPU time for reading executables of one owner: some are read at once, and then others with a thirtieth of a core. A read of a program
 /// of 10 MB takes some 10 ms.
-const READS: Spending = Spending::new(Duration::from_millis(60), 40);
+const READS: Spending = Spending::new(Duration::from_millis(60), 30);
 /// What is taken for the cost of a read that has not ended.
 const A_READ: Duration = Duration::from_millis(10);
+/// How often who waits looks whether that is still needed.
+const LOOK: Duration = Duration::from_millis(100);
 /// Owners from which on those are forgotten that have all of their time again.
 const LANES: usize = 64;
 /// What a thread may need to read an executable.
@@ -191,11 +193,16 @@ impl Lane {
         self.spent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until one more may be read. That it costs what most do is taken for granted, since several may begin at once.
-    async fn enter(&self) {
+    /// Waits until one more may be read. That it costs what most do is taken for granted, since several may begin at once. What is
+    /// known meanwhile, by another process of the file, is not waited for.
+    async fn enter(&self, is_known: impl Fn() -> bool) {
         let _first = self.first.lock().await;
         loop {
             let now = Instant::now();
+            if is_known() {
+                self.spent().spend(A_READ, now);
+                return;
+            }
             let wait = {
                 let mut spent = self.spent();
                 let wait = spent.wait(now);
@@ -205,7 +212,7 @@ impl Lane {
                 }
                 wait
             };
-            tokio::time::sleep(wait).await;
+            tokio::time::sleep(wait.min(LOOK)).await;
         }
     }
 
@@ -275,6 +282,7 @@ impl Turns {
         &self,
         who: Who,
         target: u32,
+        is_known: impl Fn() -> bool,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
         let lane = {
@@ -282,7 +290,7 @@ impl Turns {
             table.of_target.insert(target, Asked { number: 0, since: Instant::now(), stage: Stage::Saving });
             table.lane(&who.owner)
         };
-        lane.enter().await;
+        lane.enter(is_known).await;
         self.take(who, Some(target), move || {
             let before = cpu_time();
             let done = work();

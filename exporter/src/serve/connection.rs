@@ -27,7 +27,7 @@ pub(crate) struct Watched {
 impl Watched {
     /// Watches it from now on.
     pub(crate) fn new(stream: TcpStream, place: &Place) -> Self {
-        let turn = place.turnstile.clone().map(|it| Box::pin(it.pass(place.client)) as Pin<Box<_>>);
+        let turn = place.turnstiles.clone().map(|it| Box::pin(it.others.pass(place.client)) as Pin<Box<_>>);
         Self { stream, activity: Arc::clone(&place.activity), turn }
     }
 

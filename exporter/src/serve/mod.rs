@@ -50,6 +50,8 @@ use crate::{
 const MAX_HEAD: usize = 16 * 1024;
 /// Paths that are asked for with a token where tokens are needed.
 const GUARDED: [&str; 5] = ["/metrics", "/targets", "/debug/blocked", "/debug/lock", wire::PATH];
+/// Paths that kubelets ask for.
+const PROBES: [&str; 2] = ["/healthz", "/readyz"];
 /// Connections served at one time.
 const CONNECTIONS: usize = 256;
 
@@ -85,10 +87,10 @@ pub(crate) async fn serve(listener: std::net::TcpListener, agent: Agent, protect
 }
 
 async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, server: Arc<Server>, place: &Place) {
-    let service = service_fn(move |request| {
+    let service = service_fn(move |request: Request<Incoming>| {
         let (server, asked) = (Arc::clone(&server), place.activity.asked());
         async move {
-            place.turn().await;
+            place.turn(PROBES.contains(&request.uri().path())).await;
             Ok::<_, Infallible>(server.answer(request, place.client).await.map(|body| Answer::new(body, asked)))
         }
     });

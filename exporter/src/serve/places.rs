@@ -227,7 +227,7 @@ impl Table {
 pub(crate) struct Places {
     most: usize,
     carries: Carries,
-    turnstile: Option<Turnstile>,
+    turnstiles: Option<Turnstiles>,
     table: Arc<Mutex<Table>>,
 }
 
@@ -241,15 +241,23 @@ pub(crate) struct Place {
     /// What its connection is at.
     pub(crate) activity: Arc<Activity>,
     /// Where it waits for its turn, if anywhere.
-    pub(super) turnstile: Option<Turnstile>,
+    pub(super) turnstiles: Option<Turnstiles>,
+}
+
+/// Where clients wait: a node's probes never behind whoever asks anything else.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Turnstiles {
+    probes: Turnstile,
+    pub(super) others: Turnstile,
 }
 
 impl Place {
-    /// Waits until a request on this connection is to be answered.
-    pub(crate) async fn turn(&self) {
-        if let Some(turnstile) = &self.turnstile
+    /// Waits until a request on this connection is to be answered, which may be a probe.
+    pub(crate) async fn turn(&self, is_probe: bool) {
+        if let Some(Turnstiles { probes, others }) = &self.turnstiles
             && self.activity.needs_turn()
         {
+            let turnstile = if is_probe { probes } else { others };
             turnstile.clone().pass(self.client).await;
         }
     }
@@ -264,12 +272,12 @@ impl Drop for Place {
 impl Places {
     /// So many, all of them free.
     pub(crate) fn new(most: usize, carries: Carries) -> Self {
-        Self { most, carries, turnstile: None, table: Arc::default() }
+        Self { most, carries, turnstiles: None, table: Arc::default() }
     }
 
     /// With answers in turn, where clients ask without pause.
     pub(crate) fn in_turn(self) -> Self {
-        Self { turnstile: Some(Turnstile::default()), ..self }
+        Self { turnstiles: Some(Turnstiles::default()), ..self }
     }
 
     fn table(&self) -> std::sync::MutexGuard<'_, Table> {
@@ -298,7 +306,7 @@ impl Places {
         let activity = Arc::new(Activity::begun(self.carries));
         table.held.insert(number, Held { client, activity: activity.clone(), noted: false, task: None });
         drop(table);
-        Some(Place { number, table: self.table.clone(), client, activity, turnstile: self.turnstile.clone() })
+        Some(Place { number, table: self.table.clone(), client, activity, turnstiles: self.turnstiles.clone() })
     }
 
     /// Names the task that serves the connection, to be ended when another takes its place.
@@ -435,13 +443,32 @@ mod tests {
         assert!(activity.may_write());
         assert_eq!([0; 3].map(|_| activity.needs_turn()), [false, true, true]);
         assert!(activity.may_write());
-        for _ in 0..500 {
-            place.turn().await;
+        for i in 0..500 {
+            place.turn(i % 2 == 0).await;
         }
         // Where there is no turnstile, nobody waits.
         let place = Places::new(16, Carries::Streams).take(address(1)).expect("there is room");
-        place.turn().await;
-        assert!(place.turnstile.is_none());
+        place.turn(false).await;
+        assert!(place.turnstiles.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn probes_never_wait_for_others() {
+        let places = Places::new(2048, Carries::Heads).in_turn();
+        let place = || places.take(address(1)).expect("there is room");
+        let others: Vec<_> = (0..300)
+            .map(|_| {
+                tokio::spawn({
+                    let it = place();
+                    async move { it.turn(false).await }
+                })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        let before = tokio::time::Instant::now();
+        place().turn(true).await;
+        assert_eq!(before.elapsed(), Duration::ZERO);
+        assert!(others.iter().any(|it| !it.is_finished()));
     }
 
     #[test]
