@@ -194,12 +194,12 @@ fn parts(looks: Vec<Look>) -> Vec<Vec<Look>> {
     let mut open: HashMap<u32, usize> = HashMap::new();
     for look in looks {
         let target = goroutine_key_target(look.key.goroutine);
-        match open.get(&target).and_then(|at| parts.get_mut(*at)).filter(|part| part.len() < AT_ONCE) {
-            Some(part) => part.push(look),
-            None => {
-                open.insert(target, parts.len());
-                parts.push(vec![look]);
-            }
+        let part = open.get(&target).and_then(|at| parts.get_mut(*at)).filter(|part| part.len() < AT_ONCE);
+        if let Some(part) = part {
+            part.push(look);
+        } else {
+            open.insert(target, parts.len());
+            parts.push(vec![look]);
         }
     }
     parts

@@ -33,9 +33,9 @@ const STUCK_OF_A_DEVICE: usize = 4;
 /// Stuck ones of an owner, with which it gets no more but for real devices on which nothing of it is stuck: file systems that are
 /// on none are an owner's own to make.
 const STUCK_OF_AN_OWNER: usize = 8;
-/// CPU time for reading executables of one owner: some are read at once, and then others with a thirtieth of a core. A read of a program
+/// CPU time for reading executables of one owner: some are read at once, and then others with a fortieth of a core. A read of a program
 /// of 10 MB takes some 10 ms.
-const READS: Spending = Spending::new(Duration::from_millis(60), 30);
+const READS: Spending = Spending::new(Duration::from_millis(40), 40);
 /// What is taken for the cost of a read that has not ended.
 const A_READ: Duration = Duration::from_millis(10);
 /// How often who waits looks whether that is still needed.
