@@ -31,7 +31,11 @@ impl Agent {
     pub(super) fn inspect(&self, id: u32, attempt: u32, process: Process, known: Option<Verdict>) {
         let sites = self.inner.config.bench_sites;
         let of_an_image = self.inner.pods.is_some();
-        self.elsewhere(Who::of(&process), Some(id), move |agent| {
+        let (who, of) = (Who::of(&process), process.clone());
+        // What is read once more is read because what is known of its file does not hold for it.
+        let (is_known, is_new) = (known.is_some(), attempt == 1);
+        let work = move |agent: &Self| {
+            let known = known.or_else(|| is_new.then(|| agent.state().files.known(&process))?);
             // Another file may look like the one that was inspected.
             let known = known.filter(|verdict| match verdict {
                 Ok(inspection) => process.hold(&inspection.code).is_ok(),
@@ -47,7 +51,9 @@ impl Agent {
                 Ok(Err(reason)) => (verdict, holds) = (Err(reason), Holds::Now),
                 Err(_) => {}
             }
-            crate::heap::give_back();
+            if !is_known {
+                crate::heap::give_back();
+            }
             let others = agent.state().targets.get(&id).is_some_and(|target| target.others);
             let may_share = others
                 && changes.is_empty()
@@ -64,7 +70,12 @@ impl Agent {
             let outcome =
                 Inspected { id, attempt, process, verdict, holds, changes, may_share, is_there, facts, literals };
             agent.send(Message::Inspected(Box::new(outcome)));
-        });
+        };
+        if is_known || !is_new {
+            self.elsewhere(who, Some(id), work);
+        } else {
+            self.read_elsewhere(who, id, of, work);
+        }
     }
 
     /// Attaches what a group lacks, on another thread.

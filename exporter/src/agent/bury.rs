@@ -5,10 +5,11 @@ use std::{
     collections::{HashMap, HashSet},
     io,
     sync::{
-        Arc,
+        Arc, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    thread,
+    time::{Duration, Instant},
 };
 
 use exporter_ebpf::loss::Reason;
@@ -21,6 +22,9 @@ use super::{
     registry::Target,
 };
 use crate::{kubernetes::Pods, target::Labels};
+
+/// Time between two looks whether another has buried: that takes some milliseconds.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// The one who buries, until it is dropped.
 struct One<'a>(&'a AtomicBool);
@@ -38,22 +42,50 @@ impl Drop for One<'_> {
     }
 }
 
+/// How much longer than it took it rests after a burial, and within which bounds: processes may end at any rate, and each burial reads
+/// all maps.
+const REST: u32 = 30;
+const RESTS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// The last burial.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Buried {
+    ended: Instant,
+    took: Duration,
+}
+
+impl Buried {
+    /// How long the next one waits.
+    fn rest(self, now: Instant) -> Duration {
+        (self.took * REST).clamp(RESTS.0, RESTS.1).saturating_sub(now.saturating_duration_since(self.ended))
+    }
+}
+
 impl Agent {
     /// Forgets who is due, on another thread: it reads the kernel's maps.
     pub(super) fn bury_soon(&self) {
-        if !self.someone_is_over() || self.inner.burying.load(Ordering::Relaxed) {
+        if !self.someone_is_over() || self.inner.burial_is_planned.swap(true, Ordering::AcqRel) {
             return;
         }
         let agent = self.clone();
-        tokio::task::spawn_blocking(move || {
-            let mut any = false;
-            while agent.bury() {
-                any = true;
-            }
-            if any {
-                // What they took, and what the answers that told of them did.
-                crate::heap::give_back();
-            }
+        let last = *self.inner.buried.lock().unwrap_or_else(PoisonError::into_inner);
+        let rest = last.map_or(Duration::ZERO, |last| last.rest(Instant::now()));
+        tokio::spawn(async move {
+            // Who ends meanwhile is buried with the others.
+            tokio::time::sleep(rest).await;
+            tokio::task::spawn_blocking(move || {
+                // From here on another burial is needed: this one looks at the targets of now.
+                agent.inner.burial_is_planned.store(false, Ordering::Release);
+                let begun = Instant::now();
+                if agent.bury_now() {
+                    // What they took, and what the answers that told of them did.
+                    crate::heap::give_back();
+                }
+                let buried = Buried { ended: Instant::now(), took: begun.elapsed() };
+                *agent.inner.buried.lock().unwrap_or_else(PoisonError::into_inner) = Some(buried);
+                // What could not be read, or was settled meanwhile.
+                agent.bury_soon();
+            });
         });
     }
 
@@ -67,6 +99,16 @@ impl Agent {
     pub(super) fn bury(&self) -> bool {
         let Some(_one) = One::of(&self.inner.burying) else { return false };
         self.bury_those_over().unwrap_or(false)
+    }
+
+    /// The same once nobody else does.
+    fn bury_now(&self) -> bool {
+        loop {
+            if let Some(_one) = One::of(&self.inner.burying) {
+                return self.bury_those_over().unwrap_or(false);
+            }
+            thread::sleep(PAUSE);
+        }
     }
 
     /// Errors: a map cannot be read. All is read before anything is changed: they are buried later, and their ids are not given away.
@@ -183,5 +225,21 @@ impl Agent {
             let lingering = self.reading().view.pods();
             self.ledger().forget_pods(&gone, &lingering);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_burial_it_rests() {
+        let (ended, ms) = (Instant::now(), Duration::from_millis);
+        let rest = |took, after| Buried { ended, took }.rest(ended + after);
+        assert_eq!(rest(ms(1), ms(0)), ms(200));
+        assert_eq!(rest(ms(20), ms(0)), ms(600));
+        assert_eq!(rest(ms(20), ms(450)), ms(150));
+        assert_eq!(rest(ms(20), ms(601)), Duration::ZERO);
+        assert_eq!(rest(Duration::from_mins(1), ms(0)), Duration::from_secs(5));
     }
 }

@@ -16,7 +16,7 @@ use super::{
     registry::{self, Moment},
     turns::Who,
 };
-use crate::{kernel::Events, kubernetes::Change};
+use crate::{kernel::Events, kubernetes::Change, process::Process};
 
 /// Every so many scans look at every process anew; those between look at processes not seen before. Events tell of changes;
 /// this is for events that were lost.
@@ -107,6 +107,28 @@ impl Agent {
         tokio::spawn(async move {
             let turns = agent.inner.turns.clone();
             turns.take(who, target, move || work(&agent)).await;
+        });
+    }
+
+    /// The same of work that reads the executable of a target. What runs when gopulse starts is read without waiting: nobody
+    /// chooses the moment.
+    pub(super) fn read_elsewhere(
+        &self,
+        who: Who,
+        target: u32,
+        process: Process,
+        work: impl FnOnce(&Self) + Send + 'static,
+    ) {
+        if !self.inner.scanned.load(Ordering::Relaxed) {
+            self.elsewhere(who, Some(target), work);
+            return;
+        }
+        let agent = self.clone();
+        tokio::spawn(async move {
+            let turns = agent.inner.turns.clone();
+            let of = agent.clone();
+            let is_known = move || of.state().files.known(&process).is_some();
+            turns.read(who, target, is_known, move || work(&agent)).await;
         });
     }
 

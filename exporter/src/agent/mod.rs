@@ -123,6 +123,10 @@ struct Inner {
     scanned: AtomicBool,
     /// Whether a thread forgets ended targets.
     burying: AtomicBool,
+    /// Whether ended targets are to be forgotten soon.
+    burial_is_planned: AtomicBool,
+    /// When and how long the last was.
+    buried: Mutex<Option<bury::Buried>>,
     /// Tells the thread that follows processes that the process is about to end.
     ended: Notify,
     scrapes: gone::Scrapes,
@@ -167,6 +171,8 @@ impl Agent {
             parked_entries: AtomicU64::new(0),
             scanned: AtomicBool::new(false),
             burying: AtomicBool::new(false),
+            burial_is_planned: AtomicBool::new(false),
+            buried: Mutex::new(None),
             ended: Notify::new(),
             scrapes: gone::Scrapes::default(),
             exec_events: AtomicU64::new(0),

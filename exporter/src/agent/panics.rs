@@ -26,28 +26,41 @@ const LOOK: Duration = Duration::from_millis(100);
 const SELDOM: Duration = Duration::from_millis(3200);
 /// How long one look may take. On an idle machine it is some microseconds.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Looks in one turn: two system calls each, of which one reads a program's memory.
+/// Looks in one turn: some system calls each.
 const LOOKS: usize = 1024;
+/// Looks that one read of a program's memory serves.
+const AT_ONCE: usize = 512;
+/// A turn is followed by a rest of so many times as long as it took: programs decide how many requests panic, and not what part of
+/// a core that takes.
+const RESTS: u32 = 30;
+/// The longest rest: a turn may have waited for memory that never came.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// The time from a turn that took this long to the next.
+fn rest(took: Duration) -> Duration {
+    (took * RESTS).clamp(LOOK, LONGEST)
+}
 
 impl Agent {
     /// Settles panicked requests from here on: whenever the kernel side tells of some, and while some go on.
     pub(super) fn settle_panics(&self) {
         let agent = self.clone();
         tokio::spawn(async move {
-            let mut agenda = Agenda::default();
+            let (mut agenda, mut took) = (Agenda::default(), Duration::ZERO);
             loop {
                 let told = agent.inner.panicked.notified();
                 match agenda.next() {
                     Some(next) => drop(tokio::time::timeout_at(next.into(), told).await),
                     None => told.await,
                 }
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(rest(took)).await;
                 let worker = agent.clone();
                 let turn = tokio::task::spawn_blocking(move || {
+                    let begun = Instant::now();
                     worker.settle(&mut agenda);
-                    agenda
+                    (agenda, begun.elapsed())
                 });
-                agenda = turn.await.unwrap_or_default();
+                (agenda, took) = turn.await.unwrap_or_default();
             }
         });
     }
@@ -142,12 +155,16 @@ impl Agenda {
     /// Looks at the goroutines; which requests are over. A program may never hand over its memory: the others do not wait for it.
     fn look(&mut self, looks: Vec<Look>) -> Vec<PanicKey> {
         let asked: Vec<PanicKey> = looks.iter().map(|look| look.key).collect();
+        let parts = parts(looks);
+        let firsts: Vec<PanicKey> = parts.iter().filter_map(|part| Some(part.first()?.key)).collect();
         let (tell, told) = mpsc::channel();
         let until = Instant::now() + PATIENCE * 4;
-        let left = patience::each(looks, PATIENCE, Some(until), move || {
+        let left = patience::each(parts, PATIENCE, Some(until), move || {
             let tell = tell.clone();
-            move |look: Look| {
-                let _ = tell.send((look.key, is_over(&look.inspection, look.key.goroutine, &look.panicked)));
+            move |part: Vec<Look>| {
+                for (look, over) in part.iter().zip(are_over(&part)) {
+                    let _ = tell.send((look.key, over));
+                }
             }
         });
         let found: HashMap<PanicKey, bool> = told.try_iter().collect();
@@ -156,7 +173,7 @@ impl Agenda {
             self.goes_on(key, now);
         }
         if left > 0
-            && let Some(key) = asked.iter().find(|key| !found.contains_key(key))
+            && let Some(key) = firsts.iter().find(|key| !found.contains_key(key))
         {
             // In their order the first that was not told of is the one that did not come back.
             self.silent.insert(target_of(key.goroutine));
@@ -177,12 +194,34 @@ impl Agenda {
     }
 }
 
-/// Whether the goroutine that panicked is gone: nothing runs there, or another goroutine, or it cannot be read any more.
-fn is_over(inspection: &Inspection, goroutine: u64, panicked: &Panicked) -> bool {
-    let layout = Layout::of(inspection);
-    let found = layout.and_then(|it| goroutine::read(panicked.pid, it, &[address_of(goroutine)]).ok());
-    let found = found.and_then(|found| found.first().copied().flatten());
-    found.is_none_or(|found| found.is_dead || found.goid != panicked.goid)
+/// Looks of one target, of which one read serves as many as it can.
+fn parts(looks: Vec<Look>) -> Vec<Vec<Look>> {
+    let mut parts: Vec<Vec<Look>> = Vec::new();
+    let mut open: HashMap<u32, usize> = HashMap::new();
+    for look in looks {
+        let target = target_of(look.key.goroutine);
+        let part = open.get(&target).and_then(|at| parts.get_mut(*at)).filter(|part| part.len() < AT_ONCE);
+        if let Some(part) = part {
+            part.push(look);
+        } else {
+            open.insert(target, parts.len());
+            parts.push(vec![look]);
+        }
+    }
+    parts
+}
+
+/// Whether the goroutine that panicked is gone, of each: nothing runs there, or another goroutine, or it cannot be read any more.
+fn are_over(part: &[Look]) -> Vec<bool> {
+    let gone = || vec![true; part.len()];
+    let Some(first) = part.first() else { return Vec::new() };
+    let Some(layout) = Layout::of(&first.inspection) else { return gone() };
+    let places: Vec<u64> = part.iter().map(|look| address_of(look.key.goroutine)).collect();
+    let Ok(found) = goroutine::read(first.panicked.pid, layout, &places) else { return gone() };
+    let is_over = |(look, found): (&Look, Option<goroutine::Goroutine>)| {
+        found.is_none_or(|found| found.is_dead || found.goid != look.panicked.goid)
+    };
+    part.iter().zip(found).map(is_over).collect()
 }
 
 #[cfg(test)]
@@ -221,6 +260,13 @@ mod tests {
             }
         }
         assert_eq!(seen.len(), 3000);
+    }
+
+    #[test]
+    fn a_turn_is_followed_by_a_rest() {
+        assert_eq!(rest(Duration::ZERO), LOOK);
+        assert_eq!(rest(Duration::from_millis(10)), Duration::from_millis(300));
+        assert_eq!(rest(4 * PATIENCE), LONGEST);
     }
 
     #[test]

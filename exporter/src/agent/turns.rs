@@ -16,7 +16,10 @@ use tokio::{
 };
 
 use super::registry::Target;
-use crate::process::{Process, owner};
+use crate::{
+    allowance::{Spending, cpu_time},
+    process::{Process, owner},
+};
 
 /// Executables read, and probes attached, at one time: a thread for each of 250 targets that come at once would be done no
 /// sooner, and cost memory.
@@ -30,6 +33,15 @@ const STUCK_OF_A_DEVICE: usize = 4;
 /// Stuck ones of an owner, with which it gets no more but for real devices on which nothing of it is stuck: file systems that are
 /// on none are an owner's own to make.
 const STUCK_OF_AN_OWNER: usize = 8;
+/// CPU time for reading executables of one owner: some are read at once, and then others with a fortieth of a core. A read of a program
+/// of 10 MB takes some 10 ms.
+const READS: Spending = Spending::new(Duration::from_millis(40), 40);
+/// What is taken for the cost of a read that has not ended.
+const A_READ: Duration = Duration::from_millis(10);
+/// How often who waits looks whether that is still needed.
+const LOOK: Duration = Duration::from_millis(100);
+/// Owners from which on those are forgotten that have all of their time again.
+const LANES: usize = 64;
 /// What a thread may need to read an executable.
 const STACK: usize = 2 << 20;
 
@@ -74,6 +86,8 @@ struct Table {
     stuck: HashMap<Who, usize>,
     /// Those of a target that are stuck or wait, for people.
     of_target: HashMap<u32, Asked>,
+    /// By owner, what reads for it have cost.
+    lanes: HashMap<Arc<str>, Arc<Lane>>,
 }
 
 struct Waiting {
@@ -85,7 +99,16 @@ struct Waiting {
 struct Asked {
     number: u64,
     since: Instant,
-    begun: bool,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Its owner has spent what there is for reading.
+    Saving,
+    /// Others have all turns.
+    Waiting,
+    Begun,
 }
 
 impl Table {
@@ -129,17 +152,75 @@ impl Table {
         let asked = self.of_target.get(&target)?;
         let took = now.saturating_duration_since(asked.since);
         let seconds = took.as_secs();
-        (took >= PATIENCE).then(|| {
-            if asked.begun {
-                format!(
-                    "waiting for {seconds} s for its executable's file system or for its memory, which do not answer: others go on without it"
-                )
-            } else {
-                format!(
-                    "waiting for {seconds} s for its turn: others of its pod or cgroup wait for file systems or memory that do not answer"
-                )
-            }
+        (took >= PATIENCE).then(|| match asked.stage {
+            Stage::Begun => format!(
+                "waiting for {seconds} s for its executable's file system or for its memory, which do not answer: others go on without it"
+            ),
+            Stage::Waiting => format!(
+                "waiting for {seconds} s for its turn: others of its pod or cgroup wait for file systems or memory that do not answer"
+            ),
+            Stage::Saving => format!(
+                "waiting for {seconds} s to be read: its pod or cgroup has many new executables, which are read one after another"
+            ),
         })
+    }
+
+    /// Where reads of an owner wait for each other.
+    fn lane(&mut self, owner: &Arc<str>) -> Arc<Lane> {
+        if self.lanes.len() >= LANES && !self.lanes.contains_key(owner) {
+            let now = Instant::now();
+            self.lanes.retain(|_, lane| Arc::strong_count(lane) > 1 || !lane.spent().is_whole(now));
+        }
+        Arc::clone(self.lanes.entry(Arc::clone(owner)).or_default())
+    }
+}
+
+/// What reading executables of one owner has cost, and who waits.
+struct Lane {
+    spent: Mutex<Spending>,
+    /// Whoever comes first goes first.
+    first: tokio::sync::Mutex<()>,
+}
+
+impl Default for Lane {
+    fn default() -> Self {
+        Self { spent: Mutex::new(READS), first: tokio::sync::Mutex::default() }
+    }
+}
+
+impl Lane {
+    fn spent(&self) -> MutexGuard<'_, Spending> {
+        self.spent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until one more may be read. That it costs what most do is taken for granted, since several may begin at once. What is
+    /// known meanwhile, by another process of the file, is not waited for.
+    async fn enter(&self, is_known: impl Fn() -> bool) {
+        let _first = self.first.lock().await;
+        loop {
+            let now = Instant::now();
+            if is_known() {
+                self.spent().spend(A_READ, now);
+                return;
+            }
+            let wait = {
+                let mut spent = self.spent();
+                let wait = spent.wait(now);
+                if wait.is_zero() {
+                    spent.spend(A_READ, now);
+                    return;
+                }
+                wait
+            };
+            tokio::time::sleep(wait.min(LOOK)).await;
+        }
+    }
+
+    /// What it has cost.
+    fn leave(&self, cost: Duration) {
+        let mut spent = self.spent();
+        spent.give_back(A_READ);
+        spent.spend(cost, Instant::now());
     }
 }
 
@@ -164,7 +245,7 @@ impl Turns {
         let number = table.number;
         table.waiting.insert(number, Waiting { who: who.clone(), go });
         if let Some(target) = target {
-            table.of_target.insert(target, Asked { number, since: Instant::now(), begun: false });
+            table.of_target.insert(target, Asked { number, since: Instant::now(), stage: Stage::Waiting });
         }
         table.let_in();
         (number, gone)
@@ -195,6 +276,30 @@ impl Turns {
         told.await.ok()
     }
 
+    /// The same of work that reads an executable of which nothing is known: an owner decides how many those are, and how large,
+    /// and not what part of a core they take.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        who: Who,
+        target: u32,
+        is_known: impl Fn() -> bool,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let lane = {
+            let mut table = self.table();
+            table.of_target.insert(target, Asked { number: 0, since: Instant::now(), stage: Stage::Saving });
+            table.lane(&who.owner)
+        };
+        lane.enter(is_known).await;
+        self.take(who, Some(target), move || {
+            let before = cpu_time();
+            let done = work();
+            lane.leave(cpu_time().saturating_sub(before));
+            done
+        })
+        .await
+    }
+
     /// Why nothing has come of a target yet, where that takes long.
     pub(super) fn told(&self, target: u32) -> Option<String> {
         self.table().told(target, Instant::now())
@@ -215,7 +320,7 @@ impl Held {
         let mut table = self.turns.table();
         let asked = self.target.and_then(|target| table.of_target.get_mut(&target));
         if let Some(asked) = asked.filter(|asked| asked.number == self.number) {
-            *asked = Asked { since: Instant::now(), begun: true, ..*asked };
+            *asked = Asked { since: Instant::now(), stage: Stage::Begun, ..*asked };
         }
     }
 

@@ -1,10 +1,10 @@
-//! One connection: tells its place what it is at, by what comes and goes beneath TLS and HTTP.
+//! One connection: tells its place what it is at, by what comes and goes beneath TLS and HTTP, and writes nothing before its turn.
 
 use std::{
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
@@ -14,19 +14,32 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::places::{Activity, Asked};
+use super::places::{Activity, Asked, Place};
 
 /// A stream whose traffic is told of.
-#[derive(Debug)]
 pub(crate) struct Watched {
     stream: TcpStream,
     activity: Arc<Activity>,
+    /// Its turn, where it needs one to write.
+    turn: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
 }
 
 impl Watched {
     /// Watches it from now on.
-    pub(crate) fn new(stream: TcpStream, activity: Arc<Activity>) -> Self {
-        Self { stream, activity }
+    pub(crate) fn new(stream: TcpStream, place: &Place) -> Self {
+        let turn = place.turnstiles.clone().map(|it| Box::pin(it.others.pass(place.client)) as Pin<Box<_>>);
+        Self { stream, activity: Arc::clone(&place.activity), turn }
+    }
+
+    /// What is written before a request has had its turn waits for one: a handshake, and the refusal of what is no request.
+    fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(turn) = &mut self.turn else { return Poll::Ready(()) };
+        if !self.activity.may_write() {
+            ready!(turn.as_mut().poll(context));
+            self.activity.enters();
+        }
+        self.turn = None;
+        Poll::Ready(())
     }
 
     fn told(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -51,6 +64,7 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_turn(context));
         let written = Pin::new(&mut self.stream).poll_write(context, from);
         self.told(written)
     }
@@ -60,6 +74,7 @@ impl AsyncWrite for Watched {
         context: &mut Context<'_>,
         from: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_turn(context));
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, from);
         self.told(written)
     }

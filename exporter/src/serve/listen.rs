@@ -3,7 +3,6 @@
 
 use std::{
     convert::Infallible,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -47,7 +46,7 @@ where
             continue;
         };
         places.serve(place, |place| {
-            let stream = Watched::new(stream, Arc::clone(&place.activity));
+            let stream = Watched::new(stream, &place);
             tokio::spawn(serve(stream, place)).abort_handle()
         });
     }

@@ -9,6 +9,7 @@ mod listen;
 mod places;
 mod render;
 mod tls;
+mod turnstile;
 
 pub(crate) use self::{
     bind::bind,
@@ -49,6 +50,8 @@ use crate::{
 const MAX_HEAD: usize = 16 * 1024;
 /// Paths that are asked for with a token where tokens are needed.
 const GUARDED: [&str; 5] = ["/metrics", "/targets", "/debug/blocked", "/debug/lock", wire::PATH];
+/// Paths that kubelets ask for.
+const PROBES: [&str; 2] = ["/healthz", "/readyz"];
 /// Connections served at one time.
 const CONNECTIONS: usize = 256;
 
@@ -68,7 +71,7 @@ pub(crate) async fn serve(listener: std::net::TcpListener, agent: Agent, protect
     let listener = TcpListener::from_std(listener)?;
     let Protection { tls, reviewer } = protection;
     let server = Arc::new(Server { rendered: renderings(&agent), agent, reviewer, feed: Feed::default() });
-    let never = listen(listener, Places::new(CONNECTIONS, Carries::Heads), move |stream, place| {
+    let never = listen(listener, Places::new(CONNECTIONS, Carries::Heads).in_turn(), move |stream, place| {
         let (server, tls) = (Arc::clone(&server), tls.clone());
         async move {
             match tls {
@@ -84,9 +87,12 @@ pub(crate) async fn serve(listener: std::net::TcpListener, agent: Agent, protect
 }
 
 async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, server: Arc<Server>, place: &Place) {
-    let service = service_fn(move |request| {
+    let service = service_fn(move |request: Request<Incoming>| {
         let (server, asked) = (Arc::clone(&server), place.activity.asked());
-        async move { Ok::<_, Infallible>(server.answer(request, place.client).await.map(|body| Answer::new(body, asked))) }
+        async move {
+            place.turn(PROBES.contains(&request.uri().path())).await;
+            Ok::<_, Infallible>(server.answer(request, place.client).await.map(|body| Answer::new(body, asked)))
+        }
     });
     let served = http1::Builder::new().max_buf_size(MAX_HEAD).serve_connection(TokioIo::new(stream), service).await;
     if let Err(error) = served {

@@ -10,6 +10,8 @@ use std::{
 
 use tokio::task::AbortHandle;
 
+use super::turnstile::Turnstile;
+
 /// One in so many places is a client address's share, where others want in.
 const CLIENTS: usize = 4;
 /// For TLS's handshake and the head of a request, together, from the first byte or from the connection on.
@@ -47,6 +49,18 @@ struct State {
     phase: Phase,
     /// Since when the client has taken nothing of what was written.
     stalled: Option<Instant>,
+    turn: Turn,
+}
+
+/// Whether a connection has had its turn at the [`Turnstile`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// No, and nothing is written before.
+    Awaited,
+    /// Yes, for its handshake: its first request is answered by the same.
+    Ahead,
+    /// Yes, and a request has used it: the next needs another.
+    Used,
 }
 
 impl State {
@@ -75,7 +89,7 @@ pub(crate) struct Activity(Mutex<State>);
 
 impl Activity {
     fn begun(carries: Carries) -> Self {
-        Self(Mutex::new(State { carries, phase: Phase::Head(Instant::now()), stalled: None }))
+        Self(Mutex::new(State { carries, phase: Phase::Head(Instant::now()), stalled: None, turn: Turn::Awaited }))
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
@@ -104,6 +118,23 @@ impl Activity {
     pub(crate) fn asked(self: &Arc<Self>) -> Asked {
         self.change(|it| it.phase = Phase::Answer(if let Phase::Answer(others) = it.phase { others + 1 } else { 1 }));
         Asked(Arc::clone(self))
+    }
+
+    /// Whether bytes may be written: its turn has come.
+    pub(super) fn may_write(&self) -> bool {
+        self.state().turn != Turn::Awaited
+    }
+
+    /// Its turn has come before it has asked anything.
+    pub(super) fn enters(&self) {
+        self.change(|it| it.turn = Turn::Ahead);
+    }
+
+    /// A request is to be answered. Whether it needs a turn of its own.
+    fn needs_turn(&self) -> bool {
+        let mut needs = false;
+        self.change(|it| needs = std::mem::replace(&mut it.turn, Turn::Used) != Turn::Ahead);
+        needs
     }
 
     /// The client's end takes no more for now.
@@ -196,6 +227,7 @@ impl Table {
 pub(crate) struct Places {
     most: usize,
     carries: Carries,
+    turnstiles: Option<Turnstiles>,
     table: Arc<Mutex<Table>>,
 }
 
@@ -208,6 +240,27 @@ pub(crate) struct Place {
     pub(crate) client: IpAddr,
     /// What its connection is at.
     pub(crate) activity: Arc<Activity>,
+    /// Where it waits for its turn, if anywhere.
+    pub(super) turnstiles: Option<Turnstiles>,
+}
+
+/// Where clients wait: a node's probes never behind whoever asks anything else.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Turnstiles {
+    probes: Turnstile,
+    pub(super) others: Turnstile,
+}
+
+impl Place {
+    /// Waits until a request on this connection is to be answered, which may be a probe.
+    pub(crate) async fn turn(&self, is_probe: bool) {
+        if let Some(Turnstiles { probes, others }) = &self.turnstiles
+            && self.activity.needs_turn()
+        {
+            let turnstile = if is_probe { probes } else { others };
+            turnstile.clone().pass(self.client).await;
+        }
+    }
 }
 
 impl Drop for Place {
@@ -219,7 +272,12 @@ impl Drop for Place {
 impl Places {
     /// So many, all of them free.
     pub(crate) fn new(most: usize, carries: Carries) -> Self {
-        Self { most, carries, table: Arc::default() }
+        Self { most, carries, turnstiles: None, table: Arc::default() }
+    }
+
+    /// With answers in turn, where clients ask without pause.
+    pub(crate) fn in_turn(self) -> Self {
+        Self { turnstiles: Some(Turnstiles::default()), ..self }
     }
 
     fn table(&self) -> std::sync::MutexGuard<'_, Table> {
@@ -248,7 +306,7 @@ impl Places {
         let activity = Arc::new(Activity::begun(self.carries));
         table.held.insert(number, Held { client, activity: activity.clone(), noted: false, task: None });
         drop(table);
-        Some(Place { number, table: self.table.clone(), client, activity })
+        Some(Place { number, table: self.table.clone(), client, activity, turnstiles: self.turnstiles.clone() })
     }
 
     /// Names the task that serves the connection, to be ended when another takes its place.
@@ -373,6 +431,44 @@ mod tests {
         assert_eq!(activity.state().waits_since(), None);
         drop(other);
         assert!(activity.state().waits_since().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_writes_nothing_before_its_turn_and_each_request_takes_one() {
+        let place = Places::new(16, Carries::Heads).in_turn().take(address(1)).expect("there is room");
+        let activity = &place.activity;
+        assert!(!activity.may_write());
+        // A handshake takes a turn, and the first request none.
+        activity.enters();
+        assert!(activity.may_write());
+        assert_eq!([0; 3].map(|_| activity.needs_turn()), [false, true, true]);
+        assert!(activity.may_write());
+        for i in 0..500 {
+            place.turn(i % 2 == 0).await;
+        }
+        // Where there is no turnstile, nobody waits.
+        let place = Places::new(16, Carries::Streams).take(address(1)).expect("there is room");
+        place.turn(false).await;
+        assert!(place.turnstiles.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn probes_never_wait_for_others() {
+        let places = Places::new(2048, Carries::Heads).in_turn();
+        let place = || places.take(address(1)).expect("there is room");
+        let others: Vec<_> = (0..300)
+            .map(|_| {
+                tokio::spawn({
+                    let it = place();
+                    async move { it.turn(false).await }
+                })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        let before = tokio::time::Instant::now();
+        place().turn(true).await;
+        assert_eq!(before.elapsed(), Duration::ZERO);
+        assert!(others.iter().any(|it| !it.is_finished()));
     }
 
     #[test]

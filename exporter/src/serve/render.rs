@@ -9,6 +9,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     task::{Context, Poll},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -16,6 +17,8 @@ use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use hyper::body::{Body, Frame};
 use tokio::sync::oneshot;
 use tracing::warn;
+
+use crate::allowance::{Spending, cpu_time};
 
 /// Bytes that a client is given at once.
 const CHUNK: usize = 32 * 1024;
@@ -79,6 +82,11 @@ impl Body for Chunks {
     }
 }
 
+/// CPU time for renderings: scrapes in reason have what they need at once; who asks without pause has a 25th of a core.
+const RENDERED: Spending = Spending::new(Duration::from_millis(500), 25);
+/// How long the next rendering waits at most.
+const LONGEST: Duration = Duration::from_millis(400);
+
 type Render<K> = dyn Fn(K, &mut dyn Write) -> io::Result<()> + Send + Sync;
 
 /// Who waits for a rendering of a kind that has not begun, and whether there is a task that makes them.
@@ -93,6 +101,7 @@ struct Shared<K> {
     queues: Mutex<HashMap<K, Queue>>,
     /// In the order in which they were made.
     kept: Mutex<VecDeque<Weak<Rendering>>>,
+    spent: Mutex<Spending>,
 }
 
 /// Makes renderings of kinds.
@@ -101,7 +110,12 @@ pub(super) struct Renderings<K>(Arc<Shared<K>>);
 impl<K: Copy + Eq + Hash + Send + Sync + 'static> Renderings<K> {
     /// `render` writes one of a kind; it may block.
     pub(super) fn new(render: impl Fn(K, &mut dyn Write) -> io::Result<()> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(Shared { render: Box::new(render), queues: Mutex::default(), kept: Mutex::default() }))
+        Self(Arc::new(Shared {
+            render: Box::new(render),
+            queues: Mutex::default(),
+            kept: Mutex::default(),
+            spent: Mutex::new(RENDERED),
+        }))
     }
 
     /// One that is begun after this is called; none if it cannot be made.
@@ -135,7 +149,13 @@ impl<K: Copy + Eq + Hash + Send + Sync + 'static> Shared<K> {
     }
 
     async fn run(self: Arc<Self>, kind: K) {
-        while let Some(waiting) = self.next(kind) {
+        loop {
+            // Those that come meanwhile share the next.
+            let rest = rest(&self.spent(), Instant::now());
+            if !rest.is_zero() {
+                tokio::time::sleep(rest).await;
+            }
+            let Some(waiting) = self.next(kind) else { return };
             let this = Arc::clone(&self);
             match tokio::task::spawn_blocking(move || this.make(kind)).await {
                 Ok(Ok(rendering)) => {
@@ -149,13 +169,29 @@ impl<K: Copy + Eq + Hash + Send + Sync + 'static> Shared<K> {
         }
     }
 
+    fn spent(&self) -> MutexGuard<'_, Spending> {
+        self.spent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn make(&self, kind: K) -> io::Result<Arc<Rendering>> {
+        let before = cpu_time();
+        let made = self.write(kind);
+        self.spent().spend(cpu_time().saturating_sub(before), Instant::now());
+        made
+    }
+
+    fn write(&self, kind: K) -> io::Result<Arc<Rendering>> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         (self.render)(kind, &mut encoder)?;
         let rendering = Arc::new(Rendering(Mutex::new(Some(encoder.finish()?.into()))));
         keep(&mut self.kept.lock().unwrap_or_else(PoisonError::into_inner), &rendering, KEPT);
         Ok(rendering)
     }
+}
+
+/// How long the next rendering waits.
+fn rest(spent: &Spending, now: Instant) -> Duration {
+    spent.wait(now).min(LONGEST)
 }
 
 /// Notes a new rendering, and gives up the oldest for as long as there are more than `most` bytes; never the new one.
@@ -200,6 +236,27 @@ mod tests {
         // One that is larger than all may be is kept, alone.
         keep(&mut kept, &all[3], 9);
         assert_eq!([1, 2, 3].map(|i| all[i].size()), [0, 0, 100]);
+    }
+
+    #[test]
+    fn who_asks_without_pause_waits_and_scrapes_in_reason_do_not() {
+        let (mut spent, start, ms) = (RENDERED, Instant::now(), Duration::from_millis);
+        // A node with so much to tell that a scrape takes 200 ms, scraped by three every 15 s.
+        for second in (0..6000).step_by(5) {
+            let now = start + Duration::from_secs(second);
+            assert_eq!(rest(&spent, now), Duration::ZERO);
+            spent.spend(ms(200), now);
+        }
+        // Without pause: 4 ms each.
+        let (mut spent, mut now, mut made) = (RENDERED, start, 0);
+        while now < start + Duration::from_secs(60) {
+            now += rest(&spent, now) + ms(4);
+            spent.spend(ms(4), now);
+            made += 1;
+        }
+        assert!((650..750).contains(&made), "{made}");
+        spent.spend(Duration::from_secs(1), now);
+        assert_eq!(rest(&spent, now), LONGEST);
     }
 
     #[test]

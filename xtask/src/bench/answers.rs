@@ -14,7 +14,7 @@ use crate::service;
 /// For how long it is scraped, without a pause.
 const SCRAPED: Duration = Duration::from_secs(10);
 /// Time between two questions whether it is healthy.
-const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE: Duration = Duration::from_millis(15);
 /// Scrapes at one time: a server's, and what a listening metrics-api asks for, which reads as much.
 const SCRAPERS: usize = 2;
 

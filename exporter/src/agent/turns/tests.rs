@@ -85,3 +85,47 @@ async fn what_never_returns_is_told_and_holds_nobody_up() {
     }
     assert!(turns.table().stuck.is_empty() && turns.table().held.is_empty() && turns.table().of_target.is_empty());
 }
+
+#[tokio::test]
+async fn executables_of_one_owner_are_read_with_a_share_of_a_core_and_those_of_others_at_once() {
+    // One after another, each of which takes as long as most: some begin at once, and then one after each 0.4 s.
+    let (lane, mut at_once) = (Lane::default(), 0);
+    while lane.spent().wait(Instant::now()).is_zero() {
+        lane.enter(|| false).await;
+        at_once += 1;
+    }
+    assert_eq!(at_once, 5);
+    let now = Instant::now();
+    assert!(lane.spent().wait(now) <= A_READ * 40);
+    // What another process of the file has made known is not waited for, and costs nothing more.
+    lane.enter(|| true).await;
+    lane.leave(Duration::ZERO);
+    // One that took longer is paid for by those that follow; a short one costs little.
+    let before = lane.spent().wait(now);
+    lane.leave(A_READ * 2);
+    assert_eq!(lane.spent().wait(now), before + A_READ * 40);
+    lane.leave(Duration::ZERO);
+    assert_eq!(lane.spent().wait(now), before);
+    // Who waits is told, and others have turns.
+    let (turns, one) = (Turns::default(), who("/pod1", 40));
+    turns.table().lane(&one.owner).spent().spend(Duration::from_hours(1), now);
+    let waits = tokio::spawn({
+        let (turns, one) = (turns.clone(), one.clone());
+        async move { turns.read(one, 7, || false, || 7).await }
+    });
+    assert_eq!(turns.read(who("/pod2", 40), 8, || false, || 8).await, Some(8));
+    assert_eq!(turns.take(one, None, || 9).await, Some(9), "what is known is not read");
+    let told = turns.table().told(7, now + PATIENCE * 2).unwrap_or_default();
+    assert!(told.contains("many new executables"), "{told}");
+    assert!(!waits.is_finished());
+    waits.abort();
+}
+
+#[test]
+fn owners_without_end_take_no_room_without_end() {
+    let turns = Turns::default();
+    for owner in 0..1000 {
+        turns.table().lane(&owner.to_string().into());
+    }
+    assert!(turns.table().lanes.len() <= LANES);
+}

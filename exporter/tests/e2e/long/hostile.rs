@@ -159,6 +159,13 @@ fn asks<'r>(ring: &'r Ring, path: &'static str) -> Again<'r> {
     Box::new(move || drop(ring.ask(path)))
 }
 
+/// Sends requests, and reads what is answered within a moment.
+fn stays(address: SocketAddr, requests: &str) {
+    let mut stream = begin(address, requests);
+    stream.set_read_timeout(Some(Duration::from_millis(500))).expect("a duration above zero");
+    let _ = std::io::copy(&mut stream, &mut std::io::sink());
+}
+
 /// A program that is ended with this.
 struct Ended(Child);
 
@@ -336,6 +343,25 @@ fn of_clients() -> Vec<Attack> {
         attack("garbage", &[], |ring| Box::new(move || drop(garbage(ring.agent.address, "\0\x01\x02garbage\r\n\r\n")))),
         attack("requests that are each a line of the log", &["--log-level", "debug"], |ring| {
             Box::new(move || drop(request(ring.agent.address, "GET", "no path")))
+        }),
+        attack("32 clients that ask without pause", &[], |ring| {
+            let address = ring.agent.address;
+            Box::new(move || {
+                thread::scope(|scope| {
+                    for _ in 0..32 {
+                        scope.spawn(|| (0..10).for_each(|_| drop(request(address, "GET", "/healthz"))));
+                    }
+                });
+            })
+        }),
+        attack("a client that asks 400 times on each connection", &[], |ring| {
+            let requests = "GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n".repeat(400);
+            // It does not wait for the last.
+            Box::new(move || stays(ring.agent.address, &requests))
+        }),
+        attack("scrapes without pause, of 1,200 series", &[], |ring| {
+            ring.ask("/widen?statuses=60");
+            Box::new(move || drop(request(ring.agent.address, "GET", "/metrics")))
         }),
         attack("profiles, as many as are given", &["--features", "all"], |ring| {
             let path = format!("/debug/blocked?pid={}&seconds=1", ring.neighbour.pid());

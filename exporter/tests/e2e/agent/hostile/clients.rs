@@ -8,6 +8,7 @@ use std::{
     net::{SocketAddr, TcpStream},
     os::fd::AsFd as _,
     process::{Child, Command, Stdio},
+    thread,
 };
 
 use nix::{
@@ -69,6 +70,36 @@ fn idle_connections_and_half_heads_lock_nobody_out() {
     ring.is_unharmed();
 }
 
+/// Who asks without pause waits for beats: others are answered meanwhile, and so is each of its requests.
+#[test]
+fn clients_that_ask_without_pause_are_all_answered() {
+    const CLIENTS: usize = 40;
+    let ring = Ring::start(&[]);
+    let address = ring.agent.address;
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|i| {
+                scope.spawn(move || {
+                    let (path, status) = [("/healthz", "200"), ("/nothing", "404"), ("no path", "400")][i % 3];
+                    for _ in 0..50 {
+                        let answer = request(address, "GET", path);
+                        assert_eq!(answer.split(' ').nth(1), Some(status), "{path}: {answer}");
+                    }
+                    // Several on one connection, sent at once.
+                    let head = "GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n";
+                    let last = "GET /healthz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+                    let answer = garbage(address, &format!("{}{last}", head.repeat(20)));
+                    assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 21);
+                })
+            })
+            .collect();
+        while clients.iter().any(|it| !it.is_finished()) {
+            ring.is_unharmed();
+        }
+    });
+    ring.is_unharmed();
+}
+
 #[test]
 fn readers_that_stall_hold_up_no_scrape() {
     let ring = Ring::start(&[]);
@@ -113,11 +144,18 @@ fn dropped(address: SocketAddr) -> u64 {
 }
 
 fn log_more_than_is_kept(address: SocketAddr) {
+    // So many that they are not held up: each answer is a line of the log.
+    const CLIENTS: usize = 220;
     eventually("more is logged than is kept", || {
-        // Each is a line of the log.
-        for _ in 0..500 {
-            assert!(request(address, "GET", "no path").starts_with("HTTP/1.1 400"));
-        }
+        thread::scope(|scope| {
+            for _ in 0..CLIENTS {
+                scope.spawn(|| {
+                    for _ in 0..12 {
+                        assert!(request(address, "GET", "no path").starts_with("HTTP/1.1 400"));
+                    }
+                });
+            }
+        });
         (dropped(address) > 0).then_some(())
     });
 }
