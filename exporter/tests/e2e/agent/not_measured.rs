@@ -117,7 +117,7 @@ fn servers_of_other_libraries_are_named() {
 #[test]
 fn what_a_program_does_not_use_is_not_off() {
     must_be_root();
-    let servers = ["http1_server", "http2_server", "xnet_http2_server"];
+    let servers = ["http1_server", "http2_server", "xnet_http2_server", "http_client"];
     let (other, hello) = (build(), service("hello"));
     assert_eq!(features(&inspect(&other), "not_used"), servers);
     let (running, plain) = (start(&other, &[]), start(&hello, &[]));
