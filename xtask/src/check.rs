@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 
-use crate::{build, deny, go, objects, util};
+use crate::{build, deny, go, objects, util, walls};
 
 /// Without search and server it builds in a fraction of the time, and the pages are the same.
 const MDBOOK: &str = "0.5.4";
@@ -60,6 +60,7 @@ pub fn formatting() -> Result<()> {
 
 /// Clippy, warnings being errors.
 pub fn lints() -> Result<()> {
+    walls::check()?;
     util::section("clippy");
     let mut cargo = util::cargo();
     // By this glob also the tests that plain `cargo test` leaves alone, which `--all-targets` leaves out.

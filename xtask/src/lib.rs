@@ -20,3 +20,4 @@ pub mod setup;
 pub mod test;
 pub mod util;
 pub mod vm;
+pub mod walls;

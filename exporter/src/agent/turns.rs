@@ -2,6 +2,8 @@
 //! for the process's memory, which may never answer. What takes too long gives its turn to others and is counted against its owner,
 //! who soon gets no more. Knows nothing of what is done in a turn.
 
+mod lane;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -15,9 +17,10 @@ use tokio::{
     time::timeout,
 };
 
+use self::lane::Lane;
 use super::registry::Target;
 use crate::{
-    allowance::{Spending, cpu_time},
+    allowance::cpu_time,
     process::{Process, owner},
 };
 
@@ -33,13 +36,6 @@ const STUCK_OF_A_DEVICE: usize = 4;
 /// Stuck ones of an owner, with which it gets no more but for real devices on which nothing of it is stuck: file systems that are
 /// on none are an owner's own to make.
 const STUCK_OF_AN_OWNER: usize = 8;
-/// CPU time for reading executables of one owner: some are read at once, and then others with a fortieth of a core. A read of a program
-/// of 10 MB takes some 10 ms.
-const READS: Spending = Spending::new(Duration::from_millis(40), 40);
-/// What is taken for the cost of a read that has not ended.
-const A_READ: Duration = Duration::from_millis(10);
-/// How often who waits looks whether that is still needed.
-const LOOK: Duration = Duration::from_millis(100);
 /// Owners from which on those are forgotten that have all of their time again.
 const LANES: usize = 64;
 /// What a thread may need to read an executable.
@@ -172,55 +168,6 @@ impl Table {
             self.lanes.retain(|_, lane| Arc::strong_count(lane) > 1 || !lane.spent().is_whole(now));
         }
         Arc::clone(self.lanes.entry(Arc::clone(owner)).or_default())
-    }
-}
-
-/// What reading executables of one owner has cost, and who waits.
-struct Lane {
-    spent: Mutex<Spending>,
-    /// Whoever comes first goes first.
-    first: tokio::sync::Mutex<()>,
-}
-
-impl Default for Lane {
-    fn default() -> Self {
-        Self { spent: Mutex::new(READS), first: tokio::sync::Mutex::default() }
-    }
-}
-
-impl Lane {
-    fn spent(&self) -> MutexGuard<'_, Spending> {
-        self.spent.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until one more may be read. That it costs what most do is taken for granted, since several may begin at once. What is
-    /// known meanwhile, by another process of the file, is not waited for.
-    async fn enter(&self, is_known: impl Fn() -> bool) {
-        let _first = self.first.lock().await;
-        loop {
-            let now = Instant::now();
-            if is_known() {
-                self.spent().spend(A_READ, now);
-                return;
-            }
-            let wait = {
-                let mut spent = self.spent();
-                let wait = spent.wait(now);
-                if wait.is_zero() {
-                    spent.spend(A_READ, now);
-                    return;
-                }
-                wait
-            };
-            tokio::time::sleep(wait.min(LOOK)).await;
-        }
-    }
-
-    /// What it has cost.
-    fn leave(&self, cost: Duration) {
-        let mut spent = self.spent();
-        spent.give_back(A_READ);
-        spent.spend(cost, Instant::now());
     }
 }
 

@@ -10,10 +10,7 @@ use exporter_ebpf::probe::Probe;
 use nix::sys::resource::{Resource, getrlimit};
 use thiserror::Error;
 
-use super::{
-    load::{Kernel, chain},
-    underway::Underway,
-};
+use super::{load::Kernel, refusal::chain, underway::Underway};
 
 /// Which processes a probe fires for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

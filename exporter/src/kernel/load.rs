@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    io,
     sync::{Mutex, PoisonError},
 };
 
@@ -15,7 +14,6 @@ use aya::{
 use clap::ValueEnum;
 use exporter_ebpf::{key::MAX_WAITS, probe::Probe};
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 use tracing::{debug, warn};
 
 use crate::target::Features;
@@ -23,6 +21,7 @@ use crate::target::Features;
 use super::{
     events::{Events, KernelLog},
     maps::Maps,
+    refusal::{LoadError, chain, is_permission, known_cause, refused},
 };
 
 #[cfg(target_arch = "x86_64")]
@@ -68,36 +67,6 @@ pub(crate) struct Options {
     pub(crate) features: Features,
     /// All programs are loaded, and it is an error if the kernel refuses one: for tests of kernels, and for what counts instructions.
     pub(crate) load_all: bool,
-}
-
-/// Why the programs could not be loaded.
-#[derive(Debug, Error)]
-pub(crate) enum LoadError {
-    #[error(
-        "no permission to load eBPF programs ({0}): run gopulse as root (sudo gopulse ...) or with CAP_BPF, CAP_PERFMON and \
-         CAP_SYS_PTRACE (and CAP_SYS_ADMIN on kernels without uprobe_multi links, and CAP_SYS_RESOURCE before 5.11)"
-    )]
-    Permission(io::Error),
-    #[error("this binary was built without its eBPF programs: build it with `cargo xtask build`")]
-    NotBuilt,
-    #[error("this kernel has no uprobe_multi links (Linux 6.6 and later have): leave out --attach uprobe-multi")]
-    NoUprobeMulti,
-    #[error("cannot tell whether this kernel has uprobe_multi links: {0}; try --attach perf-event")]
-    Unknown(io::Error),
-    #[error(
-        "this kernel does not compile eBPF programs, and its interpreter does not take those of gopulse: switch the compiler \
-         on (sysctl net.core.bpf_jit_enable=1)"
-    )]
-    NotCompiled,
-    #[error(
-        "no memory for the eBPF maps and programs ({0}): they take some 50 MiB by default; raise the memory limit of this process \
-         (its cgroup's, and before Linux 5.11 its locked memory's), or lower --max-series, --max-in-flight and --max-parked"
-    )]
-    Memory(io::Error),
-    #[error("the kernel refused program {program}: {reason}")]
-    Program { program: &'static str, reason: String },
-    #[error("the kernel refused the eBPF object: {0}; gopulse needs Linux 5.10 or later with eBPF and uprobes")]
-    Object(String),
 }
 
 /// The loaded programs and maps. Dropping it detaches and frees everything.
@@ -225,19 +194,6 @@ fn told(error: &LoadError) -> String {
     reason
 }
 
-/// Why the kernel refused a program.
-fn refused(program: &'static str, error: &(dyn std::error::Error + 'static)) -> LoadError {
-    if let Some(known) = known_cause(error) {
-        return known;
-    }
-    let reason = chain(error);
-    // kernel/bpf/fixups.c: fixup_call_args. It is about the tail call that keeps programs on their threads' stacks.
-    if reason.contains("not allowed in non-JITed programs") {
-        return LoadError::NotCompiled;
-    }
-    LoadError::Program { program, reason }
-}
-
 /// Links limited to one process need the fix that makes the filter mean the process and not one thread (6.10, and backports:
 /// Linux commit 46ba0e49b); a kernel without it is served by perf events.
 fn choose(wanted: Method) -> Result<Method, LoadError> {
@@ -277,68 +233,4 @@ fn lacks(method: Method) -> Vec<&'static str> {
         );
     }
     lacks
-}
-
-/// EACCES is how the verifier says that it refuses a program; a lack of capabilities is EPERM.
-fn is_permission(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::EPERM)
-}
-
-/// A lack of permission or of memory, if that is at the root of an error.
-fn known_cause(error: &(dyn std::error::Error + 'static)) -> Option<LoadError> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let number = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
-        match number {
-            Some(libc::EPERM) => return number.map(io::Error::from_raw_os_error).map(LoadError::Permission),
-            Some(libc::ENOMEM) => return number.map(io::Error::from_raw_os_error).map(LoadError::Memory),
-            _ => next = error.source(),
-        }
-    }
-    None
-}
-
-/// An error with its causes, on one line.
-pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        let cause = error.to_string();
-        if !text.contains(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-        next = error.source();
-    }
-    // A verifier log runs over thousands of lines; its end says what was wrong.
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    lines[lines.len().saturating_sub(12)..].join(" | ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// An error as aya has it: what the verifier said, and the system call's own.
-    #[derive(Debug, Error)]
-    #[error("the BPF_PROG_LOAD syscall returned {errno}. Verifier output: {said}")]
-    struct Refusal {
-        said: &'static str,
-        #[source]
-        errno: io::Error,
-    }
-
-    fn message(said: &'static str, errno: i32) -> String {
-        refused("http1_end", &Refusal { said, errno: io::Error::from_raw_os_error(errno) }).to_string()
-    }
-
-    #[test]
-    fn a_refusal_says_what_to_do() {
-        let interpreter = "tail_calls are not allowed in non-JITed programs with bpf-to-bpf calls\nprocessed 9 insns";
-        assert!(message(interpreter, libc::EINVAL).contains("net.core.bpf_jit_enable=1"));
-        assert!(message("", libc::EPERM).contains("CAP_BPF"));
-        assert!(message("", libc::ENOMEM).contains("--max-series"));
-        let other = message("R1 invalid mem access 'scalar'", libc::EACCES);
-        assert!(other.starts_with("the kernel refused program http1_end: ") && other.contains("invalid mem access"));
-    }
 }

@@ -5,8 +5,10 @@ mod attach;
 mod batch;
 mod events;
 mod load;
+mod map;
 mod maps;
 mod preemption;
+mod refusal;
 mod run_queue;
 mod shares;
 mod targets;
@@ -16,7 +18,8 @@ pub(crate) use self::{
     attach::{AttachError, Link, Scope},
     events::Events,
     load::{Kernel, Method, Options},
-    maps::{Maps, Usage},
+    map::Usage,
+    maps::Maps,
     preemption::preemption,
     run_queue::RunQueueLinks,
     underway::settle,

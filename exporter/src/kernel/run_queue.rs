@@ -4,7 +4,7 @@
 use aya::programs::{ProgramError, raw_trace_point::RawTracePointLink};
 use tracing::debug;
 
-use super::load::{Kernel, chain};
+use super::{load::Kernel, refusal::chain};
 
 /// The attached tracepoints. Dropping it detaches them.
 pub(crate) struct RunQueueLinks {

@@ -9,7 +9,7 @@ use std::{
 use aya::Ebpf;
 use exporter_ebpf::share::{ALL, Table, slot};
 
-use super::maps::Elements;
+use super::map::Elements;
 
 /// The array `RETURNED`: what was removed, by element.
 pub(super) struct Shares {

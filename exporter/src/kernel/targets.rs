@@ -10,7 +10,7 @@ use aya::{
 use exporter_ebpf::target::{TARGET_SLOTS, TargetConfig, target_slot};
 use tracing::warn;
 
-use super::maps::{Map, Usage};
+use super::map::{Map, Usage};
 
 /// Bytes that the kernel takes for the array.
 const SLOT_BYTES: u64 = TARGET_SLOTS as u64 * (size_of::<TargetConfig>() as u64).next_multiple_of(8);

@@ -7,6 +7,7 @@ mod answers;
 mod client;
 mod events;
 mod object;
+mod placement;
 mod pods;
 mod policy;
 mod review;
@@ -16,7 +17,8 @@ mod workload;
 pub(crate) use self::{
     annotations::Checks,
     client::{client, in_cluster},
-    pods::{Change, Found, Placement, PodProblems, Pods, WatchFigures},
+    placement::{Found, Placement, PodProblems, WatchFigures},
+    pods::{Change, Pods},
     policy::{OptIn, Policy, Settings as PolicySettings},
     review::{Access, Reviewer},
     watch::run,

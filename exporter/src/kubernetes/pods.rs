@@ -1,18 +1,18 @@
 //! The pods of this node as they are known now: which container is whose, and whether it is measured. Kept small: a few hundred
 //! bytes a pod, and of namespaces those alone that say something.
 
+mod read;
+mod told;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::Serialize;
-
 use super::{
-    annotations::{self, Asked, Checks},
-    object,
+    annotations::{Asked, Checks},
+    placement::{AskedPod, Found, Placement, PodProblems, WatchFigures},
     policy::{Policy, Verdict},
     workload::Workload,
 };
@@ -20,72 +20,6 @@ use crate::process::ContainerId;
 
 /// Containers, by the id that a process's cgroup names.
 pub(crate) type Change = Vec<ContainerId>;
-
-/// Where a measured process is, and how it is to be measured.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Placement {
-    /// The pod's namespace.
-    pub(crate) namespace: Arc<str>,
-    /// The pod's name.
-    pub(crate) pod: Arc<str>,
-    /// The pod's uid: a StatefulSet's next pod has the same name, and is another.
-    pub(crate) uid: Arc<str>,
-    /// The container's name.
-    pub(crate) container: Arc<str>,
-    /// The container's image, as the pod names it.
-    pub(crate) image: Arc<str>,
-    /// What runs the pod.
-    pub(crate) workload: Option<Arc<Workload>>,
-    /// Chosen labels of the pod, by their names as metrics have them.
-    pub(crate) labels: Arc<[(&'static str, String)]>,
-    /// `gopulse.io/features`, checked.
-    pub(crate) features: Option<Arc<str>>,
-    /// `gopulse.io/budget`, checked.
-    pub(crate) budget: Option<Arc<str>>,
-    /// `gopulse.io/routes`.
-    pub(crate) routes: Arc<[String]>,
-}
-
-/// What is known of a container.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Found {
-    /// No pod of this node is known to have it: it is not yet known, or is no pod's.
-    Unknown,
-    /// It is not measured, and why.
-    Refused(&'static str),
-    /// It is measured.
-    Wanted(Arc<Placement>),
-}
-
-/// What is wrong with a pod's or a namespace's annotations, as `/targets` shows it.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct PodProblems {
-    namespace: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pod: Option<String>,
-    state: &'static str,
-    problems: Vec<String>,
-}
-
-/// A pod that asks to be measured.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct AskedPod {
-    pub(crate) namespace: Arc<str>,
-    pub(crate) name: Arc<str>,
-    /// Why it is not measured all the same.
-    pub(crate) refused: Option<&'static str>,
-}
-
-/// How the watches of the API server do.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct WatchFigures {
-    /// Pods known.
-    pub(crate) pods: u64,
-    /// By resource: whether it is watched now, and errors so far.
-    pub(crate) watches: Vec<(&'static str, bool, u64)>,
-    /// Events written, by result.
-    pub(crate) events: Vec<(&'static str, u64)>,
-}
 
 /// One of the two watches.
 #[derive(Debug, Default)]
@@ -262,83 +196,6 @@ impl Pods {
         of_namespaces.chain(of_pods).collect()
     }
 
-    /// A pod is as it is told here.
-    pub(super) fn apply(&self, pod: &object::Pod) -> Effect {
-        let (Some(uid), Some(read)) = (pod.metadata.uid.as_deref(), self.read(pod)) else { return Effect::default() };
-        let uid: Arc<str> = uid.into();
-        let mut guard = self.lock();
-        let inner = &mut *guard;
-        let told_before = inner.pods.get(&uid).is_some_and(|before| before.problems == read.problems);
-        let told = (!told_before && !read.problems.is_empty()).then(|| read.problems.clone());
-        let ids: HashSet<ContainerId> =
-            inner.pods.get(&uid).into_iter().chain([&read]).flat_map(|pod| pod.ids.iter().map(|(id, _)| *id)).collect();
-        let changed = self.changes(inner, ids, |inner| {
-            forget(inner, &uid);
-            for (id, place) in &read.ids {
-                inner.containers.insert(*id, (uid.clone(), *place));
-            }
-            inner.pods.insert(uid.clone(), read);
-        });
-        Effect { changed, told }
-    }
-
-    /// A pod is gone.
-    pub(super) fn delete(&self, uid: &str) -> Effect {
-        let mut guard = self.lock();
-        let ids = guard.pods.get(uid).map(|pod| pod.ids.iter().map(|(id, _)| *id).collect()).unwrap_or_default();
-        Effect { changed: self.changes(&mut guard, ids, |inner| forget(inner, uid)), told: None }
-    }
-
-    /// All pods have been listed: those that were not are gone.
-    pub(super) fn listed(&self, uids: &HashSet<String>) -> Effect {
-        let mut guard = self.lock();
-        let gone: Vec<Arc<str>> = guard.pods.keys().filter(|uid| !uids.contains(&***uid)).cloned().collect();
-        let ids = gone.iter().flat_map(|uid| guard.pods[uid].ids.iter().map(|(id, _)| *id)).collect();
-        let mut changed = self.changes(&mut guard, ids, |inner| gone.iter().for_each(|uid| forget(inner, uid)));
-        if !guard.pods_watch.synced {
-            guard.pods_watch.synced = true;
-            changed.extend(guard.containers.keys());
-        }
-        Effect { changed, told: None }
-    }
-
-    /// A namespace is as it is told here; none of its metadata if it is gone.
-    pub(super) fn namespace(&self, name: &str, metadata: Option<&ObjectMeta>) -> Effect {
-        let mut problems = Vec::new();
-        let enabled = metadata
-            .and_then(|it| it.annotations.as_ref())
-            .and_then(|annotations| annotations::enabled(annotations, &mut problems));
-        let mut guard = self.lock();
-        let of_it = guard.pods.values().filter(|pod| *pod.namespace == *name);
-        let ids = of_it.flat_map(|pod| pod.ids.iter().map(|(id, _)| *id)).collect();
-        let told = !problems.is_empty() && guard.namespaces.get(name).is_none_or(|it| *it.problems != *problems);
-        let problems: Arc<[String]> = problems.into();
-        let told = told.then(|| problems.clone());
-        let changed = self.changes(&mut guard, ids, |inner| {
-            if enabled.is_none() && problems.is_empty() {
-                inner.namespaces.remove(name);
-            } else {
-                inner.namespaces.insert(name.to_owned(), Namespace { enabled, problems });
-            }
-        });
-        Effect { changed, told }
-    }
-
-    /// All namespaces have been listed: those that were not are gone.
-    pub(super) fn namespaces_listed(&self, names: &HashSet<String>) -> Effect {
-        let gone: Vec<String> = self.lock().namespaces.keys().filter(|name| !names.contains(*name)).cloned().collect();
-        let mut effect = Effect::default();
-        for name in gone {
-            effect.changed.extend(self.namespace(&name, None).changed);
-        }
-        let mut guard = self.lock();
-        if !guard.namespaces_watch.synced {
-            guard.namespaces_watch.synced = true;
-            effect.changed.extend(guard.containers.keys());
-        }
-        effect
-    }
-
     /// Notes how a watch does.
     pub(super) fn watch<T>(&self, watched: Watched, act: impl FnOnce(&mut WatchState) -> T) -> T {
         let mut inner = self.lock();
@@ -400,47 +257,6 @@ impl Pods {
         let before: Vec<(ContainerId, Found)> = ids.into_iter().map(|id| (id, self.look_up(inner, &id))).collect();
         act(inner);
         before.into_iter().filter(|(id, found)| self.look_up(inner, id) != *found).map(|(id, _)| id).collect()
-    }
-
-    fn read(&self, pod: &object::Pod) -> Option<Pod> {
-        let (spec, status) = (&pod.spec, &pod.status);
-        let containers: Vec<(Arc<str>, Arc<str>)> =
-            [&spec.containers, &spec.init_containers, &spec.ephemeral_containers]
-                .into_iter()
-                .flatten()
-                .map(|it| (it.name.as_str().into(), it.image.as_str().into()))
-                .collect();
-        let mut ids = Vec::new();
-        let statuses = [&status.containers, &status.init_containers, &status.ephemeral_containers];
-        for it in statuses.into_iter().flatten() {
-            let Some(place) = containers.iter().position(|(name, _)| **name == *it.name) else { continue };
-            let ended = |state: &object::State| state.terminated.as_ref().and_then(|it| it.container_id.clone());
-            // A container that restarts: the one before may still be there.
-            for id in [it.container_id.clone(), ended(&it.state), ended(&it.last_state)].into_iter().flatten() {
-                if let Some(id) = ContainerId::of_status(&id)
-                    && !ids.contains(&(id, place))
-                {
-                    ids.push((id, place));
-                }
-            }
-        }
-        let none = BTreeMap::new();
-        let names: Vec<&str> = containers.iter().map(|(name, _)| &**name).collect();
-        let mut problems = Vec::new();
-        let annotations = pod.metadata.annotations.as_ref().unwrap_or(&none);
-        let mut asked = annotations::of_pod(annotations, &names, self.checks, &mut problems);
-        let labels = pod.metadata.labels.as_ref().unwrap_or(&none);
-        Some(Pod {
-            namespace: pod.metadata.namespace.as_deref()?.into(),
-            name: pod.metadata.name.as_deref()?.into(),
-            routes: std::mem::take(&mut asked.routes).into(),
-            asked,
-            workload: Workload::of(&pod.metadata).map(Arc::new),
-            labels: self.chosen.iter().filter_map(|(label, name)| Some((*name, labels.get(label)?.clone()))).collect(),
-            containers,
-            ids,
-            problems: problems.into(),
-        })
     }
 }
 

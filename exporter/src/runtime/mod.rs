@@ -7,6 +7,7 @@ mod figures;
 mod goroutines;
 mod heap;
 mod histogram;
+mod layouts;
 mod memory;
 mod plan;
 mod threads;
@@ -14,7 +15,8 @@ mod threads;
 pub(crate) use self::{
     figures::{Buckets, DISTRIBUTIONS, FIGURES, Figure, Figures, GcSummary, Goroutines, QUANTILES, Reading, Waiting},
     goroutines::Scratch,
-    plan::{LAYOUTS, Plan},
+    layouts::LAYOUTS,
+    plan::Plan,
 };
 
 use std::{fs::File, io, io::Read as _, sync::Arc, time::Duration};

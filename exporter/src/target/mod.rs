@@ -2,13 +2,15 @@
 //! probes are attached or metrics written.
 
 mod features;
+mod inspect;
 mod inspection;
 mod labels;
 mod patched;
 
 pub(crate) use self::{
     features::Features,
-    inspection::{Inspection, Sites, inspect},
+    inspect::{Sites, inspect},
+    inspection::Inspection,
     labels::Labels,
 };
 pub(crate) use instruments::{Change, Disabled, Feature, Part, PlannedProbe, Unmeasured, part_names};

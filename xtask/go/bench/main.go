@@ -1,5 +1,5 @@
 // Command bench is the services that the benchmarks measure: one that only answers, an API of twenty routes, one that works
-// for a millisecond of CPU time, one among a thousand goroutines that keep the scheduler busy, and
+// for a millisecond of CPU time, one that asks another server, one among a thousand goroutines that keep the scheduler busy, and
 // one that serves itself.
 package main
 
@@ -12,7 +12,7 @@ import (
 )
 
 func main() {
-	kind := flag.String("kind", "hello", "hello, api, work1ms, pingpong or inside")
+	kind := flag.String("kind", "hello", "hello, api, calls, work1ms, pingpong or inside")
 	flag.Parse()
 	mux := http.NewServeMux()
 	switch *kind {
@@ -20,6 +20,8 @@ func main() {
 		mux.HandleFunc("/hello", hello)
 	case "api":
 		api(mux)
+	case "calls":
+		mux.HandleFunc("/hello", calls())
 	case "work1ms":
 		mux.HandleFunc("/hello", work1ms())
 	case "pingpong":

@@ -22,8 +22,8 @@ pub(super) struct Options {
     /// How many times each way is measured
     #[arg(long, default_value_t = 10)]
     pub(super) pairs: usize,
-    /// hello, api, work1ms, idle10k, pingpong or all
-    #[arg(long, default_value = "all", value_parser = ["hello", "api", "work1ms", "idle10k", "pingpong", "all"])]
+    /// hello, api, calls, work1ms, idle10k, pingpong or all
+    #[arg(long, default_value = "all", value_parser = ["hello", "api", "calls", "work1ms", "idle10k", "pingpong", "all"])]
     pub(super) service: String,
     /// Connections of the load generator
     #[arg(long, default_value_t = 32)]
@@ -51,9 +51,17 @@ impl Case {
     }
 }
 
-const CASES: [Case; 5] = [
+const CASES: [Case; 6] = [
     Case { name: "hello", kind: "hello", requests: 60_000, rate: 0, idle: 0, about: "only answers" },
     Case { name: "api", kind: "api", requests: 40_000, rate: 0, idle: 0, about: "20 routes with ids, JSON" },
+    Case {
+        name: "calls",
+        kind: "calls",
+        requests: 30_000,
+        rate: 0,
+        idle: 0,
+        about: "asks another server of its own by http.Client: two requests are served and one is made",
+    },
     Case {
         name: "work1ms",
         kind: "work1ms",
@@ -112,6 +120,8 @@ enum Arm {
     Gopulse,
     /// A request's two probes and no others.
     Requests,
+    /// The same, and the two of a request that is made.
+    Exchanges,
     /// The same two where tracers commonly place them.
     EntryRet,
     /// Programs that do nothing in the place of the two.
@@ -129,6 +139,7 @@ impl Arm {
         match self {
             Self::Gopulse => &[],
             Self::Requests | Self::Against => &["--features", "http"],
+            Self::Exchanges => &["--features", "http,http-client"],
             Self::EntryRet => &["--features", "http", "--bench-sites", "entry-ret"],
             Self::Empty => &["--features", "http", "--bench-sites", "empty"],
         }
@@ -200,7 +211,7 @@ pub(super) fn run(tools: &Tools, options: &Options) -> Result<Section> {
         table.rows.push(measure(tools, options, case, &mut section).with_context(|| case.name)?);
     }
     section.tables.push(table);
-    for (title, kind, mix) in [("hello", "hello", &[][..]), ("api", "api", &API[..])] {
+    for (title, kind, mix) in [("hello", "hello", &[][..]), ("api", "api", &API[..]), ("calls", "calls", &[][..])] {
         if options.service == "all" || options.service == title {
             let rows = programs::account(tools, kind, mix, Protocol::Http1)?;
             // Blocking is within a budget, and not of a request.
@@ -230,6 +241,7 @@ fn measure(tools: &Tools, options: &Options, case: &Case, section: &mut Section)
     let arms = match case.name {
         "hello" if against.is_some() => &Arm::ALL[..],
         "hello" => &Arm::ALL[..4],
+        "calls" => &[Arm::Gopulse, Arm::Exchanges],
         _ => &Arm::ALL[..1],
     };
     let one = |arm: Option<Arm>, beside: Arm| -> Result<Run> {
@@ -314,6 +326,9 @@ fn figures(case: &Case, all: &[Pairs], section: &mut Section) {
         }
     } else {
         section.figure(what, "us", Spread::of(&added[0]));
+        for exchanges in &added[1..] {
+            section.figure("calls: added by the probes on two served and one made", "us", Spread::of(exchanges));
+        }
     }
     let what = format!("{name}: added CPU time");
     let percent = Spread::of(&all[0].percent(|run| run.cpu_us));

@@ -1,5 +1,6 @@
 use nix::sys::stat::makedev;
 
+use super::lane::A_READ;
 use super::*;
 
 fn who(owner: &str, device: u64) -> Who {

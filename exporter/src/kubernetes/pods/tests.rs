@@ -1,7 +1,10 @@
 use serde_json::json;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
 use super::*;
 use crate::kubernetes::PolicySettings;
+use crate::kubernetes::object;
 
 const CHECKS: Checks = Checks { features: |_| Ok(()), budget: |_| Ok(()) };
 
