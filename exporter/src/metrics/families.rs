@@ -98,15 +98,6 @@ pub(super) fn chosen(snapshot: &Snapshot, wanted: impl Fn(&str) -> bool + Copy) 
 }
 
 fn samples<'a>(desc: &'static Desc, snapshot: &'a Snapshot) -> Vec<Sample<'a>> {
-    let agent = &snapshot.agent;
-    let number = |value| vec![Sample::own(Vec::new(), value)];
-    let by = |label: &'static str, counts: &'a [(&'static str, u64)]| {
-        counts.iter().map(|(name, count)| Sample::own(vec![(label, Cow::Borrowed(*name))], *count as f64)).collect()
-    };
-    let maps = |figure: fn(&super::MapFigures) -> Option<u64>| {
-        let known = agent.maps.iter().filter_map(|map| Some((map, figure(map)?)));
-        known.map(|(map, figure)| Sample::own(vec![("map", Cow::from(&map.name))], figure as f64)).collect()
-    };
     if let Some(family) = of_metric(desc.name) {
         return of_durations(family, snapshot);
     }
@@ -155,6 +146,22 @@ fn samples<'a>(desc: &'static Desc, snapshot: &'a Snapshot) -> Vec<Sample<'a>> {
                 value: Value::Number(it.count as f64),
             })
             .collect(),
+        _ => of_agent(desc, snapshot).or_else(|| runtime::samples(desc, snapshot)).unwrap_or_default(),
+    }
+}
+
+/// What the agent says of itself; none where that is another metric.
+fn of_agent<'a>(desc: &'static Desc, snapshot: &'a Snapshot) -> Option<Vec<Sample<'a>>> {
+    let agent = &snapshot.agent;
+    let number = |value| vec![Sample::own(Vec::new(), value)];
+    let by = |label: &'static str, counts: &'a [(&'static str, u64)]| {
+        counts.iter().map(|(name, count)| Sample::own(vec![(label, Cow::Borrowed(*name))], *count as f64)).collect()
+    };
+    let maps = |figure: fn(&super::MapFigures) -> Option<u64>| {
+        let known = agent.maps.iter().filter_map(|map| Some((map, figure(map)?)));
+        known.map(|(map, figure)| Sample::own(vec![("map", Cow::from(&map.name))], figure as f64)).collect()
+    };
+    let samples = match desc.name {
         name if name == contract::BUILD_INFO.name => vec![Sample::own(
             vec![("version", env!("CARGO_PKG_VERSION").into()), ("attach_method", agent.attach_method.into())],
             1.0,
@@ -182,8 +189,9 @@ fn samples<'a>(desc: &'static Desc, snapshot: &'a Snapshot) -> Vec<Sample<'a>> {
         name if name == contract::RESIDENT.name => {
             agent.resident_bytes.map(|bytes| number(bytes as f64)).unwrap_or_default()
         }
-        _ => runtime::samples(desc, snapshot).unwrap_or_default(),
-    }
+        _ => return None,
+    };
+    Some(samples)
 }
 
 fn kubernetes<'a>(desc: &'static Desc, figures: Option<&'a WatchFigures>) -> Vec<Sample<'a>> {
