@@ -45,7 +45,7 @@ impl Drop for One<'_> {
 /// How much longer than it took it rests after a burial, and within which bounds: processes may end at any rate, and each burial reads
 /// all maps.
 const REST: u32 = 30;
-const RESTS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+const RESTS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 
 /// The last burial.
 #[derive(Clone, Copy, Debug)]
@@ -236,7 +236,7 @@ mod tests {
     fn after_a_burial_it_rests() {
         let (ended, ms) = (Instant::now(), Duration::from_millis);
         let rest = |took, after| Buried { ended, took }.rest(ended + after);
-        assert_eq!(rest(ms(1), ms(0)), ms(200));
+        assert_eq!(rest(ms(1), ms(0)), ms(500));
         assert_eq!(rest(ms(20), ms(0)), ms(600));
         assert_eq!(rest(ms(20), ms(450)), ms(150));
         assert_eq!(rest(ms(20), ms(601)), Duration::ZERO);

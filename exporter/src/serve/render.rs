@@ -82,8 +82,8 @@ impl Body for Chunks {
     }
 }
 
-/// CPU time for renderings: scrapes in reason have what they need at once; who asks without pause has a 25th of a core.
-const RENDERED: Spending = Spending::new(Duration::from_millis(100), 25);
+/// CPU time for renderings: scrapes in reason have what they need at once; who asks without pause has a 50th of a core.
+const RENDERED: Spending = Spending::new(Duration::from_millis(50), 50);
 /// How long the next rendering waits at most.
 const LONGEST: Duration = Duration::from_millis(400);
 

@@ -16,9 +16,9 @@ use crate::allowance::Allowance;
 /// What is answered at once: some at one time, and a hundred each second. Scrapes and probes of a node are some in a second.
 const AT_ONCE: Allowance = Allowance::new(200, Duration::from_millis(10));
 /// Between the times at which some of those that wait are let through: half of the time in which a probe should have its answer.
-const BEAT: Duration = Duration::from_millis(50);
+const BEAT: Duration = Duration::from_millis(40);
 /// How many each time. An answer costs some 50 us.
-const OF_A_BEAT: usize = 25;
+const OF_A_BEAT: usize = 20;
 /// How many wait at most. One more, and another goes at once: who opens connections without waiting for answers would else keep
 /// others out for longer.
 const WAITING: usize = 192;
@@ -180,7 +180,7 @@ mod tests {
         // While some wait nobody overtakes them but in a beat.
         assert_eq!(ask(&mut queue, 2, 1, now + Duration::from_mins(1)), 1);
         let beats: Vec<usize> = (0..4).map(|_| queue.next().len()).collect();
-        assert_eq!(beats, [OF_A_BEAT, OF_A_BEAT, 11, 0]);
+        assert_eq!(beats, [OF_A_BEAT, OF_A_BEAT, OF_A_BEAT, 1]);
         assert_eq!(ask(&mut queue, 1, 200, now + Duration::from_mins(1)), 0);
     }
 
