@@ -20,7 +20,7 @@ use super::{
     memory::{GoString, read},
     regs::Regs,
     request::method_of,
-    route::text_route,
+    route::{past_the_limit, text_route},
     series::{HTTP_CLIENT, admit, count, counted},
     span::{begin, frame, take},
     texts::{has_room, is_known, put_text},
@@ -106,9 +106,7 @@ fn new_host(target: &TargetConfig, series: &mut SeriesKey, of_host: u64, host: &
         return;
     }
     if !has_room::<HTTP_CLIENT>(target) || !put_text::<HTTP_CLIENT>(&of, host.ptr, host.len, 0, 0) {
-        series.text = 0;
-        series.text_kind = text_kind::OVERFLOW;
-        lost(target.id, Reason::RouteOverflow);
+        past_the_limit(series);
     }
 }
 
@@ -116,17 +114,18 @@ fn new_host(target: &TargetConfig, series: &mut SeriesKey, of_host: u64, host: &
 /// (runtime/runtime2.go; internal/abi/iface.go from 1.22 on). What is not the program's own, as a plugin's, has no name.
 #[inline(never)]
 fn new_error(target: &TargetConfig, facts: &HttpClient, series: &mut SeriesKey, of_host: u64, itab: u64) {
+    if is_known(series) {
+        return;
+    }
     let ty = read::<u64>(itab, 8).unwrap_or(0);
     let mut name = GoString::EMPTY;
     if ty >= facts.types && ty < facts.etypes {
         name = type_name(facts, ty);
     }
-    if is_known(series) || put_text::<HTTP_CLIENT>(series, name.ptr, name.len, of_host, 0) {
-        return;
+    // A program can make up as many types as it likes.
+    if !has_room::<HTTP_CLIENT>(target) || !put_text::<HTTP_CLIENT>(series, name.ptr, name.len, of_host, 0) {
+        past_the_limit(series);
     }
-    series.text = 0;
-    series.text_kind = text_kind::OVERFLOW;
-    lost(target.id, Reason::RouteOverflow);
 }
 
 /// Where a type's name is: `types` and what is 40 bytes into the type; a byte of flags, the length in groups of seven bits, the text.

@@ -145,7 +145,7 @@ impl Agent {
 
 /// What can be measured where the kernel refuses some of the programs.
 fn without_refused(kernel: &Kernel, inspection: Arc<Inspection>, features: Features) -> Arc<Inspection> {
-    let refusal = |it: &PlannedProbe| kernel.loaded(it.probe).err().map(|reason| Change::new(it, &reason));
+    let refusal = |it: &PlannedProbe| kernel.refusal(it.probe).map(|reason| Change::new(it, &reason));
     let asked_for = inspection.probes.iter().filter(|it| features.has(it.feature()));
     let refused: BTreeSet<Change> = asked_for.filter_map(refusal).collect();
     if refused.is_empty() { inspection } else { Arc::new(inspection.without(&refused)) }

@@ -75,8 +75,9 @@ pub(crate) struct Kernel {
     method: Method,
     lacks: Vec<&'static str>,
     maps: Maps,
-    /// Probes whose programs the kernel has refused, and why.
-    refused: Mutex<BTreeMap<Probe, String>>,
+    /// Probes whose programs are loaded, or which the kernel has refused, and why. Held for moments: an attach that the kernel keeps waiting
+    /// has the other lock.
+    known: Mutex<BTreeMap<Probe, Result<(), String>>>,
 }
 
 impl Kernel {
@@ -101,16 +102,17 @@ impl Kernel {
         if verified.is_none() {
             lacks.push(NO_COUNTS);
         }
-        let mut refused_ones = BTreeMap::new();
+        let mut known = BTreeMap::from([(Probe::Nothing, Ok(()))]);
         for &probe in Probe::ALL {
             if !options.load_all && !options.features.has(probe.feature()) {
                 continue;
             }
-            match load(&mut ebpf, method.program(probe)) {
-                Ok(_) => {}
-                Err(error) if options.load_all => return Err(error),
-                Err(error) => _ = refused_ones.insert(probe, told(&error)),
-            }
+            let loaded = match load(&mut ebpf, method.program(probe)) {
+                Ok(_) => Ok(()),
+                Err(error) if options.load_all || !error.is_of_one_program() => return Err(error),
+                Err(error) => Err(told(&error)),
+            };
+            known.insert(probe, loaded);
         }
         for (name, tracepoint) in [("process_exec", "sched_process_exec"), ("process_exit", "sched_process_exit")] {
             let program: &mut RawTracePoint = program(&mut ebpf, name)?;
@@ -119,8 +121,8 @@ impl Kernel {
         }
         let events = Events::take(&mut ebpf).map_err(missing)?;
         let maps = Maps::take(&mut ebpf).map_err(missing)?;
-        let refused = Mutex::new(refused_ones);
-        Ok((Self { ebpf: Mutex::new(ebpf), method, lacks, maps, refused }, events, log))
+        let known = Mutex::new(known);
+        Ok((Self { ebpf: Mutex::new(ebpf), method, lacks, maps, known }, events, log))
     }
 
     /// The method in use: never [`Method::Auto`].
@@ -138,18 +140,28 @@ impl Kernel {
         &self.maps
     }
 
-    /// Loads a probe's program unless it is loaded; why not, if the kernel refuses it: once and for all.
-    pub(crate) fn loaded(&self, probe: Probe) -> Result<(), String> {
-        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(reason) = refused.get(&probe) {
-            return Err(reason.clone());
+    /// Loads a probe's program unless it is loaded; why not, if it cannot be.
+    pub(super) fn loaded(&self, probe: Probe) -> Result<(), String> {
+        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(loaded) = known().get(&probe) {
+            return loaded.clone();
         }
         let mut ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
-        load(&mut ebpf, self.method.program(probe)).map(drop).map_err(|error| {
-            let reason = told(&error);
-            refused.insert(probe, reason.clone());
-            reason
-        })
+        let loaded = match load(&mut ebpf, self.method.program(probe)) {
+            Ok(_) => Ok(()),
+            // There may be memory again.
+            Err(error) if !error.is_of_one_program() => return Err(error.to_string()),
+            Err(error) => Err(told(&error)),
+        };
+        known().insert(probe, loaded.clone());
+        loaded
+    }
+
+    /// Why the kernel refuses a probe's program for good, if it does. Loads it.
+    pub(crate) fn refusal(&self, probe: Probe) -> Option<String> {
+        let loaded = self.loaded(probe);
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        loaded.err().filter(|_| known.contains_key(&probe))
     }
 
     /// Access to a tracepoint's program.

@@ -34,6 +34,13 @@ pub(crate) enum LoadError {
     Object(String),
 }
 
+impl LoadError {
+    /// Whether the kernel refuses one program for what is in it: others may be loaded nevertheless, and this one never.
+    pub(super) fn is_of_one_program(&self) -> bool {
+        matches!(self, Self::Program { .. })
+    }
+}
+
 /// Why the kernel refused a program.
 pub(super) fn refused(program: &'static str, error: &(dyn std::error::Error + 'static)) -> LoadError {
     if let Some(known) = known_cause(error) {

@@ -18,7 +18,7 @@ var (
 	total       = flag.Int("n", 1000, "calls to make")
 	concurrency = flag.Int("c", 16, "goroutines that make them")
 	useHTTP2    = flag.Bool("http2", false, "over HTTP/2")
-	mode        = flag.String("mode", "", "calls of one kind: direct, hosts, nested")
+	mode        = flag.String("mode", "", "calls of one kind: direct, forged, hosts, nested")
 	panics      = flag.Bool("panics", false, "have some exchanges end in a panic of the RoundTripper")
 )
 

@@ -2,12 +2,16 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"io/ioutil"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"strings"
+	"sync"
+	"unsafe"
 )
 
 // special makes the call with this number where a mode asks for calls of one kind; false where none does.
@@ -18,6 +22,9 @@ func (c *calls) special(n int) bool {
 	case "hosts":
 		client := &http.Client{Transport: counted{answering{}, c.tally}}
 		c.send(client, request("GET", fmt.Sprintf("http://h%d.example:81/", n%150), ""))
+	case "forged":
+		client := &http.Client{Transport: counted{forging{n}, c.tally}}
+		c.send(client, request("GET", "http://forged.example/", ""))
 	case "nested":
 		c.send(&http.Client{Transport: within{counted{answering{}, c.tally}, 3}}, request("GET", "http://outer.example/", ""))
 	default:
@@ -49,6 +56,28 @@ type answering struct{}
 func (answering) RoundTrip(r *http.Request) (*http.Response, error) {
 	body := ioutil.NopCloser(strings.NewReader(""))
 	return &http.Response{StatusCode: 200, Proto: "HTTP/1.1", Header: http.Header{}, Body: body, Request: r}, nil
+}
+
+// forging fails with an error whose type no other error has, as far as its interface's word tells.
+type forging struct{ n int }
+
+var (
+	forgedMu sync.Mutex
+	forged   = map[int]*[16]uintptr{}
+)
+
+func (f forging) RoundTrip(*http.Request) (*http.Response, error) {
+	forgedMu.Lock()
+	defer forgedMu.Unlock()
+	err := error(&net.OpError{Op: "forge", Err: io.EOF})
+	words := (*[2]unsafe.Pointer)(unsafe.Pointer(&err))
+	// A copy of the table of its methods, which the runtime never frees or compares: it is kept here.
+	if forged[f.n] == nil {
+		table := *(*[16]uintptr)(words[0])
+		forged[f.n] = &table
+	}
+	words[0] = unsafe.Pointer(forged[f.n])
+	return nil, err
 }
 
 // within makes a request by a client of its own before each that it is given, so many deep.

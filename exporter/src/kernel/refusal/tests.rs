@@ -22,3 +22,12 @@ fn a_refusal_says_what_to_do() {
     let other = message("R1 invalid mem access 'scalar'", libc::EACCES);
     assert!(other.starts_with("the kernel refused program http1_end: ") && other.contains("invalid mem access"));
 }
+
+#[test]
+fn a_lack_of_memory_or_permission_says_nothing_of_a_program() {
+    let of_one = |errno| {
+        refused("http1_end", &Refusal { said: "", errno: io::Error::from_raw_os_error(errno) }).is_of_one_program()
+    };
+    assert!(of_one(libc::EACCES) && of_one(libc::EINVAL));
+    assert!(!of_one(libc::EPERM) && !of_one(libc::ENOMEM));
+}

@@ -136,6 +136,18 @@ fn addresses_have_a_limit() {
     assert_eq!(past.into_values().sum::<u64>(), 500);
 }
 
+/// Types that a program makes up take no more texts than it may have, and cost others nothing.
+#[test]
+fn types_of_errors_have_a_limit() {
+    let (running, agent) = begun("1.27", Variant::Strip, &["-n", "1500", "-mode", "forged"]);
+    eventually("all calls have been made", || of_program(&running));
+    settles("exchanges", &1500, || of_agent(&agent.scrape(), running.pid()).0.values().sum::<u64>());
+    let scrape = agent.scrape();
+    let mut entries = scrape.samples.iter().filter(|it| it.name == "exporter_map_entries");
+    let texts = entries.find(|it| it.label("map") == "texts").expect("it tells").value;
+    assert!((2.0..=101.0).contains(&texts), "{texts}");
+}
+
 #[test]
 fn four_within_each_other() {
     let (running, agent) = begun("1.27", Variant::Strip, &["-n", "300", "-mode", "nested"]);
