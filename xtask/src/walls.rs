@@ -83,7 +83,11 @@ fn is_place(path: &str, name: &str) -> bool {
 
 /// Whether a text has the name, in any of the ways in which Rust spells one.
 fn names(text: &str, name: &str) -> bool {
-    let camel: String = name.split('_').map(|word| format!("{}{}", word[..1].to_uppercase(), &word[1..])).collect();
+    let mut camel = String::new();
+    for word in name.split('_') {
+        camel.push_str(&word[..1].to_uppercase());
+        camel.push_str(&word[1..]);
+    }
     text.contains(name) || text.contains(&camel) || text.contains(&name.to_uppercase())
 }
 
