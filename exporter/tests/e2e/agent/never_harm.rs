@@ -8,6 +8,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
@@ -103,6 +104,13 @@ fn put(at: &Path, content: &[u8], way: Written) {
     }
 }
 
+/// No process is begun while a program is written: the child would hold the file open for a moment, and whoever runs it then is told
+/// that it is busy.
+fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static FORKS: Mutex<()> = Mutex::new(());
+    FORKS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Asks until a request is answered wrongly, `times` at most.
 fn ask(running: &Running, times: u64) -> u64 {
     let address = running.address("http").expect("it listens");
@@ -140,47 +148,66 @@ fn places(scratch: &Path) -> Vec<Place> {
     ]
 }
 
-/// One version takes the other's place again and again at each place, so often by each method.
+/// One version takes the other's place again and again, so often by each method; at all places at once, since an agent mostly waits
+/// for its turn to read an executable of one owner. Each place has an agent of its own.
 fn restart(restarts: [usize; 2]) {
     must_be_root();
     let before = kernel_complaints();
     let scratch = scratch("never-harm");
     let contents = [versions(true), versions(false)];
-    let mut deaths = Vec::new();
-    let mut total = 0;
-    for place in places(&scratch) {
-        // An overlay goes by what a file of its lower layer was when it first saw it.
-        fs::write(&place.write, b"").expect("it is written");
-        put(&place.write, &contents[0][0], Written::InPlace);
-        for (method, restarts) in METHODS.into_iter().zip(restarts) {
-            let agent = Agent::start(&["--executable", &place.run.display().to_string(), "--attach", method]);
-            for i in 0..restarts {
-                // Strides without a common divisor: every way meets every delay.
-                let way = if place.run == place.write { WAYS[i % WAYS.len()] } else { Written::InPlace };
-                let delay = DELAYS_MS[i % DELAYS_MS.len()];
-                let processes = if i % 12 == 7 { 20 } else { 1 + i % 2 };
-                let content = &contents[i / 2 % 2][i % 2];
-                put(&place.write, content, way);
-                thread::sleep(Duration::from_millis(delay));
-                let case = format!("{}, {way:?}, {delay} ms, {processes} processes, {method}, restart {i}", place.name);
-                total += processes;
-                deaths.extend(
-                    one_version(&agent, &place.run, processes).into_iter().map(|death| format!("{case}: {death}")),
-                );
-            }
-            agent.stop();
+    let places = places(&scratch);
+    let (mut deaths, mut total) = (Vec::new(), 0);
+    thread::scope(|scope| {
+        let at_each: Vec<_> =
+            places.iter().map(|place| scope.spawn(|| restart_at(place, &contents, restarts))).collect();
+        for (place, ended) in places.iter().zip(at_each) {
+            let (processes, died) = ended.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            println!("{}: {processes} processes, {} died", place.name, died.len());
+            total += processes;
+            deaths.extend(died);
         }
-        println!("{}: {total} processes so far, {} died", place.name, deaths.len());
-    }
+    });
     assert!(deaths.is_empty(), "{} of {total} died or were counted wrongly: {deaths:#?}", deaths.len());
     let told: Vec<_> = kernel_complaints().difference(&before).cloned().collect();
     assert!(told.is_empty(), "the kernel complains: {told:#?}");
 }
 
+/// The restarts at one place: how many processes there were, and which died.
+fn restart_at(place: &Place, contents: &[[Vec<u8>; 2]; 2], restarts: [usize; 2]) -> (usize, Vec<String>) {
+    let (mut deaths, mut total) = (Vec::new(), 0);
+    // An overlay goes by what a file of its lower layer was when it first saw it.
+    fs::write(&place.write, b"").expect("it is written");
+    put(&place.write, &contents[0][0], Written::InPlace);
+    for (method, restarts) in METHODS.into_iter().zip(restarts) {
+        let alone = one_at_a_time();
+        let agent = Agent::start(&["--executable", &place.run.display().to_string(), "--attach", method]);
+        drop(alone);
+        for i in 0..restarts {
+            // Strides without a common divisor: every way meets every delay.
+            let way = if place.run == place.write { WAYS[i % WAYS.len()] } else { Written::InPlace };
+            let delay = DELAYS_MS[i % DELAYS_MS.len()];
+            let processes = if i % 12 == 7 { 20 } else { 1 + i % 2 };
+            let content = &contents[i / 2 % 2][i % 2];
+            let alone = one_at_a_time();
+            put(&place.write, content, way);
+            drop(alone);
+            thread::sleep(Duration::from_millis(delay));
+            let case = format!("{}, {way:?}, {delay} ms, {processes} processes, {method}, restart {i}", place.name);
+            total += processes;
+            deaths
+                .extend(one_version(&agent, &place.run, processes).into_iter().map(|death| format!("{case}: {death}")));
+        }
+        agent.stop();
+    }
+    (total, deaths)
+}
+
 /// Starts the program that is there, asks at once, and again once it is measured; ends it without a word. What went wrong.
 fn one_version(agent: &Agent, program: &Path, processes: usize) -> Vec<String> {
     let mut wrong = Vec::new();
+    let alone = one_at_a_time();
     let started: Vec<_> = (0..processes).map(|_| Running::start(program, &[])).collect();
+    drop(alone);
     let mut all = Vec::new();
     for running in started {
         match running {
