@@ -16,6 +16,7 @@ mod profile;
 mod runtime;
 mod serve;
 mod target;
+mod threads;
 mod visible;
 
 use std::{

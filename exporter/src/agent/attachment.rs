@@ -27,11 +27,17 @@ pub(super) struct Outcome {
 }
 
 impl Agent {
+    /// Whose turn a target takes.
+    fn whose(&self, id: u32, process: &Process) -> Who {
+        let known = self.state().targets.get(&id).map(Who::of_target);
+        known.unwrap_or_else(|| Who::of(process))
+    }
+
     /// Reads a new target's executable, on another thread, unless what is in it is known.
     pub(super) fn inspect(&self, id: u32, attempt: u32, process: Process, known: Option<Verdict>) {
         let sites = self.inner.config.bench_sites;
         let of_an_image = self.inner.pods.is_some();
-        let (who, of) = (Who::of(&process), process.clone());
+        let (who, of) = (self.whose(id, &process), process.clone());
         // What is read once more is read because what is known of its file does not hold for it.
         let (is_known, is_new) = (known.is_some(), attempt == 1);
         let work = move |agent: &Self| {
@@ -82,7 +88,7 @@ impl Agent {
     pub(super) fn attach(&self, attach: Attach) {
         let Attach { id, key, missing, inspection, process } = attach;
         let underway = Leaving::underway(key);
-        self.elsewhere(Who::of(&process), Some(id), move |agent| {
+        self.elsewhere(self.whose(id, &process), Some(id), move |agent| {
             // What blocks is attached when the budget allows.
             let wanted = |it: &PlannedProbe| {
                 let feature = it.feature();

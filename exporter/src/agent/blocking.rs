@@ -2,7 +2,7 @@
 //! each group of links; what it does at each turn is [`crate::budget::Sampler`]'s to say.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -123,15 +123,15 @@ impl Agent {
 
 impl Agent {
     /// Takes over what the kernel side has counted of these targets in a time that is over: a window, which stands for a period,
-    /// or all the time there was.
-    ///
-    /// # Errors
-    /// The kernel's map cannot be read.
-    fn store(&self, users: &[(u32, u32)], period: Option<Duration>, open: Duration, until: Instant) -> io::Result<()> {
+    /// or all the time there was. Whether the kernel's map could be read.
+    async fn store(&self, users: &[(u32, u32)], period: Option<Duration>, open: Duration, until: Instant) -> bool {
         // Their ids stay theirs. A snapshot that has the targets as they were may read the map before this or after it: the probes are
         // off, and the kernel counts nothing more.
-        let _reading = self.reading();
-        let mut raw = raw_of(&self.inner.kernel, users)?;
+        let _under_way = self.under_way();
+        let agent = self.clone();
+        let ids = users.iter().map(|(id, _)| *id).collect();
+        let counted = self.inner.blocked.ask(ids, move |ids| raw_of(&agent.inner.kernel, ids)).await;
+        let Some(mut raw) = counted else { return false };
         let mut state = self.state();
         for (id, pid) in users {
             let Some(target) = state.targets.get_mut(id).filter(|target| target.process.id.pid == *pid) else {
@@ -143,7 +143,7 @@ impl Agent {
                 None => target.blocked.closed_for_good(raw, open, until),
             }
         }
-        Ok(())
+        true
     }
 
     /// Tells the kernel side which parks of a target are measured; whether the process is still the target.
@@ -160,14 +160,16 @@ impl Agent {
 }
 
 /// What the kernel has counted of these targets' goroutines.
-fn raw_of(kernel: &Kernel, users: &[(u32, u32)]) -> io::Result<HashMap<u32, Raw>> {
-    let is_user = |target| users.iter().any(|(id, _)| *id == target);
+///
+/// # Errors
+/// The kernel's map cannot be read.
+fn raw_of(kernel: &Kernel, ids: &HashSet<u32>) -> io::Result<HashMap<u32, Raw>> {
     let mut raw = kernel.maps().series.read(|all: &mut HashMap<u32, Raw>, key, value| {
-        if key.family == Family::Blocking as u8 && is_user(key.target()) {
+        if key.family == Family::Blocking as u8 && ids.contains(&key.target()) {
             all.entry(key.target()).or_default().insert(blocked::number(key), *value);
         }
     })?;
-    for (id, _) in users {
+    for id in ids {
         let kept = kernel
             .maps()
             .series_states

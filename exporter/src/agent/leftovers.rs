@@ -3,7 +3,7 @@
 //! to a tenth of its length.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap, HashSet},
     io::IoSliceMut,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
@@ -50,20 +50,26 @@ pub(super) struct Leftover {
 /// Takes the waits of these targets that began within the window and go on, out of the kernel's map. The probes must still be
 /// attached: that a wait is in the map after its goroutine was read shows that both are of the same wait.
 pub(super) async fn take(agent: &Agent, users: &[(u32, u32)], from: u64, until: u64) -> Vec<Leftover> {
-    let (of, ids) = (agent.clone(), users.iter().map(|(id, _)| *id).collect::<Vec<_>>());
-    let entries = spawn_blocking(move || {
-        of.inner.kernel.maps().parked.read(|entries: &mut Vec<(u64, Parked)>, key, entry| {
-            if ids.contains(&target_of(*key)) && entry.start_ns != 0 {
-                entries.push((*key, *entry));
+    let of = agent.clone();
+    let read = move |ids: &HashSet<u32>| {
+        of.inner.kernel.maps().parked.read(|waits: &mut HashMap<u32, Vec<(u64, Parked)>>, key, entry| {
+            let id = target_of(*key);
+            if entry.start_ns != 0 && ids.contains(&id) {
+                waits.entry(id).or_default().push((*key, *entry));
             }
         })
-    });
-    let Ok(Ok(entries)) = entries.await else { return Vec::new() };
+    };
+    let Some(waits) = agent.inner.waiting.ask(users.iter().map(|(id, _)| *id).collect(), read).await else {
+        return Vec::new();
+    };
     let mut left = Vec::new();
     for &(id, pid) in users {
         let within = |start: u64| (from..until).contains(&start);
-        let mine: Vec<_> =
-            entries.iter().filter(|(key, entry)| target_of(*key) == id && within(entry.start_ns)).copied().collect();
+        let of_it = waits.get(&id).into_iter().flatten();
+        let mine: Vec<_> = of_it.filter(|(_, entry)| within(entry.start_ns)).copied().collect();
+        if mine.is_empty() {
+            continue;
+        }
         let all = mine.len() as u64;
         let of = agent.clone();
         let looked = agent.ask_memory(id, move || of.look_at(id, pid, &mine));
@@ -78,10 +84,11 @@ pub(super) async fn take(agent: &Agent, users: &[(u32, u32)], from: u64, until: 
         }
     }
     // No probe will see these end; with their starts in the map, a later window would.
-    let of = agent.clone();
-    let removed =
-        spawn_blocking(move || of.inner.kernel.maps().parked.remove_all(entries.iter().map(|(key, _)| key))).await;
-    drop(removed);
+    if !waits.is_empty() {
+        let of = agent.clone();
+        let keys = move || of.inner.kernel.maps().parked.remove_all(waits.values().flatten().map(|(key, _)| key));
+        drop(spawn_blocking(keys).await);
+    }
     left
 }
 

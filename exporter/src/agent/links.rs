@@ -5,7 +5,6 @@ use std::{
     io::ErrorKind,
     path::Path,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -18,6 +17,7 @@ use crate::{
     kernel::{AttachError, Kernel, Link, Probe, Scope},
     process::Process,
     target::{Inspection, PlannedProbe},
+    threads::Threads,
 };
 
 /// Which processes the links of a group fire for.
@@ -242,9 +242,10 @@ fn leaves_within(process: &Process, patience: Duration) -> bool {
     !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
 }
 
-/// A thread that needs next to no stack: there may be hundreds.
-pub(super) fn on_a_small_thread(act: impl FnOnce() + Send + 'static) -> std::io::Result<thread::JoinHandle<()>> {
-    thread::Builder::new().name("detach".into()).stack_size(64 * 1024).spawn(act)
+/// On a thread that needs next to no stack: there may be hundreds.
+pub(super) fn on_a_small_thread(act: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    static THREADS: Threads = Threads::new("detach", 64 * 1024);
+    THREADS.run(act)
 }
 
 /// Detaches many groups at once: the kernel waits for each `uprobe_multi` link alone, and the waits overlap. Those of perf events

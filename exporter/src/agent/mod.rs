@@ -36,6 +36,7 @@ mod replaced;
 mod routes;
 mod run_queue;
 mod runtime;
+mod together;
 mod turns;
 mod view;
 mod waits;
@@ -116,6 +117,10 @@ struct Inner {
     leases: lease::Leases<Site>,
     /// Tasks that drive these probes.
     drivers: blocking::Drivers,
+    /// Who asks for what was counted of blocked goroutines, once a window has closed.
+    blocked: together::Together<blocked::Raw>,
+    /// Who asks which goroutines wait then.
+    waiting: together::Together<Vec<(u64, exporter_ebpf::wait::Parked)>>,
     /// Groups whose task rests.
     quiet: quiet::Quiet,
     /// Entries of the map of blocked goroutines, as of the last full scan.
@@ -167,6 +172,8 @@ impl Agent {
             costs: OnceCell::new(),
             leases: lease::Leases::new(),
             drivers: blocking::Drivers::default(),
+            blocked: together::Together::default(),
+            waiting: together::Together::default(),
             quiet: quiet::Quiet::default(),
             parked_entries: AtomicU64::new(0),
             scanned: AtomicBool::new(false),

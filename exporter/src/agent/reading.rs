@@ -18,19 +18,26 @@ use crate::kernel::Maps;
 /// Time between two looks whether readings have ended: they take some milliseconds.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// A reading of the maps that is under way, with what the ledger had when it began. Until it is dropped no target of its view is
-/// forgotten, and no id of them is given to another.
+/// A reading of the maps that is under way. Until it is dropped no target that was there when it began is forgotten, and no id of them
+/// is given to another.
+pub(super) struct UnderWay {
+    agent: Agent,
+    number: u64,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.agent.ledger().end(self.number);
+    }
+}
+
+/// A reading with what the ledger had when it began.
 pub(super) struct Reading<'a> {
     agent: &'a Agent,
+    _under_way: UnderWay,
     pub(super) view: View,
     /// How many sites each group of links had then.
     pub(super) sites: HashMap<GroupKey, usize>,
-}
-
-impl Drop for Reading<'_> {
-    fn drop(&mut self) {
-        self.agent.ledger().end(&self.view);
-    }
 }
 
 impl Agent {
@@ -50,7 +57,14 @@ impl Agent {
             let sites: Vec<_> = state.groups.iter().map(|(key, group)| (*key, Group::sites(group))).collect();
             (ledger.begin(state.targets.clone()), sites)
         };
-        Reading { agent: self, view: begun.view(), sites: sites.into_iter().collect() }
+        let under_way = UnderWay { agent: self.clone(), number: begun.number() };
+        Reading { agent: self, _under_way: under_way, view: begun.view(), sites: sites.into_iter().collect() }
+    }
+
+    /// Begins a reading of entries of targets that the reader knows.
+    pub(super) fn under_way(&self) -> UnderWay {
+        let number = self.ledger().enter();
+        UnderWay { agent: self.clone(), number }
     }
 
     /// Waits until all readings have ended that began before a retirement, see [`Ledger::is_quiet`].

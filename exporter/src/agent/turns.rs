@@ -7,7 +7,6 @@ mod lane;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -22,6 +21,7 @@ use super::registry::Target;
 use crate::{
     allowance::cpu_time,
     process::{Process, owner},
+    threads::Threads,
 };
 
 /// Executables read, and probes attached, at one time: a thread for each of 250 targets that come at once would be done no
@@ -38,8 +38,8 @@ const STUCK_OF_A_DEVICE: usize = 4;
 const STUCK_OF_AN_OWNER: usize = 8;
 /// Owners from which on those are forgotten that have all of their time again.
 const LANES: usize = 64;
-/// What a thread may need to read an executable.
-const STACK: usize = 2 << 20;
+/// With what a thread may need to read an executable.
+static THREADS: Threads = Threads::new("turn", 2 << 20);
 
 /// Whose turn it is: the pod of a process or what else its cgroup says of its kind, and the device that its executable is on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -215,7 +215,7 @@ impl Turns {
             let _runtime = runtime.enter();
             let _ = done.send(work());
         };
-        thread::Builder::new().name("turn".into()).stack_size(STACK).spawn(act).ok()?;
+        THREADS.run(act).ok()?;
         if let Ok(done) = timeout(PATIENCE, &mut told).await {
             return done.ok();
         }

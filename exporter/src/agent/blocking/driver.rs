@@ -200,13 +200,13 @@ impl Driver {
         let until = if window { now } else { began + open };
         // A part would be taken for less than before, and the rest be counted again. Nothing is counted until it can be read.
         loop {
-            let (agent, users) = (self.agent.clone(), users.to_vec());
-            let stored = spawn_blocking(move || agent.store(&users, window.then_some(period), open, until));
-            match stored.await {
-                Ok(Ok(())) => break,
-                _ if self.group_is_there() => sleep(Duration::from_secs(1)).await,
-                _ => return,
+            if self.agent.store(users, window.then_some(period), open, until).await {
+                break;
             }
+            if !self.group_is_there() {
+                return;
+            }
+            sleep(Duration::from_secs(1)).await;
         }
         self.covered_until = until;
         debug!(?open, ?period, left = left.len(), spent, "blocking was measured");

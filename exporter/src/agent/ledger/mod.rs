@@ -101,17 +101,24 @@ pub(super) struct View {
 pub(super) struct Overtaken;
 
 impl Ledger {
-    /// Begins a reading of the maps, given the targets of now. It is to be ended by [`Self::end`].
-    pub(super) fn begin(&mut self, targets: Targets) -> Begun {
+    /// Begins a reading of the maps that looks at no target but those that the reader knows: until it is ended by [`Self::end`], given
+    /// its number, no id of a target that is there now is given to another.
+    pub(super) fn enter(&mut self) -> u64 {
         self.number += 1;
         self.under_way.insert(self.number);
+        self.number
+    }
+
+    /// Begins a reading of the maps, given the targets of now. It is to be ended by [`Self::end`].
+    pub(super) fn begin(&mut self, targets: Targets) -> Begun {
+        let number = self.enter();
         let (leaving, settled, retired) = (self.leaving.clone(), self.settled.clone(), Arc::clone(&self.retired));
-        Begun { number: self.number, targets, leaving, settled, retired }
+        Begun { number, targets, leaving, settled, retired }
     }
 
     /// A reading has ended: nothing of it is looked at any more but what was made of it.
-    pub(super) fn end(&mut self, view: &View) {
-        self.under_way.remove(&view.number);
+    pub(super) fn end(&mut self, number: u64) {
+        self.under_way.remove(&number);
     }
 
     /// Whether all readings have ended that began before a retirement of this number.
@@ -219,6 +226,11 @@ impl Ledger {
 }
 
 impl Begun {
+    /// The reading's number.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// What counts of it.
     pub(super) fn view(self) -> View {
         let Self { number, mut targets, leaving, settled, retired } = self;

@@ -18,7 +18,7 @@ fn an_id_that_is_used_again_has_nothing_of_the_one_before_even_if_no_map_can_be_
     node.use_again(id, 11, "b", "u2");
     let known = node.know(&view, read);
     assert_eq!(Node::shown(&view, &known), shows(&[]));
-    node.ledger.end(&view);
+    node.ledger.end(view.number);
     assert_eq!(node.scrape_in_vain(), shows(&[]));
     node.count(id, 1);
     assert_eq!(node.scrape(), shows(&[("b", 1)]));
@@ -117,7 +117,7 @@ fn a_reading_that_is_overtaken_replaces_nothing() {
     node.count(id, 4);
     assert_eq!(node.scrape(), shows(&[("a", 7)]));
     node.know(&slow, read);
-    node.ledger.end(&slow);
+    node.ledger.end(slow.number);
     assert_eq!(node.scrape_in_vain(), shows(&[("a", 7)]));
     // Nor does it tell of a failure that is over.
     let slow = node.begin();

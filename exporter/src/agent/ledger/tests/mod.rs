@@ -148,7 +148,7 @@ impl Node {
         let view = self.begin();
         let read = self.read(&view);
         let known = self.know(&view, read);
-        self.ledger.end(&view);
+        self.ledger.end(view.number);
         Self::shown(&view, &known)
     }
 
@@ -157,7 +157,7 @@ impl Node {
         let view = self.begin();
         let read = self.read_half(&view);
         let known = self.know(&view, read);
-        self.ledger.end(&view);
+        self.ledger.end(view.number);
         Self::shown(&view, &known)
     }
 
@@ -182,7 +182,7 @@ impl Node {
         let view = self.begin();
         let leaver = self.leaver(&view, id);
         let retired = self.ledger.retire(&view, vec![leaver]);
-        self.ledger.end(&view);
+        self.ledger.end(view.number);
         retired
     }
 
@@ -202,7 +202,7 @@ impl Node {
     fn settle(&mut self, id: u32, request: Option<(u64, u64)>) -> bool {
         let view = self.begin();
         let settled = self.ledger.settle(&view, &key(id, 500), 5, request);
-        self.ledger.end(&view);
+        self.ledger.end(view.number);
         settled
     }
 

@@ -15,13 +15,13 @@ fn a_target_that_is_retired_during_a_reading_counts_once_and_its_entries_stay_un
     let read = node.read(&before);
     let known = node.know(&before, read);
     assert_eq!(Node::shown(&before, &known), shows(&[("a", 3)]));
-    node.ledger.end(&before);
+    node.ledger.end(before.number);
     assert!(node.ledger.is_quiet(retirement), "the other began after it");
     // Its entries are there still, and do not count.
     let read = node.read(&after);
     let known = node.know(&after, read);
     assert_eq!(Node::shown(&after, &known), shows(&[]));
-    node.ledger.end(&after);
+    node.ledger.end(after.number);
     node.remove(id, retirement);
     node.start(11, "a", "u1");
     assert_eq!(node.scrape(), shows(&[("a", 3)]));
@@ -70,7 +70,7 @@ fn the_next_pod_of_a_name_counts_anew() {
     let view = node.begin();
     assert!(!view.targets.contains_key(&first));
     let retirement = node.ledger.retire(&view, vec![Leaver { id: first, totals: None }]).unwrap();
-    node.ledger.end(&view);
+    node.ledger.end(view.number);
     node.remove(first, retirement);
     assert_eq!(node.scrape(), shows(&[("a", 4)]));
 }
@@ -100,7 +100,7 @@ fn a_pod_that_is_retired_after_the_next_of_its_name_leaves_that_its_totals() {
     node.count(old, 3);
     let view = node.begin();
     let leaver = node.leaver(&view, old);
-    node.ledger.end(&view);
+    node.ledger.end(view.number);
     node.end(old);
     let new = node.start(11, "a", "u2");
     node.count(new, 4);

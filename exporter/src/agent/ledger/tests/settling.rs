@@ -13,7 +13,7 @@ fn a_settled_request_is_counted_once_and_with_its_duration() {
     let read = node.read(&before);
     let known = node.know(&before, read);
     assert_eq!(Node::shown(&before, &known), shows(&[("a", 3)]));
-    node.ledger.end(&before);
+    node.ledger.end(before.number);
     assert_eq!(node.scrape(), shows(&[("a", 4)]));
     let view = node.begin();
     assert_eq!(view.settled[&id].series[&key(id, 500)].sum_ns, 5);
@@ -64,7 +64,7 @@ fn what_is_settled_while_a_target_is_added_up_is_not_left_behind() {
     let leaver = node.leaver(&view, id);
     assert!(node.settle(id, None));
     assert_eq!(node.ledger.retire(&view, vec![leaver]), Err(Overtaken));
-    node.ledger.end(&view);
+    node.ledger.end(view.number);
     assert_eq!(node.scrape(), shows(&[("a", 4)]), "nothing has changed");
     node.bury(id);
     node.start(11, "a", "u1");
@@ -80,7 +80,7 @@ fn nothing_is_settled_of_a_target_that_is_retired_or_forgotten_or_of_the_next_wi
     let retirement = node.retire(id).unwrap();
     assert!(!node.settle(id, None));
     assert!(!node.ledger.settle(&before, &key(id, 500), 5, None), "its totals are retired");
-    node.ledger.end(&before);
+    node.ledger.end(before.number);
     let between = node.begin();
     node.remove(id, retirement);
     assert!(!node.settle(id, None));
@@ -96,7 +96,7 @@ fn what_user_space_counted_past_the_limit_is_lost_as_well() {
     node.lost.insert(LostKey { target: 0, reason: Reason::EndNotSeen as u32 }, 1);
     let view = node.begin();
     assert!(node.ledger.settle(&view, &SeriesKey::overflow(Family::HttpServer, id), 5, None));
-    node.ledger.end(&view);
+    node.ledger.end(view.number);
     let view = node.begin();
     let read = node.read(&view);
     let known = node.know(&view, read);
