@@ -6,7 +6,7 @@ use std::time::Duration;
 /// Time between two windows in which probes are attached, where one is enough. Long, since attaching and detaching cost
 /// something too; short against the time that a rate in Prometheus spans.
 const PERIOD: Duration = Duration::from_secs(10);
-/// The first window tells how much the probes cost.
+/// How soon it is looked for the first time what the probes cost.
 const TRIAL: Duration = Duration::from_millis(100);
 /// A shorter window sees too little of what waits.
 const SHORTEST: Duration = Duration::from_millis(20);
@@ -31,7 +31,7 @@ pub(crate) enum Turn {
 pub(crate) struct Sampler {
     /// What may be spent; below zero, what is owed. Seconds of the limit.
     purse: f64,
-    /// What the probes cost while they are attached, in limits; none before the first window.
+    /// What the probes cost while they are attached, in limits; none before the first look.
     burn: Option<f64>,
 }
 
@@ -59,6 +59,11 @@ impl Sampler {
         self.purse >= 0.0
     }
 
+    /// How soon to look what the probes cost, where that is not known yet.
+    pub(crate) fn trial(&self) -> Option<Duration> {
+        self.burn.is_none().then_some(TRIAL)
+    }
+
     /// Whether the program is idle, so that nothing need be asked until that changes.
     pub(crate) fn is_quiet(&self) -> bool {
         self.burn.is_some_and(|burn| burn < QUIET)
@@ -67,7 +72,8 @@ impl Sampler {
     /// What to do while the probes are detached. `random` is from 0 to 1: windows at even distances would see nothing of what
     /// happens between them in step.
     pub(crate) fn turn(&self, random: f64) -> Turn {
-        let Some(burn) = self.burn else { return Turn::Window { wait: Duration::ZERO, open: TRIAL } };
+        // Most programs are idle: what is attached to see that can remain.
+        let Some(burn) = self.burn else { return Turn::Full };
         if burn <= COMFORTABLE && self.purse >= 0.0 {
             return Turn::Full;
         }
@@ -92,7 +98,7 @@ mod tests {
         while now < seconds {
             random = (random * 97.3_f64 + 0.137).fract();
             let (wait, open) = match sampler.turn(random) {
-                Turn::Full => (0.0, 1.0),
+                Turn::Full => (0.0, sampler.trial().map_or(1.0, |trial| trial.as_secs_f64())),
                 Turn::Window { wait, open } => (wait.as_secs_f64(), open.as_secs_f64()),
             };
             sampler.passed(Duration::from_secs_f64(wait), 0.0);
@@ -110,6 +116,16 @@ mod tests {
         for burn in [0.0, 0.01, 0.5, 0.79] {
             assert!(simulate(burn, 100.0).0 > 0.99, "{burn}");
         }
+    }
+
+    #[test]
+    fn what_is_not_known_is_tried_for_a_moment() {
+        let mut sampler = Sampler::new();
+        assert_eq!((sampler.turn(0.5), sampler.trial()), (Turn::Full, Some(TRIAL)));
+        sampler.passed(TRIAL, 5.0);
+        sampler.burned(TRIAL, 5.0);
+        assert!(!sampler.can_stay() && sampler.trial().is_none());
+        assert!(matches!(sampler.turn(0.5), Turn::Window { .. }));
     }
 
     #[test]

@@ -95,7 +95,7 @@ impl Driver {
         if profiled && !was { open.div_f64(self.accounts.costs.times_with_stacks()) } else { open }
     }
 
-    /// Attached all the time, for as long as that is cheap enough.
+    /// Attached all the time, for as long as that is cheap enough, which is tried where it is not known.
     async fn full(&mut self, lease: &Lease<Site>) {
         self.spent().await;
         // Where this looks no more, the probes come off.
@@ -123,7 +123,7 @@ impl Driver {
             }
             let spent = self.spent().await;
             self.sampler.passed(waiting.elapsed(), spent);
-            if waiting.elapsed() > Duration::from_millis(100) {
+            if waiting.elapsed() >= Duration::from_millis(100) {
                 self.sampler.burned(waiting.elapsed(), spent);
             }
             if !lease.renew(Instant::now() + quiet::LOOK + GRACE) {
@@ -144,7 +144,7 @@ impl Driver {
         }
         let open = end.saturating_duration_since(began);
         if lease.over().is_none() {
-            sleep(TAIL).await;
+            sleep(TAIL.min(open / 4)).await;
         }
         self.close(&users, lease, Recorded { open, from, until, began, in_full: true }).await;
     }
@@ -160,7 +160,8 @@ impl Driver {
             let users = self.accounts.resting(&self.agent);
             self.agent.inner.quiet.rest(self.key, users, lease.clone(), Arc::clone(&self.joined));
         }
-        let _ = tokio::time::timeout(if resting { REST } else { quiet::LOOK }, self.joined.notified()).await;
+        let look = if resting { REST } else { self.sampler.trial().unwrap_or(quiet::LOOK) };
+        let _ = tokio::time::timeout(look, self.joined.notified()).await;
         self.agent.inner.quiet.woke(self.key);
     }
 
