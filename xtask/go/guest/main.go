@@ -37,6 +37,8 @@ type result struct {
 	Preempts string  `json:"preempts"`
 	Error    string  `json:"error,omitempty"`
 	Trials   []trial `json:"trials"`
+	// Clients are programs that make requests, over HTTP/1.1 and over HTTP/2.
+	Clients []calls `json:"clients"`
 	// Crowded is the run with two services on one CPU, if it was asked for.
 	Crowded *trial `json:"crowded,omitempty"`
 }
@@ -120,6 +122,9 @@ func run(r *result) error {
 			enough = capabilities
 			break
 		}
+	}
+	if enough != nil {
+		r.Clients = []calls{call(enough), call(enough, "-http2")}
 	}
 	if seconds := parameter(crowded); seconds != "" && enough != nil {
 		return crowd(r, enough, seconds)

@@ -65,41 +65,19 @@ func try(services []*service, capabilities []string, p plan) trial {
 	t := trial{Capabilities: capabilities, Verified: map[string]int{}, Disabled: []string{}, Lacks: []string{}, Wrong: []string{}, Exit: -1,
 		sent: map[kind]int{}, plan: p}
 	started := time.Now()
-	arguments := []string{"with", strings.Join(capabilities, ","), "/gopulse", "run", "--load-all", "--metrics-address", agentAddress,
-		"--log-level", "debug"}
-	for _, s := range services {
-		arguments = append(arguments, "--pid", s.pid())
-	}
+	var first []string
 	if p.crowded {
-		arguments = append([]string{"on", "1", "/proc/self/exe"}, arguments...)
+		first = []string{"on", "1", "/proc/self/exe"}
 	}
-	agent := exec.Command("/proc/self/exe", arguments...)
-	agent.Env = append(os.Environ(), "NO_COLOR=1")
-	log := &agentLog{}
-	pipe, err := agent.StderrPipe()
-	if err == nil {
-		err = agent.Start()
-	}
+	a, err := startAgent(services, capabilities, first)
 	if err != nil {
 		t.Error = err.Error()
 		return t
 	}
-	ended := make(chan struct{})
-	go func() {
-		log.read(pipe)
-		_ = agent.Wait()
-		close(ended)
-	}()
-	err = t.measure(services, agent.Process.Pid, ended, started)
+	err = t.measure(services, a.command.Process.Pid, a.ended, started)
 	stopped := time.Now()
-	_ = agent.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-ended:
-	case <-time.After(wait):
-		_ = agent.Process.Kill()
-		<-ended
-	}
-	t.Detach, t.Exit = time.Since(stopped).Seconds(), agent.ProcessState.ExitCode()
+	a.stop()
+	t.Detach, t.Exit = time.Since(stopped).Seconds(), a.command.ProcessState.ExitCode()
 	t.Answers = true
 	for _, s := range services {
 		t.Answers = t.Answers && status(s.address("http"), "/ok") == http.StatusOK
@@ -107,14 +85,56 @@ func try(services []*service, capabilities []string, p plan) trial {
 	if err == nil {
 		err = t.judge()
 	}
-	t.Verified = log.verified()
+	t.Verified = a.log.verified()
 	if err != nil {
-		t.Error, t.Log = err.Error(), log.tail(12)
+		t.Error, t.Log = err.Error(), a.log.tail(12)
 		if n := len(t.Log); t.Exit != 0 && n > 0 {
 			t.Error += ": " + t.Log[n-1]
 		}
 	}
 	return t
+}
+
+// agent is a running agent.
+type agent struct {
+	command *exec.Cmd
+	log     *agentLog
+	ended   chan struct{}
+}
+
+// startAgent starts one that measures these services, with these capabilities, by a command that comes first.
+func startAgent(services []*service, capabilities, first []string) (*agent, error) {
+	arguments := append(first, "with", strings.Join(capabilities, ","), "/gopulse", "run", "--load-all", "--metrics-address", agentAddress,
+		"--log-level", "debug")
+	for _, s := range services {
+		arguments = append(arguments, "--pid", s.pid())
+	}
+	a := &agent{exec.Command("/proc/self/exe", arguments...), &agentLog{}, make(chan struct{})}
+	a.command.Env = append(os.Environ(), "NO_COLOR=1")
+	pipe, err := a.command.StderrPipe()
+	if err == nil {
+		err = a.command.Start()
+	}
+	if err != nil {
+		return nil, err
+	}
+	go func() {
+		a.log.read(pipe)
+		_ = a.command.Wait()
+		close(a.ended)
+	}()
+	return a, nil
+}
+
+// stop ends it, and waits until it has ended.
+func (a *agent) stop() {
+	_ = a.command.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-a.ended:
+	case <-time.After(wait):
+		_ = a.command.Process.Kill()
+		<-a.ended
+	}
 }
 
 func (t *trial) judge() error {
@@ -144,8 +164,10 @@ func (t *trial) judge() error {
 	return nil
 }
 
+func isReady() (bool, error) { return status(agentAddress, "/readyz") == http.StatusOK, nil }
+
 func (t *trial) measure(services []*service, agent int, ended <-chan struct{}, started time.Time) error {
-	if err := until(ended, func() (bool, error) { return status(agentAddress, "/readyz") == http.StatusOK, nil }); err != nil {
+	if err := until(ended, isReady); err != nil {
 		return fmt.Errorf("not ready: %v", err)
 	}
 	for _, s := range services {

@@ -119,7 +119,7 @@ fn directory() -> PathBuf {
 /// Puts the agent, the service, the load generator and their init process into an archive.
 fn initramfs(arch: Arch, agent: Option<&Path>) -> Result<PathBuf> {
     let mut archive = Archive::default();
-    for (service, to) in [("guest", "init"), ("matrix", "service"), ("load", "load")] {
+    for (service, to) in [("guest", "init"), ("matrix", "service"), ("client", "client"), ("load", "load")] {
         let service = Service { name: service.to_owned(), go: "local".to_owned(), variant: Variant::Static };
         archive.file(to, &go::build_for(&service, Some(arch.name()))?)?;
     }

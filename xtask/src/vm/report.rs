@@ -16,8 +16,21 @@ pub(super) struct Answer {
     #[serde(default)]
     error: String,
     trials: Vec<Trial>,
+    /// Programs that make requests by `http.Client`, over HTTP/1.1 and over HTTP/2.
+    #[serde(default)]
+    clients: Vec<Calls>,
     /// The run with two services on one CPU, if the command line asked for it.
     crowded: Option<Trial>,
+}
+
+/// What came of a program that makes requests, see `xtask/go/guest/client.go`.
+#[derive(Debug, Clone, Deserialize)]
+struct Calls {
+    #[serde(default)]
+    error: String,
+    made: u64,
+    counted: u64,
+    wrong: Vec<String>,
 }
 
 /// One run of the agent.
@@ -112,6 +125,16 @@ impl Row {
         if !preempts.is_empty() && answer.preempts != preempts {
             wrong.push(format!("it preempts in the mode `{}`, not {preempts}", answer.preempts));
         }
+        for (protocol, calls) in ["HTTP/1.1", "HTTP/2"].iter().zip(&answer.clients) {
+            notes.push(format!(
+                "requests made over {protocol}: {} by the program, {} counted",
+                calls.made, calls.counted
+            ));
+            wrong.extend(calls.failure().map(|why| format!("requests made over {protocol}: {why}")));
+        }
+        if last.error.is_empty() && answer.clients.len() != 2 {
+            wrong.push("the runs of programs that make requests are missing".to_owned());
+        }
         if let Some(crowded) = &answer.crowded {
             notes.push(crowded.crowd());
             wrong.extend(crowded.failure());
@@ -141,6 +164,15 @@ impl Row {
             if absent.is_empty() { "nothing".to_owned() } else { absent.join(", ") },
         ];
         Self { cells, notes, wrong }
+    }
+}
+
+impl Calls {
+    /// What went wrong with them.
+    fn failure(&self) -> impl Iterator<Item = String> {
+        let none = (self.error.is_empty() && self.made == 0).then(|| "none were made".to_owned());
+        let error = (!self.error.is_empty()).then(|| self.error.clone());
+        error.into_iter().chain(none).chain(self.wrong.clone())
     }
 }
 
