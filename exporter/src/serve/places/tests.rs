@@ -1,3 +1,6 @@
+use std::time::Duration;
+
+use super::activity::{HEAD, KEPT, STALL};
 use super::*;
 
 fn address(last: u8) -> IpAddr {
