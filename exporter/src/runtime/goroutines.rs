@@ -12,7 +12,7 @@ use super::{
 };
 
 /// Goroutines looked at in one walk, at most.
-const MAX_LOOKS: u64 = 200_000;
+const MAX_LOOKS: u64 = 1 << 17;
 /// Goroutines read at one time: 1,024 of them lie in about half a megabyte.
 const CHUNK: u64 = 1024;
 /// Goroutines closer than this are read in one piece: the allocator puts them side by side.
