@@ -25,13 +25,16 @@ impl Sleeper {
         };
         let pid = child.id();
         let sleeper = Self(child);
-        // The child is this test's own image until its `execve`.
+        // The child is this test's own image until its `execve`, which changes one thing after another.
+        let mut before: Option<Process> = None;
         for _ in 0..500 {
-            if let Ok(process) = Process::find(pid)
-                && process.executable == binary
+            let found = Process::find(pid).ok().filter(|it| it.executable == binary);
+            if let (Some(found), Some(before)) = (&found, &before)
+                && (found.id, found.file) == (before.id, before.file)
             {
-                return (sleeper, process);
+                return (sleeper, found.clone());
             }
+            before = found;
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
         panic!("{} was not started", binary.display());
