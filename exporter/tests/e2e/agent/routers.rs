@@ -1,0 +1,167 @@
+//! Routers that are not ServeMux: every request has the pattern that its router says it has matched.
+
+use std::path::Path;
+
+use xtask::{
+    go::Variant,
+    service::{Running, get},
+};
+
+use crate::support::{
+    Agent,
+    agent::{Counts, counted_by_service},
+    load, must_be_root, service_of, settles, start,
+};
+
+/// The four that most services use.
+const ROUTERS: [&str; 4] = ["gin", "echo", "chi", "gorilla"];
+
+/// What the program takes off where it takes anything off.
+const PREFIX: &str = "/svc/a";
+
+/// What is asked of each: method, path, status, how often.
+const SHAPES: [(&str, &str, u16, u32); 19] = [
+    ("GET", "/", 200, 1),
+    ("GET", "/hello/u{n}", 200, 3),
+    ("GET", "/users/{n}/orders/x{n}", 200, 2),
+    ("GET", "/files/a/b/c{n}", 200, 1),
+    ("GET", "/static/about", 200, 1),
+    ("GET", "/static/about?page={n}", 200, 1),
+    ("POST", "/users", 200, 1),
+    ("DELETE", "/users/{n}", 200, 1),
+    ("GET", "/numbers/{n}", 200, 1),
+    ("GET", "/slash/", 200, 1),
+    ("GET", "/fail", 500, 1),
+    ("GET", "/panic/u{n}", 500, 1),
+    ("PUT", "/any", 200, 1),
+    ("GET", "/api/v1/items", 200, 1),
+    ("GET", "/api/v1/items/w{n}", 200, 2),
+    ("GET", "/api/v1/admin/stats", 200, 1),
+    ("GET", "/sub/things/t{n}", 200, 1),
+    ("GET", "/sub/none/u{n}", 404, 1),
+    ("GET", "/nothing/u{n}", 404, 1),
+];
+
+/// What routers answer to in ways of their own.
+fn own_shapes(router: &str) -> Vec<(&'static str, &'static str, u16, u32)> {
+    let (redirect, not_allowed) = match router {
+        "gin" | "gorilla" => (301, 405),
+        _ => (404, 405),
+    };
+    let mut shapes = vec![("GET", "/slash", redirect, 1), ("PATCH", "/static/about", not_allowed, 1)];
+    if router == "gin" {
+        shapes.push(("GET", "/again/{n}", 200, 1));
+    }
+    shapes
+}
+
+fn mix(router: &str, before: &str) -> Vec<String> {
+    let all = SHAPES.into_iter().chain(own_shapes(router));
+    all.map(|(method, path, status, weight)| format!("{method} {before}{path} {status} - {weight}")).collect()
+}
+
+fn send(running: &Running, mode: &str, requests: u32, mix: &[String]) {
+    let kind = if mode == "h1" { "http" } else { "https" };
+    let address = running.address(kind).expect("it listens").to_string();
+    let mix: Vec<&str> = mix.iter().map(String::as_str).collect();
+    load(&["-mode", mode, "-address", &address, "-n", &requests.to_string(), "-c", "16"], &mix);
+}
+
+/// What is shown of what a program has counted: before Go 1.22 a redirect without a pattern is folded as any other path.
+fn shown_of(own: Counts, go: &str, before: &str) -> Counts {
+    let mut shown = Counts::new();
+    for ((method, status, route), count) in own {
+        let is_folded = go == "1.20" && status == 301 && route.is_empty();
+        let route = if is_folded { format!("{before}/slash") } else { route };
+        *shown.entry((method, status, route)).or_default() += count;
+    }
+    shown
+}
+
+/// Starts a program, sends what `sends` does, and holds the agent's counts against the program's own.
+fn is_equal(binary: &Path, go: &str, what: &str, arguments: &[&str], sends: impl FnOnce(&Running)) -> String {
+    let running = start(binary, arguments);
+    let before = if arguments.iter().any(|it| it.starts_with("strip")) { PREFIX } else { "" };
+    let agent = Agent::measuring(running.pid(), &[]);
+    sends(&running);
+    let own = shown_of(counted_by_service(&running), go, before);
+    settles(what, &own, || agent.scrape().counts(running.pid()));
+    assert_eq!(agent.scrape().lost(), Vec::<String>::new(), "{what}");
+    let target = agent.target(running.pid()).expect("it is a target");
+    let routes_from = target["routes_from"].as_array().expect("its routers are told of").clone();
+    assert!(routes_from.iter().all(|it| it["from"] == "its patterns, by a probe"), "{routes_from:?}");
+    let names = routes_from.iter().map(|it| format!("{} {}", it["router"], it["version"]).replace('"', ""));
+    let names = names.collect::<Vec<_>>().join(", ");
+    let with_route: u64 = own.iter().filter(|((_, _, route), _)| !route.is_empty()).map(|(_, count)| count).sum();
+    println!("{what}: {} requests, {with_route} with a pattern, all equal ({names})", own.values().sum::<u64>());
+    agent.stop();
+    names
+}
+
+/// Router by version, stripped and not.
+#[test]
+fn patterns_are_the_routers_own() {
+    must_be_root();
+    for (go, variant) in [("1.20", Variant::Strip), ("local", Variant::Strip), ("local", Variant::Default)] {
+        let binary = service_of("routers", go, variant);
+        for router in ROUTERS {
+            is_equal(&binary, go, &format!("{router}, Go {go}, {}", variant.name()), &["-as", router], |running| {
+                send(running, "h1", 1000, &mix(router, ""));
+                send(running, "h2", 500, &mix(router, ""));
+            });
+        }
+    }
+}
+
+/// What is put before a router, and routers within others and beside them.
+#[test]
+fn whatever_is_before_a_router() {
+    must_be_root();
+    for (go, variant) in [("local", Variant::Strip), ("1.20", Variant::Strip)] {
+        let binary = service_of("routers", go, variant);
+        for router in ROUTERS {
+            for how in ["slow", "timed", "mux", "stripped", "stripping-mux"] {
+                let before = if how.starts_with("strip") { PREFIX } else { "" };
+                let what = format!("{router} behind {how}, Go {go}");
+                is_equal(&binary, go, &what, &["-as", router, "-in", how], |running| {
+                    send(running, "h1", 600, &mix(router, before));
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn two_routers_in_one_program() {
+    must_be_root();
+    let binary = service_of("routers", "local", Variant::Strip);
+    for (first, second) in [("gin", "chi"), ("echo", "gorilla"), ("chi", "gin")] {
+        is_equal(
+            &binary,
+            "local",
+            &format!("{first} and {second}"),
+            &["-as", &format!("{first}+{second}")],
+            |running| {
+                let both: Vec<String> = mix(first, "").into_iter().chain(mix(second, "/two")).collect();
+                send(running, "h1", 1200, &both);
+            },
+        );
+    }
+}
+
+/// Its patterns are freed, and others may get their addresses.
+#[test]
+fn a_router_that_is_replaced_while_it_runs() {
+    must_be_root();
+    let binary = service_of("routers", "local", Variant::Strip);
+    for router in ROUTERS {
+        is_equal(&binary, "local", &format!("{router} replaced"), &["-as", router, "-in", "replaced"], |running| {
+            let address = running.address("http").expect("it listens");
+            send(running, "h1", 100, &mix(router, ""));
+            for generation in 1..=4 {
+                get(address, "/reload").expect("it answers");
+                send(running, "h1", 100, &mix(router, &format!("/v{}", "i".repeat(generation))));
+            }
+        });
+    }
+}
