@@ -157,6 +157,12 @@ impl Probe {
         1 << self as u32
     }
 
+    /// Whether most programs of which its feature is measured have it. The program of one that is rare is loaded when something is first
+    /// attached by it.
+    pub const fn is_usual(self) -> bool {
+        !matches!(self, Self::Http1EndRouted | Self::Http2EndRouted | Self::XnetEndRouted | Self::RouteSeen)
+    }
+
     /// The probe whose program the kernel calls so.
     pub fn of_kernel_name(name: &str) -> Option<Self> {
         let is = |of: &str| of.get(..NAME_KEPT).unwrap_or(of) == name;

@@ -50,6 +50,10 @@ pub mod flags {
     pub const DONE: u64 = 4;
     /// Where nothing matches, the request's own path is in the pattern's place.
     pub const OR_PATH: u64 = 8;
+    /// Something may be taken off the path before it, and the request is not known that is left: the paths are compared.
+    pub const CUT: u64 = 16;
+    /// Go 1.20, whose `timerCtx` begins with a pointer to the `cancelCtx` that others begin with (context/context.go).
+    pub const BY_POINTER: u64 = 32;
 }
 
 impl Source {
@@ -92,6 +96,77 @@ pub const fn route_behind(prefix: u64, pattern: u64) -> u64 {
     both | IS_ROUTE | 1
 }
 
+/// Of a pattern whose first bytes, little endian, are `bytes`: those that a path must begin with, as a mask; none where that is
+/// not known. `len` is the pattern's.
+#[inline(always)]
+pub const fn literal(bytes: u64, len: u64) -> u64 {
+    let (mut mask, mut goes_on, mut i) = (0, 1, 0_u64);
+    while i < 8 {
+        let byte = bytes >> (8 * i) & 0xff;
+        goes_on &= (is_zero(byte ^ b'{' as u64) | is_zero(byte ^ b'*' as u64)) ^ 1;
+        // Not beyond its end.
+        goes_on &= i.wrapping_sub(len) >> 63;
+        mask |= (goes_on.wrapping_neg() & 0xff) << (8 * i);
+        i += 1;
+    }
+    mask
+}
+
+/// 1 or 0, without a branch.
+#[inline(always)]
+pub const fn is_zero(word: u64) -> u64 {
+    ((word | word.wrapping_neg()) >> 63) ^ 1
+}
+
+/// In the place of a number of slashes: whichever fits first.
+pub const ANY: u64 = u64::MAX;
+
+/// Finds in a path, byte by byte, the slash where a pattern begins: so many slashes are before it, and a literal follows. Without a
+/// branch, which the verifier would follow both ways at each byte.
+#[derive(Clone, Copy, Debug)]
+pub struct Beginning {
+    window: u64,
+    slashes: u64,
+    found: u64,
+    at: u64,
+}
+
+/// Bytes behind a path's that are to be pushed, zero.
+pub const BEHIND: usize = 7;
+
+impl Default for Beginning {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Beginning {
+    /// Nothing was pushed.
+    #[inline(always)]
+    pub const fn new() -> Self {
+        Self { window: 0, slashes: 0, found: 0, at: 0 }
+    }
+
+    /// Takes the next byte, which is the `i`th. The pattern's first bytes are `literal`, as far as `mask` says, and there are `before`
+    /// slashes before it, or [`ANY`].
+    #[inline(always)]
+    pub const fn push(&mut self, i: u64, byte: u8, literal: u64, mask: u64, before: u64) {
+        self.window = self.window >> 8 | (byte as u64) << 56;
+        let is_slash = is_zero(self.window & 0xff ^ b'/' as u64);
+        let fits = is_zero((self.window ^ literal) & mask) & (is_zero(self.slashes ^ before) | is_zero(!before));
+        let here = is_slash & fits & (self.found ^ 1);
+        self.at |= i.wrapping_sub(BEHIND as u64) & here.wrapping_neg();
+        self.found |= here;
+        self.slashes += is_slash;
+    }
+
+    /// Bytes before the slash; 0 where there is none.
+    #[inline(always)]
+    pub const fn bytes_before(self) -> u64 {
+        self.at
+    }
+}
+
 /// The hash of strings, by that of those before and of the next.
 #[inline(always)]
 pub const fn and_part(before: u64, next: u64) -> u64 {
@@ -130,6 +205,36 @@ mod tests {
     fn parts_are_told_apart_by_where_they_end() {
         assert_ne!(and_part(and_part(0, 7), 9), and_part(and_part(0, 9), 7));
         assert_ne!(and_part(0, 7), and_part(and_part(0, 7), 7));
+    }
+
+    #[test]
+    fn what_was_taken_off_is_what_is_before_the_pattern() {
+        let cut = |path: &str, pattern: &str, before| {
+            let mut first = [0; 8];
+            let len = pattern.len().min(8);
+            first[..len].copy_from_slice(&pattern.as_bytes()[..len]);
+            let bytes = u64::from_le_bytes(first);
+            let mask = literal(bytes, pattern.len() as u64);
+            let mut beginning = Beginning::new();
+            for (i, byte) in path.bytes().chain([0; BEHIND]).enumerate() {
+                beginning.push(i as u64, byte, bytes, mask, before);
+            }
+            path[..beginning.bytes_before() as usize].to_owned()
+        };
+        for (path, pattern, before, prefix) in [
+            ("/svc/a/users/7", "/users/{id}", 2, "/svc/a"),
+            ("/svc/a/users/7", "/{user}", 3, "/svc/a/users"),
+            ("/users/7", "/users/{id}", 0, ""),
+            ("/svc/a/", "/", 2, "/svc/a"),
+            ("/svc/a/files/x/y", "/files/*", ANY, "/svc/a"),
+            ("/files/x/files/y", "/files/*", ANY, ""),
+            ("/api/api/x", "/api/x", 1, "/api"),
+            // The path was rewritten in some other way.
+            ("/a/b/", "/a/b", 1, ""),
+            ("/svc/us", "/users", 1, ""),
+        ] {
+            assert_eq!(cut(path, pattern, before), prefix, "{path} {pattern}");
+        }
     }
 
     #[test]

@@ -42,9 +42,25 @@ const FIRST_MINOR: u32 = 17;
 /// as the pattern syntax of `http.ServeMux`, and real services are at their toolchain's.
 const GENERIC_GO_LINE: &str = "go 1.17";
 /// The services, each a module in `xtask/go`.
-pub const SERVICES: [&str; 17] = [
-    "hello", "matrix", "edge", "counted", "demo", "xnet", "load", "bench", "guest", "pause", "truth", "keda",
-    "hostile", "idioms", "servers", "client", "routers",
+pub const SERVICES: [&str; 18] = [
+    "hello",
+    "matrix",
+    "edge",
+    "counted",
+    "demo",
+    "xnet",
+    "load",
+    "bench",
+    "guest",
+    "pause",
+    "truth",
+    "keda",
+    "hostile",
+    "idioms",
+    "servers",
+    "client",
+    "routers",
+    "frameworks",
 ];
 /// client_golang's last release for the Go versions from each of these minor versions on: a release is built by the last few
 /// Go versions alone.

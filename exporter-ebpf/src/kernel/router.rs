@@ -8,7 +8,8 @@ use exporter_ebpf::{
     key::{Family, SeriesKey, Text},
     route::{MAX_PATH, WHOLE_PATH},
     router::{
-        IS_ROUTE, MAX_PARTS, MAX_ROUTERS, NOWHERE, PAST_THE_LIMIT, Source, and_part, flags, route_behind, written,
+        ANY, BEHIND, Beginning, IS_ROUTE, MAX_PARTS, MAX_ROUTERS, NOWHERE, PAST_THE_LIMIT, Source, and_part, flags,
+        is_zero, literal, route_behind, written,
     },
     target::{NONE, TargetConfig},
 };
@@ -18,7 +19,7 @@ use super::{
     hit::measured,
     http::in_flight,
     maps::{FACTS, HTTP_STATES},
-    memory::{GoString, read, zero},
+    memory::{Buffer, GoString, read, read_bytes, zero},
     regs::Regs,
     request::{packed, unpacked},
     route::text_route,
@@ -29,7 +30,7 @@ use super::{
 
 /// Contexts that the one which a router has may be of, the innermost first: that of the connection's request is among them.
 const CONTEXTS: usize = 4;
-/// Of a `context.Context` that is made of another: the other's data word. So it is in `valueCtx`, `cancelCtx` and, from Go 1.21 on,
+/// Of a `context.Context` that is made of another: the other's data word. So it is in `valueCtx`, `cancelCtx` and, but for Go 1.20,
 /// `timerCtx` (context/context.go), whose first field is the other, an interface.
 const PARENT_CONTEXT: u16 = 8;
 
@@ -104,12 +105,14 @@ fn seen(target: &TargetConfig, g: u64, source: &Source, holder: u64, request: u6
         return;
     }
     let mut prefix = 0;
-    if source.flags & flags::CONTEXT == 0 {
+    if source.flags & flags::CUT != 0 {
+        matched.prefix = cut_by_path(target, entry.request, &matched);
+    } else if source.flags & flags::CONTEXT == 0 {
         matched.prefix = cut_before(entry.request, request, paths);
-        let cut = unpacked(matched.prefix);
-        if cut.len != 0 {
-            prefix = text_route(cut.ptr, cut.len, 1, WHOLE_PATH, 0);
-        }
+    }
+    let cut = unpacked(matched.prefix);
+    if cut.len != 0 {
+        prefix = text_route(cut.ptr, cut.len, 1, WHOLE_PATH, 0);
     }
     entry.routed = admit_route(target, route_behind(prefix, pattern), &matched);
 }
@@ -185,6 +188,72 @@ extern "C" fn cut_before(outer: u64, inner: u64, offsets: u64) -> u64 {
     packed(GoString { ptr: whole.ptr, len: cut })
 }
 
+/// The same where the inner request is not known, by the pattern and the outer path: what is too much of that, if the pattern's beginning follows
+/// it. Chi's parameters have no slashes in them.
+#[inline(never)]
+fn cut_by_path(target: &TargetConfig, outer: u64, matched: &Matched) -> u64 {
+    let url = read::<u64>(outer, target.request_url).unwrap_or(0);
+    let path = read::<GoString>(url, target.url_path).unwrap_or(GoString::EMPTY);
+    let first = read::<GoString>(matched.strings, 0).unwrap_or(GoString::EMPTY);
+    let bytes = read::<u64>(first.ptr, 0).unwrap_or(0);
+    let mut before = ANY;
+    if !takes_all(matched) {
+        let in_pattern = slashes_of(matched.strings, matched.count, last_byte(path));
+        before = count(path.ptr, path.len, b'/'.into()).wrapping_sub(in_pattern);
+        // Nothing is too much, or too little is there.
+        if before.wrapping_sub(1) >= MAX_PATH as u64 {
+            return 0;
+        }
+    }
+    let len = before_pattern(path.ptr, path.len, bytes, literal(bytes, first.len), before);
+    packed(GoString { ptr: path.ptr, len })
+}
+
+#[inline(always)]
+fn last_byte(string: GoString) -> u64 {
+    read::<u8>(string.ptr.wrapping_add(string.len).wrapping_sub(1), 0).unwrap_or(0).into()
+}
+
+/// How many slashes a pattern's paths have, of several strings, each but the last with a `*` at its end for what the next says. A path that does not
+/// end in a slash is that of a mounted router's root itself. Global, as [`text_route`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn slashes_of(strings: u64, number: u64, path_ends_in: u64) -> u64 {
+    let mut slashes = 0_u64;
+    let mut i = 0;
+    while i < MAX_PARTS {
+        if i as u64 >= number {
+            break;
+        }
+        let part = read::<GoString>(strings, 16 * i as u16).unwrap_or(GoString::EMPTY);
+        slashes = slashes.wrapping_add(count(part.ptr, part.len, b'/'.into()));
+        let stands_for_rest = is_zero(last_byte(part) ^ u64::from(b'*'));
+        let is_root = is_zero(part.len ^ 1) & (is_zero(path_ends_in ^ u64::from(b'/')) ^ 1) & u64::from(i > 0);
+        slashes = slashes.wrapping_sub(stands_for_rest).wrapping_sub(is_root);
+        i += 1;
+    }
+    slashes
+}
+
+/// Bytes of a path before what begins with a literal, see [`Beginning`]. Global, as [`text_route`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn before_pattern(ptr: u64, len: u64, bytes: u64, mask: u64, before: u64) -> u64 {
+    let mut path = Buffer::cleared();
+    let path = path.bytes();
+    if mask == 0 || len == 0 || len > (MAX_PATH - BEHIND) as u64 || read_bytes(ptr, len, path).is_none() {
+        return 0;
+    }
+    // What was not read is 0.
+    let mut beginning = Beginning::new();
+    let mut i = 0;
+    while i < MAX_PATH {
+        beginning.push(i as u64, path[i], bytes, mask, before);
+        i += 1;
+    }
+    beginning.bytes_before()
+}
+
 /// The route, once it is among its target's; else what says that there is no room.
 #[inline(always)]
 fn admit_route(target: &TargetConfig, route: u64, matched: &Matched) -> u64 {
@@ -197,11 +266,14 @@ fn admit_route(target: &TargetConfig, route: u64, matched: &Matched) -> u64 {
     PAST_THE_LIMIT
 }
 
-/// A text, and room for what does not fit.
+/// Of a string, as much is copied at one time.
+const PIECE: u64 = 63;
+
+/// A text, and room for the end of a piece that does not fit.
 #[repr(C)]
 struct Wide {
     text: Text,
-    beyond: [u64; 16],
+    beyond: [u64; 8],
 }
 
 /// Puts the pattern's text among the target's.
@@ -210,19 +282,21 @@ fn put_pattern(key: &SeriesKey, matched: &Matched) -> bool {
     // SAFETY: of one size, and any words are such a value. Word by word, see `Buffer`.
     let mut wide = unsafe { core::mem::transmute::<[u64; size_of::<Wide>() / 8], Wide>([zero(); _]) };
     let prefix = unpacked(matched.prefix);
-    let mut len = append(&mut wide, 0, prefix);
-    wide.text.slashes = len;
+    let mut read_so_far = append(&mut wide, 0, prefix);
+    wide.text.slashes = read_so_far;
+    let mut len = prefix.len;
     let mut i = 0;
     while i < MAX_PARTS {
         if i as u64 >= matched.count {
             break;
         }
         let part = read::<GoString>(matched.strings, 16 * i as u16).unwrap_or(GoString::EMPTY);
-        len = append(&mut wide, len, part);
+        read_so_far = append(&mut wide, read_so_far, part);
+        len = len.wrapping_add(part.len);
         i += 1;
     }
     wide.text.len = len as u32;
-    wide.text.read = if len > MAX_PATH as u64 { MAX_PATH as u32 } else { len as u32 };
+    wide.text.read = read_so_far as u32;
     wide.text.parent = matched.written;
     put::<HTTP_SERVER>(key, &wide.text)
 }
@@ -230,20 +304,29 @@ fn put_pattern(key: &SeriesKey, matched: &Matched) -> bool {
 /// Puts a string behind the first `at` bytes of a text; how many there are then.
 #[inline(always)]
 fn append(wide: &mut Wide, at: u64, string: GoString) -> u64 {
-    const MASK: u64 = MAX_PATH as u64;
-    if string.len == 0 || at >= MASK {
-        return at.wrapping_add(string.len);
+    let at = append_piece(wide, at, string);
+    if string.len <= PIECE {
+        return at;
     }
-    // Masked for the verifier, see `read_bytes`.
-    let offset = core::hint::black_box(at) & MASK;
-    let len = core::hint::black_box(if string.len > MASK { MASK } else { string.len }) & MASK;
-    let text = core::ptr::from_mut(wide).cast::<u8>().wrapping_add(core::mem::offset_of!(Text, text));
-    // SAFETY: the text and what follows it are twice as long as the mask and one more.
-    unsafe { bpf_probe_read_user(text.wrapping_add(offset as usize).cast(), len as u32, string.ptr as *const _) };
-    at.wrapping_add(string.len)
+    append_piece(wide, at, GoString { ptr: string.ptr.wrapping_add(PIECE), len: string.len - PIECE })
 }
 
-const _: () = assert!(MAX_PATH as u64 == 127 && core::mem::offset_of!(Wide, beyond) == size_of::<Text>());
+#[inline(always)]
+fn append_piece(wide: &mut Wide, at: u64, string: GoString) -> u64 {
+    const MASK: u64 = MAX_PATH as u64;
+    // Masked for the verifier, see `read_bytes`.
+    let offset = core::hint::black_box(at) & MASK;
+    let len = core::hint::black_box(if string.len > PIECE { PIECE } else { string.len }) & PIECE;
+    let text = core::ptr::from_mut(wide).cast::<u8>().wrapping_add(core::mem::offset_of!(Text, text));
+    // SAFETY: the text and what follows it have room for a piece that begins at its last byte.
+    unsafe { bpf_probe_read_user(text.wrapping_add(offset as usize).cast(), len as u32, string.ptr as *const _) };
+    let behind = offset + len;
+    if behind > MASK { MASK } else { behind }
+}
+
+const _: () = assert!(
+    MAX_PATH == 127 && core::mem::offset_of!(Wide, beyond) == size_of::<Text>() && size_of::<[u64; 8]>() as u64 > PIECE
+);
 
 /// Notes a route for a request that another goroutine serves: by the headers that copies of it share, or by its context and those which that
 /// is made of.
@@ -251,6 +334,10 @@ const _: () = assert!(MAX_PATH as u64 == 127 && core::mem::offset_of!(Wide, beyo
 fn note(target: &TargetConfig, of: u64, how: u64, route: u64) {
     if how & flags::CONTEXT == 0 {
         return keep_route(target, read::<u64>(of, target.request_header).unwrap_or(0), route, 1);
+    }
+    if how & flags::BY_POINTER != 0 {
+        let cancel = read::<u64>(of, 0).unwrap_or(0);
+        keep_route(target, read::<u64>(cancel, PARENT_CONTEXT).unwrap_or(0), route, 0);
     }
     let mut context = of;
     let mut i = 0;

@@ -177,6 +177,8 @@ const OTHERS: [(&str, &str, &str, &str); 2] = [
     ),
 ];
 
+/// Takes a part of the path off.
+const STRIP_PREFIX: &str = "net/http.StripPrefix";
 const PUT: &str = "sync.(*Pool).Put";
 
 /// Functions to look for.
@@ -292,6 +294,12 @@ fn source(planner: &Planner<'_>, router: &Router) -> Result<(Source, Site), Stri
             source.request = NOWHERE;
             source.request_at = data_word(offset(planner, router, Place::Field(ty, field))?);
             source.flags |= flags::CONTEXT;
+            if planner.binary.build_info.go_version.minor == 20 {
+                source.flags |= flags::BY_POINTER;
+            }
+            if planner.binary.uses(STRIP_PREFIX) {
+                source.flags |= flags::CUT;
+            }
         }
     }
     if matches!(router.passes, Passes::Puts) {
