@@ -64,8 +64,7 @@ struct Router {
     flags: u64,
 }
 
-/// In the order of how often they are met. By the sources of the versions in gobinary's layout table, and the figures in route-facts of the
-/// project: each site was passed once a request in all of them.
+/// In the order of how often they are met. By the sources of the versions in gobinary's layout table: each site is passed once a request.
 const ROUTERS: [Router; 7] = [
     // gin.go: ServeHTTP. `fullPath` is empty where nothing matched.
     Router {
@@ -214,10 +213,6 @@ pub(super) fn find(planner: &mut Planner<'_>) -> Vec<(&'static str, Site)> {
     if planner.sites != Sites::Chosen {
         return found;
     }
-    let serves: Vec<&str> = ROUTERS.iter().map(|it| it.serves).collect();
-    if !planner.uses(Part::RouterPattern, &serves) && OTHERS.iter().all(|it| planner.binary.function(it.2).is_none()) {
-        return found;
-    }
     let mut routers = Routers::NONE;
     for router in &ROUTERS {
         if planner.binary.function(router.serves).is_none() {
@@ -255,6 +250,8 @@ pub(super) fn find(planner: &mut Planner<'_>) -> Vec<(&'static str, Site)> {
 
 /// Plans the probes on those that were found.
 pub(super) fn plan(planner: &mut Planner<'_>, found: Vec<(&'static str, Site)>) {
+    let serves: Vec<&str> = ROUTERS.iter().map(|it| it.serves).collect();
+    planner.uses(Part::RouterPattern, &serves);
     for (function, site) in found {
         planner.probe_at(Probe::RouteSeen, function, vec![site]);
     }
