@@ -20,8 +20,9 @@ use super::{
     http::in_flight,
     maps::{FACTS, HTTP_STATES},
     memory::{Buffer, GoString, read, read_bytes, zero},
+    mux::same_path,
     regs::Regs,
-    request::{packed, unpacked},
+    request::{packed, same_word, unpacked},
     route::text_route,
     routed::{Held, keep_route, take_route},
     series::HTTP_SERVER,
@@ -100,6 +101,9 @@ fn seen(target: &TargetConfig, g: u64, source: &Source, holder: u64, request: u6
         let route = admit_route(target, route_behind(0, pattern), &matched);
         return note(target, request, source.flags, route);
     };
+    if source.flags & flags::CONTEXT == 0 && !is_same(target, entry.request, request) {
+        return;
+    }
     // What is within a router is done before it, and says more than a pattern that takes all.
     if source.flags & flags::DONE != 0 && entry.routed & IS_ROUTE != 0 && takes_all(&matched) {
         return;
@@ -115,6 +119,13 @@ fn seen(target: &TargetConfig, g: u64, source: &Source, holder: u64, request: u6
         prefix = text_route(cut.ptr, cut.len, 1, WHOLE_PATH, 0);
     }
     entry.routed = admit_route(target, route_behind(prefix, pattern), &matched);
+}
+
+/// Whether a router was given a request or a copy of it. A handler may give a router requests of its own making, too. By itself for its stack.
+#[inline(never)]
+fn is_same(target: &TargetConfig, one: u64, other: u64) -> bool {
+    let header = u64::from(target.request_header);
+    same_word(one.wrapping_add(header), other.wrapping_add(header)) != 0 || same_path(target, one, other) != 0
 }
 
 /// The hash of a pattern that is made of strings; 0 where there is none, or where it is none: those of paths begin with a slash. Global, as

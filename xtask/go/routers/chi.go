@@ -48,6 +48,10 @@ func byChi(prefix string) http.Handler {
 		r.Get("/slash/", answer)
 		r.Get("/fail", fail)
 		r.Get("/panic/{id}", func(http.ResponseWriter, *http.Request) { panic("on purpose") })
+		r.Get("/batch/{id}", func(w http.ResponseWriter, r *http.Request) {
+			ask(root, prefix+"/hello/inside")
+			answer(w, r)
+		})
 		r.HandleFunc("/any", answer)
 		r.Route("/api", func(r chi.Router) {
 			r.Route("/v1", func(r chi.Router) {

@@ -36,6 +36,10 @@ func byEcho(prefix string) http.Handler {
 	r.GET("/slash/", ok)
 	r.GET("/fail", failing)
 	r.GET("/panic/:id", func(echo.Context) error { panic("on purpose") })
+	r.GET("/batch/:id", func(c echo.Context) error {
+		ask(e, prefix+"/hello/inside")
+		return c.String(http.StatusOK, "ok")
+	})
 	r.Any("/any", ok)
 	v1 := r.Group("/api").Group("/v1")
 	v1.GET("/items", ok)

@@ -37,6 +37,10 @@ func byGin(prefix string) http.Handler {
 	v1.GET("/items/:id", ok)
 	v1.Group("/admin").GET("/stats", ok)
 	r.Group("/sub").GET("/things/:id", ok)
+	r.GET("/batch/:id", func(c *gin.Context) {
+		ask(engine, prefix+"/hello/inside")
+		answer(c.Writer, c.Request)
+	})
 	r.GET("/again/:id", func(c *gin.Context) {
 		c.Request.URL.Path = prefix + "/hello/again"
 		engine.HandleContext(c)

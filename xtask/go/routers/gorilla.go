@@ -34,6 +34,10 @@ func byGorilla(prefix string) http.Handler {
 	r.HandleFunc("/slash/", answer).Methods("GET")
 	r.HandleFunc("/fail", fail).Methods("GET")
 	r.HandleFunc("/panic/{id}", func(http.ResponseWriter, *http.Request) { panic("on purpose") }).Methods("GET")
+	r.HandleFunc("/batch/{id}", func(w http.ResponseWriter, r *http.Request) {
+		ask(root, prefix+"/hello/inside")
+		answer(w, r)
+	}).Methods("GET")
 	r.HandleFunc("/any", answer)
 	v1 := r.PathPrefix("/api").Subrouter().PathPrefix("/v1").Subrouter()
 	v1.HandleFunc("/items", answer).Methods("GET")

@@ -33,6 +33,22 @@ func fail(w http.ResponseWriter, _ *http.Request) {
 	http.Error(w, "failed", http.StatusInternalServerError)
 }
 
+// unread is where the answer to a request goes that a handler has made up.
+type unread http.Header
+
+func (u unread) Header() http.Header         { return http.Header(u) }
+func (u unread) Write(b []byte) (int, error) { return len(b), nil }
+func (u unread) WriteHeader(int)             {}
+
+// ask gives a router a request that no client has sent, as batches do.
+func ask(router http.Handler, path string) {
+	r, err := http.NewRequest("GET", path, nil)
+	if err != nil {
+		panic(err)
+	}
+	router.ServeHTTP(unread{}, r)
+}
+
 // within puts what people put there before a router.
 func within(how string, router http.Handler) http.Handler {
 	switch how {

@@ -20,7 +20,7 @@ const ROUTERS: [&str; 4] = ["gin", "echo", "chi", "gorilla"];
 const PREFIX: &str = "/svc/a";
 
 /// What is asked of each: method, path, status, how often.
-const SHAPES: [(&str, &str, u16, u32); 19] = [
+const SHAPES: [(&str, &str, u16, u32); 20] = [
     ("GET", "/", 200, 1),
     ("GET", "/hello/u{n}", 200, 3),
     ("GET", "/users/{n}/orders/x{n}", 200, 2),
@@ -34,6 +34,7 @@ const SHAPES: [(&str, &str, u16, u32); 19] = [
     ("GET", "/fail", 500, 1),
     ("GET", "/panic/u{n}", 500, 1),
     ("PUT", "/any", 200, 1),
+    ("GET", "/batch/{n}", 200, 1),
     ("GET", "/api/v1/items", 200, 1),
     ("GET", "/api/v1/items/w{n}", 200, 2),
     ("GET", "/api/v1/admin/stats", 200, 1),
