@@ -127,6 +127,8 @@ parts! {
     XnetHttp2Server = "xnet_http2_server" of Http, Enough;
     /// Routes as ServeMux patterns (Go 1.22 on); without it they are folded from paths.
     RoutePattern = "route_pattern" of Http, Besides;
+    /// Routes as the patterns of routers that are not `ServeMux`; without it they are folded from paths.
+    RouterPattern = "router_pattern" of Http, Besides;
     /// Hijacked connections.
     Hijack = "hijack" of Http, Besides;
     /// Requests that end in a panic.

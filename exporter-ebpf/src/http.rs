@@ -43,7 +43,8 @@ pub struct InFlight {
     pub writer: u64,
     /// Address of the `*http.Request` that the handler was given.
     pub request: u64,
-    /// Address of the copy of it that a ServeMux was given, where middleware made one; otherwise 0.
+    /// Address of the copy of it that a ServeMux was given, where middleware made one; or the route of a router's pattern, see
+    /// [`crate::router::IS_ROUTE`]; otherwise 0.
     pub routed: u64,
     /// [`XNET`] from x/net's `runHandler` on, [`XNET_CALLED`] once `serverHandler.ServeHTTP` was called within it (two starts, one
     /// request), 0 for requests of net/http; and [`TOLD`] and [`GOES_ON`].
@@ -118,7 +119,7 @@ pub struct Hijacked {
 pub struct Routed {
     /// Address of the `http.Request` that the first mux was given.
     pub first: u64,
-    /// The same of the last.
+    /// The same of the last; or the route of a router's pattern, see [`crate::router::IS_ROUTE`].
     pub last: u64,
     /// When the first was, `CLOCK_MONOTONIC` nanoseconds. A request that began later is another.
     pub at_ns: u64,
@@ -143,6 +144,9 @@ pub mod route_kind {
     pub const PREFIX: u8 = OWN + 5;
     /// One of the three above, and the pattern of a mux that was given the rest of the path; the route is a hash of both.
     pub const JOINED: u8 = OWN + 6;
+    /// The pattern of a router that is no ServeMux, and before it what was taken off the path, folded; the route is
+    /// [`crate::router::route_behind`]'s hash of both.
+    pub const ROUTER: u8 = OWN + 7;
 }
 
 /// Whether what ended is a request to count, and not the preface of an HTTP/2 connection in the clear.

@@ -199,10 +199,10 @@ pub struct Text {
     /// How many bytes of `text` were read; 0 where the memory could not be read.
     pub read: u32,
     /// Of a route [`crate::http::route_kind::BELOW`] a pattern: the route of that pattern, which is [`crate::http::route_kind::SUBTREE`]. Of
-    /// one that is [`crate::http::route_kind::JOINED`]: the route of what comes before it.
+    /// one that is [`crate::http::route_kind::JOINED`]: the route of what comes before it. Of a router's: [`crate::router::written`].
     pub parent: u64,
     /// Of the first: slashes of the path that the pattern stands for; the text is what follows them. Of the second:
-    /// [`crate::http::joined_to`].
+    /// [`crate::http::joined_to`]. Of a router's: how many bytes at the beginning are a path.
     pub slashes: u64,
     /// Of a pattern: routes below it.
     pub below: u64,

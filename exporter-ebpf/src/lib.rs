@@ -16,6 +16,7 @@ pub mod loss;
 pub mod method;
 pub mod probe;
 pub mod route;
+pub mod router;
 pub mod share;
 pub mod span;
 pub mod target;

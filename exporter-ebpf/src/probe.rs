@@ -50,6 +50,14 @@ macro_rules! probes {
             Http2End: http2_end, http2_end_multi, http, Http2Server, End, Check;
             /// An HTTP/2 request of golang.org/x/net/http2 ends: the same of its own.
             XnetEnd: xnet_end, xnet_end_multi, http, XnetHttp2Server, End, Check;
+            /// The same three ends in programs whose routers have a [`Probe::RouteSeen`].
+            Http1EndRouted: http1_end_routed, http1_end_routed_multi, http, Http1Server, End, Check;
+            /// See [`Probe::Http1EndRouted`].
+            Http2EndRouted: http2_end_routed, http2_end_routed_multi, http, Http2Server, End, Check;
+            /// See [`Probe::Http1EndRouted`].
+            XnetEndRouted: xnet_end_routed, xnet_end_routed_multi, http, XnetHttp2Server, End, Check;
+            /// A router has matched a request, or is done with it: where the program's [`crate::router::Source`]s say.
+            RouteSeen: route_seen, route_seen_multi, router, RouterPattern, Side, Entry;
             /// A connection is taken over: `net/http.(*response).Hijack`.
             HttpHijack: http_hijack, http_hijack_multi, hijack, Hijack, Side, Entry;
             /// A connection is about to be taken over, and its request goes on over HTTP/2:
@@ -147,6 +155,12 @@ impl Probe {
     #[inline(always)]
     pub const fn check_bit(self) -> u64 {
         1 << self as u32
+    }
+
+    /// Whether most programs of which its feature is measured have it. The program of one that is rare is loaded when something is first
+    /// attached by it.
+    pub const fn is_usual(self) -> bool {
+        !matches!(self, Self::Http1EndRouted | Self::Http2EndRouted | Self::XnetEndRouted | Self::RouteSeen)
     }
 
     /// The probe whose program the kernel calls so.

@@ -42,9 +42,25 @@ const FIRST_MINOR: u32 = 17;
 /// as the pattern syntax of `http.ServeMux`, and real services are at their toolchain's.
 const GENERIC_GO_LINE: &str = "go 1.17";
 /// The services, each a module in `xtask/go`.
-pub const SERVICES: [&str; 16] = [
-    "hello", "matrix", "edge", "counted", "demo", "xnet", "load", "bench", "guest", "pause", "truth", "keda",
-    "hostile", "idioms", "servers", "client",
+pub const SERVICES: [&str; 18] = [
+    "hello",
+    "matrix",
+    "edge",
+    "counted",
+    "demo",
+    "xnet",
+    "load",
+    "bench",
+    "guest",
+    "pause",
+    "truth",
+    "keda",
+    "hostile",
+    "idioms",
+    "servers",
+    "client",
+    "routers",
+    "frameworks",
 ];
 /// client_golang's last release for the Go versions from each of these minor versions on: a release is built by the last few
 /// Go versions alone.
@@ -58,6 +74,9 @@ const CLIENT_GOLANG: [(u32, &str); 8] = [
     (25, "v1.24.1"),
     (26, "v1.25.0"),
 ];
+/// A `go.mod` with older releases of what a service is built from, for toolchains that its own asks too much of.
+const OLD_MODULES: &str = "old.mod";
+const WITH_OLD_MODULES: &str = "-modfile=old.mod";
 /// What services share, a module of its own that they name by a relative path.
 const SHARED: &str = "self";
 
@@ -320,7 +339,13 @@ pub fn build_for(service: &Service, architecture: Option<&str>) -> Result<PathBu
     }
     environment.extend(service.variant.cgo().map(|value| ("CGO_ENABLED", value)));
     let files = sources_of(&service.name)?;
-    let arguments = service.variant.arguments();
+    let mut arguments = service.variant.arguments().to_vec();
+    if is_too_new(&fs::read_to_string(sources.join(&service.name).join("go.mod"))?, toolchain.minor())
+        && sources.join(&service.name).join(OLD_MODULES).is_file()
+    {
+        arguments.push(WITH_OLD_MODULES);
+    }
+    let arguments = &arguments;
     Binary { label, toolchain: &toolchain, main: &service.name, files, arguments, environment: &environment }.make()
 }
 
@@ -456,8 +481,7 @@ fn collect(directory: &Path, below: &Path, files: &mut Sources) -> Result<()> {
 /// Go, with the release of client_golang that this one builds; Go finds the rest.
 fn module_for(text: &str, minor: u32) -> String {
     let line = format!("go 1.{minor}");
-    let asked = text.lines().find_map(|line| line.strip_prefix("go 1.")?.split('.').next()?.parse::<u32>().ok());
-    let newer = asked.is_some_and(|asked| asked > minor);
+    let newer = is_too_new(text, minor);
     let client = CLIENT_GOLANG.iter().rev().find(|(from, _)| *from <= minor).map_or("", |(_, version)| version);
     let lines = text.lines().filter(|old| !newer || !old.ends_with("// indirect")).map(|old| {
         let client_golang = "\tgithub.com/prometheus/client_golang ";
@@ -470,6 +494,12 @@ fn module_for(text: &str, minor: u32) -> String {
         }
     });
     lines.collect::<Vec<_>>().join("\n") + "\n"
+}
+
+/// Whether a `go.mod` asks for a newer Go.
+fn is_too_new(module: &str, minor: u32) -> bool {
+    let asked = module.lines().find_map(|line| line.strip_prefix("go 1.")?.split('.').next()?.parse::<u32>().ok());
+    asked.is_some_and(|asked| asked > minor)
 }
 
 /// Checks that every Go source is formatted and that `go vet` finds nothing.

@@ -23,8 +23,9 @@ use super::{
     memory::{GoString, read, zero},
     panic::settle_panic,
     request::{Subject, packed, same_word},
-    route::{Route, new_route, series},
+    route::{Route, new_route, series, series_at_router},
     routed::{Held, ask_routed},
+    router::route_of,
     series::{HTTP_SERVER, admit, count, counted},
     share,
 };
@@ -44,13 +45,31 @@ pub(super) fn xnet_start(ctx: &ProbeContext) {
 /// `net/http.(*http2responseWriter).handlerDone()`; `net/http/internal/http2.(*responseWriter).handlerDone()` from 1.27.
 #[inline(always)]
 pub(super) fn http2_end(ctx: &ProbeContext) {
-    http2_end_at(ctx, Probe::Http2End, |target| &target.h2);
+    http2_end_at(ctx, Probe::Http2End, false, |target| &target.h2);
 }
 
 /// `golang.org/x/net/http2.(*responseWriter).handlerDone()`.
 #[inline(always)]
 pub(super) fn xnet_end(ctx: &ProbeContext) {
-    http2_end_at(ctx, Probe::XnetEnd, |target| &target.xnet);
+    http2_end_at(ctx, Probe::XnetEnd, false, |target| &target.xnet);
+}
+
+/// The same three, in programs whose routers come by [`super::router::route_seen`].
+#[inline(always)]
+pub(super) fn http1_end_routed(ctx: &ProbeContext) {
+    http1_end_at(ctx, Probe::Http1EndRouted, true);
+}
+
+/// See [`http1_end_routed`].
+#[inline(always)]
+pub(super) fn http2_end_routed(ctx: &ProbeContext) {
+    http2_end_at(ctx, Probe::Http2EndRouted, true, |target| &target.h2);
+}
+
+/// See [`http1_end_routed`].
+#[inline(always)]
+pub(super) fn xnet_end_routed(ctx: &ProbeContext) {
+    http2_end_at(ctx, Probe::XnetEndRouted, true, |target| &target.xnet);
 }
 
 /// The span of a goroutine's request, by its [`request_key`].
@@ -157,10 +176,22 @@ pub(super) fn take(target: &TargetConfig, g: u64, writer: u64) -> Option<InFligh
 /// `net/http.(*response).finishRequest()`.
 #[inline(always)]
 pub(super) fn http1_end(ctx: &ProbeContext) {
-    let Some((target, regs)) = called(ctx, Probe::Http1End) else { return };
+    http1_end_at(ctx, Probe::Http1End, false);
+}
+
+#[inline(always)]
+fn http1_end_at(ctx: &ProbeContext, probe: Probe, has_routers: bool) {
+    let Some((target, regs)) = called(ctx, probe) else { return };
     let writer = regs.arg(0);
     let Some(entry) = take(target, regs.g(), writer) else { return no_start_http1(target, regs.g(), writer) };
     let status = word(writer, target.response_status);
+    if has_routers {
+        let held = Held::by(target, entry.request);
+        let route = route_of(target, entry.request, entry.routed, &held, entry.start_ns);
+        if route != 0 {
+            return end_at_router(target, entry.start_ns, &Subject::with_line(entry.request), status, route);
+        }
+    }
     let mut subject = http1_request(target, &entry);
     ask_routed(target, Held::by(target, entry.request), entry.start_ns, true, &mut subject);
     end(ctx, target, &entry, subject, status);
@@ -178,7 +209,7 @@ pub(super) fn http1_request(target: &TargetConfig, entry: &InFlight) -> Subject 
 }
 
 #[inline(always)]
-fn http2_end_at(ctx: &ProbeContext, probe: Probe, server: impl Fn(&TargetConfig) -> &Http2Offsets) {
+fn http2_end_at(ctx: &ProbeContext, probe: Probe, has_routers: bool, server: impl Fn(&TargetConfig) -> &Http2Offsets) {
     let Some((target, regs)) = called(ctx, probe) else { return };
     let writer = regs.arg(0);
     let Some(entry) = take(target, regs.g(), writer) else {
@@ -188,6 +219,12 @@ fn http2_end_at(ctx: &ProbeContext, probe: Probe, server: impl Fn(&TargetConfig)
         return lost(target.id, Reason::LayoutUnknown);
     }
     let (status, mut subject, held) = http2_state(target, server(target), &entry);
+    if has_routers {
+        let route = route_of(target, entry.request, entry.routed, &held, entry.start_ns);
+        if route != 0 {
+            return end_at_router(target, entry.start_ns, &subject, status, route);
+        }
+    }
     ask_routed(target, held, entry.start_ns, true, &mut subject);
     end(ctx, target, &entry, subject, status);
 }
@@ -259,6 +296,22 @@ fn end(ctx: &ProbeContext, target: &TargetConfig, entry: &InFlight, subject: Sub
     }
     new_route(ctx, target, &mut series, &route);
     admit_below(target, &mut series, &rest, subject.inner);
+    admit::<HTTP_SERVER>(&mut series);
+    count::<HTTP_SERVER>(&series, duration_ns);
+}
+
+/// The end of a request whose route a router has told.
+#[inline(always)]
+fn end_at_router(target: &TargetConfig, start_ns: u64, subject: &Subject, status: u64, route: u64) {
+    // SAFETY: no preconditions.
+    let duration_ns = unsafe { bpf_ktime_get_ns() }.wrapping_sub(start_ns);
+    if status == UNREADABLE {
+        lost(target.id, Reason::Unreadable);
+    }
+    let mut series = series_at_router(target, subject, status_code(status, 200), route);
+    if !is_request(&mut series) || counted::<HTTP_SERVER>(&series, duration_ns) {
+        return;
+    }
     admit::<HTTP_SERVER>(&mut series);
     count::<HTTP_SERVER>(&series, duration_ns);
 }

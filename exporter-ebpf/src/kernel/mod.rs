@@ -16,6 +16,7 @@ mod regs;
 mod request;
 mod route;
 mod routed;
+mod router;
 mod run_queue;
 mod series;
 mod share;

@@ -35,7 +35,7 @@ pub(super) fn http_mux(ctx: &ProbeContext) {
 /// Not 0 where two requests ask for the same path: the URL, or its path's text, is one and the same. A handler may give a mux
 /// requests of its own making, and `http.StripPrefix` one with a part of the path, whose pattern lacks the rest.
 #[inline(always)]
-fn same_path(target: &TargetConfig, one: u64, other: u64) -> u64 {
+pub(super) fn same_path(target: &TargetConfig, one: u64, other: u64) -> u64 {
     let at = u64::from(target.request_url);
     if same_word(one.wrapping_add(at), other.wrapping_add(at)) != 0 {
         return 1;

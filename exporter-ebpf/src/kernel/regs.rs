@@ -2,6 +2,7 @@
 //! goroutine. Reads are plain loads from the context; the verifier checks their offsets.
 
 use aya_ebpf::{bindings::bpf_user_pt_regs_t, programs::ProbeContext};
+use exporter_ebpf::router::CLOSURE;
 
 #[cfg(bpf_target_arch = "x86_64")]
 mod layout {
@@ -11,6 +12,12 @@ mod layout {
     #[inline(always)]
     pub(crate) fn args(regs: &Regs) -> [u64; 4] {
         [regs.rax, regs.rbx, regs.rcx, regs.rdi]
+    }
+
+    /// Integer argument words beyond, up to the seventh: RSI, R8, R9; and the closure's context: RDX.
+    #[inline(always)]
+    pub(crate) fn further(regs: &Regs) -> [u64; 4] {
+        [regs.rsi, regs.r8, regs.r9, regs.rdx]
     }
 
     /// The current g: R14.
@@ -59,6 +66,12 @@ mod layout {
     #[inline(always)]
     pub(crate) fn args(regs: &Regs) -> [u64; 4] {
         [regs.regs[0], regs.regs[1], regs.regs[2], regs.regs[3]]
+    }
+
+    /// Integer argument words beyond, up to the seventh: R4, R5, R6; and the closure's context: R26.
+    #[inline(always)]
+    pub(crate) fn further(regs: &Regs) -> [u64; 4] {
+        [regs.regs[4], regs.regs[5], regs.regs[6], regs.regs[26]]
     }
 
     /// The current g: R28.
@@ -118,6 +131,20 @@ impl<'a> Regs<'a> {
     #[inline(always)]
     pub(crate) fn arg(&self, n: usize) -> u64 {
         layout::args(self.0)[n]
+    }
+
+    /// An integer argument word by its number in what is told of a program, or a closure's context; 0 for any other. Without a branch: the
+    /// compiler would choose between addresses in the context, which the verifier does not let through.
+    #[inline(always)]
+    pub(crate) fn named(&self, name: u8) -> u64 {
+        let [a, b, c, d] = layout::args(self.0);
+        let [e, f, g, closure] = layout::further(self.0);
+        let mut word = 0;
+        for (number, value) in [(0, a), (1, b), (2, c), (3, d), (4, e), (5, f), (6, g), (CLOSURE, closure)] {
+            let is_it = u64::from(name ^ number).wrapping_sub(1) >> 63;
+            word |= core::hint::black_box(value) & is_it.wrapping_neg();
+        }
+        word
     }
 
     /// The address of the current `runtime.g`.

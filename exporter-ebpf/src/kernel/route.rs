@@ -7,6 +7,7 @@ use exporter_ebpf::{
     key::{Family, SeriesKey},
     loss::Reason,
     route::{Folder, MAX_PATH, WHOLE_PATH},
+    router::PAST_THE_LIMIT,
     target::{NONE, TargetConfig},
 };
 
@@ -30,12 +31,34 @@ pub(super) struct Route {
 /// gone only the method may be known.
 #[inline(always)]
 pub(super) fn series(target: &TargetConfig, subject: &Subject, status: u16) -> (SeriesKey, Route) {
+    let (mut series, from) = series_of_method(target, subject, status);
+    let Some(from) = from else { return (series, Route { text: GoString::EMPTY, pat: 0 }) };
+    let route = route(target, &mut series, subject.address(), &from);
+    (series, route)
+}
+
+/// The same of a request whose route a router has told, see [`exporter_ebpf::router::IS_ROUTE`].
+#[inline(always)]
+pub(super) fn series_at_router(target: &TargetConfig, subject: &Subject, status: u16, route: u64) -> SeriesKey {
+    let (mut series, _) = series_of_method(target, subject, status);
+    if route == PAST_THE_LIMIT {
+        past_the_limit(&mut series);
+    } else {
+        series.text = route;
+        series.text_kind = route_kind::ROUTER;
+    }
+    series
+}
+
+/// The series of a request without its route, and what the request says of itself.
+#[inline(always)]
+fn series_of_method(target: &TargetConfig, subject: &Subject, status: u16) -> (SeriesKey, Option<Request>) {
     let mut series = SeriesKey::of(Family::HttpServer, target.id, status);
     let from = if subject.address() == 0 { None } else { request(target, subject.address()) };
     let Some(mut from) = from else {
         lost(target.id, Reason::Unreadable);
         series.verb = method_of(unpacked(subject.method).ptr, unpacked(subject.method).len) as u8;
-        return (series, Route { text: GoString::EMPTY, pat: 0 });
+        return (series, None);
     };
     if subject.has_line() {
         set_right(&mut from);
@@ -43,8 +66,7 @@ pub(super) fn series(target: &TargetConfig, subject: &Subject, status: u16) -> (
         from.method = unpacked(subject.method);
     }
     series.verb = method_of(from.method.ptr, from.method.len) as u8;
-    let route = route(target, &mut series, subject.address(), &from);
-    (series, route)
+    (series, Some(from))
 }
 
 /// Finds the route and where its text is.

@@ -6,6 +6,7 @@ use exporter_ebpf::{
     http::{ROUTED_OF_ONE, ROUTED_WINDOW_NS, Routed},
     key::address_key,
     route::MAX_PATH,
+    router::IS_ROUTE,
     target::TargetConfig,
 };
 
@@ -36,7 +37,14 @@ pub(super) fn keep(target: &TargetConfig, request: u64, start_ns: u64) {
         }
         return;
     }
-    let Some(state) = HTTP_STATES.get_ptr_mut(target.id) else { return };
+    put_first(target.id, key, &Routed { first: request, last: request, at_ns }, 1);
+}
+
+/// Makes an entry where there is none, if the target may have another; it counts as so many.
+#[inline(always)]
+fn put_first(target: u32, key: u64, entry: &Routed, counts: u64) {
+    let at_ns = entry.at_ns;
+    let Some(state) = HTTP_STATES.get_ptr_mut(target) else { return };
     // SAFETY: from a look-up just above; a race lets a few in more than the limit, as many as there are CPUs at most.
     let full = unsafe {
         if at_ns.wrapping_sub((*state).routed_since_ns) >= ROUTED_WINDOW_NS {
@@ -45,10 +53,49 @@ pub(super) fn keep(target: &TargetConfig, request: u64, start_ns: u64) {
         }
         (*state).routed as i64 >= ROUTED_OF_ONE as i64
     };
-    if !full && ROUTED.insert(&key, &Routed { first: request, last: request, at_ns }, 0).is_ok() {
+    if !full && ROUTED.insert(&key, entry, 0).is_ok() {
         // SAFETY: as above.
-        unsafe { add(&raw mut (*state).routed, 1) };
+        unsafe { add(&raw mut (*state).routed, counts) };
     }
+}
+
+/// Remembers the route of a router's pattern for the request that has this address of its own: of its headers, or of its context.
+#[inline(never)]
+pub(super) fn keep_route(target: &TargetConfig, identity: u64, route: u64, counts: u64) {
+    if identity == 0 {
+        return;
+    }
+    // SAFETY: no preconditions.
+    let at_ns = unsafe { bpf_ktime_get_ns() };
+    let key = address_key(target.id, identity);
+    let entry = Routed { first: route, last: route, at_ns };
+    if let Some(known) = ROUTED.get_ptr_mut(&key) {
+        // SAFETY: from a look-up just above; see `keep`.
+        unsafe { *known = entry };
+        return;
+    }
+    put_first(target.id, key, &entry, counts);
+}
+
+/// The same for its end, after which it is forgotten; 0: there is none.
+#[inline(never)]
+pub(super) fn take_route(target: &TargetConfig, identity: u64, start_ns: u64) -> u64 {
+    if identity == 0 {
+        return 0;
+    }
+    let key = address_key(target.id, identity);
+    // SAFETY: copied before use.
+    let Some(entry) = (unsafe { ROUTED.get(&key) }).copied() else { return 0 };
+    if entry.last & IS_ROUTE == 0 || entry.at_ns < start_ns {
+        return 0;
+    }
+    if ROUTED.remove(&key).is_ok()
+        && let Some(state) = HTTP_STATES.get_ptr_mut(target.id)
+    {
+        // SAFETY: from a look-up just above.
+        unsafe { add(&raw mut (*state).routed, u64::MAX) };
+    }
+    entry.last
 }
 
 /// What a request that ends, or may, still holds: addresses of its URL's and its headers' addresses.

@@ -29,14 +29,20 @@ pub(super) fn has_room<const FAMILY: u8>(target: &TargetConfig) -> bool {
 /// Makes the text of a series one of its target's; false where there is no room in the map. By itself for its stack.
 #[inline(never)]
 pub(super) fn put_text<const FAMILY: u8>(series: &SeriesKey, text: u64, len: u64, parent: u64, slashes: u64) -> bool {
-    let key = series.text_key();
     // SAFETY: of one size, and any words are such a value. Word by word, see `Buffer`.
     let mut value = unsafe { core::mem::transmute::<[u64; size_of::<Text>() / 8], Text>([zero(); _]) };
     value.len = len as u32;
     value.parent = parent;
     value.slashes = slashes;
     value.read = read_bytes(text, len, &mut value.text).unwrap_or(0);
-    if TEXTS.insert(&key, &value, BPF_NOEXIST).is_err() {
+    put::<FAMILY>(series, &value)
+}
+
+/// The same of a text that was read.
+#[inline(always)]
+pub(super) fn put<const FAMILY: u8>(series: &SeriesKey, text: &Text) -> bool {
+    let key = series.text_key();
+    if TEXTS.insert(&key, text, BPF_NOEXIST).is_err() {
         // Another CPU may have been first.
         return TEXTS.get_ptr(&key).is_some();
     }

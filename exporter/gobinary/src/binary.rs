@@ -271,7 +271,19 @@ impl GoBinary {
         }
         let code = self.code(caller).ok()?;
         let distance = callee.addr.wrapping_sub(caller.addr).cast_signed();
-        Some(sites::calls(self.arch, code).contains(&distance))
+        Some(sites::calls(self.arch, code).iter().any(|(to, _)| *to == distance))
+    }
+
+    /// The one call of another function in a function: `call` (amd64), `bl` (arm64), which every kernel emulates or simulates, with the
+    /// callee's arguments in their registers. An error where there is not exactly one.
+    pub fn call_site(&self, caller: &Function, callee: &Function) -> Result<Site, SiteError> {
+        let distance = callee.addr.wrapping_sub(caller.addr).cast_signed();
+        let calls = sites::calls(self.arch, self.code(caller)?);
+        let mut found: Vec<_> = calls.into_iter().filter(|(to, _)| *to == distance).map(|(_, found)| found).collect();
+        match (found.len(), found.pop()) {
+            (1, Some(call)) => self.site(caller, call),
+            (count, _) => Err(SiteError::NotOneCall(count)),
+        }
     }
 
     /// The file offset that uprobes on a link-time code address are attached by.

@@ -20,7 +20,7 @@ pub use self::{
     desc::{Desc, Kind, Stability},
     family::{Described, Fed, Known, LabelSet, OVERFLOW, Open, Shown, Texts, UNKNOWN, Value, past_the_limit},
     instrument::Instrument,
-    planned::{Change, Disabled, Planned, PlannedProbe, leave_out, part_names},
+    planned::{Change, Disabled, Planned, PlannedProbe, RouteSource, leave_out, part_names},
     planner::{Sites, functions, layouts, plan},
     unmeasured::{Unmeasured, unmeasured},
 };

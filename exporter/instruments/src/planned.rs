@@ -25,6 +25,19 @@ pub struct Planned {
     pub facts: Facts,
     /// Whether it uses what a mux may be put behind that a request's own pattern does not tell of.
     pub nests_muxes: bool,
+    /// Routers in it.
+    pub routes_from: Vec<RouteSource>,
+}
+
+/// A router that was recognised in a program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RouteSource {
+    /// As people call it.
+    pub router: &'static str,
+    /// Its module's version; empty where that is not known.
+    pub version: String,
+    /// Where the routes of requests that it is given come from, for a person.
+    pub from: String,
 }
 
 /// One site of one probe.

@@ -13,7 +13,7 @@ use gobinary::{Function, GoBinary, Site, SiteError};
 
 use crate::{
     ALL, Disabled, Planned, PlannedProbe, inlined, patchers,
-    planned::{Change, leave_out},
+    planned::{Change, RouteSource, leave_out},
     unmeasured,
 };
 
@@ -62,6 +62,7 @@ pub fn plan(binary: &GoBinary, sites: Sites) -> Planned {
         disabled: Vec::new(),
         not_used: Vec::new(),
         nests_muxes: false,
+        routes_from: Vec::new(),
     };
     for instrument in ALL {
         (instrument.plan)(&mut planner);
@@ -70,8 +71,8 @@ pub fn plan(binary: &GoBinary, sites: Sites) -> Planned {
     if let Some(reason) = patchers::reason(&binary.build_info, |name| binary.function(name).is_some()) {
         planner.nothing(&reason);
     }
-    let Planner { config, facts, probes, disabled, not_used, nests_muxes, .. } = planner;
-    Planned { probes, disabled, not_used, config, facts, nests_muxes }
+    let Planner { config, facts, probes, disabled, not_used, nests_muxes, routes_from, .. } = planner;
+    Planned { probes, disabled, not_used, config, facts, nests_muxes, routes_from }
 }
 
 /// What an instrument plans with.
@@ -86,6 +87,7 @@ pub(crate) struct Planner<'b> {
     disabled: Vec<Disabled>,
     not_used: Vec<Part>,
     pub(crate) nests_muxes: bool,
+    pub(crate) routes_from: Vec<RouteSource>,
 }
 
 impl<'b> Planner<'b> {

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     kernel::{Method, Probe},
     kubernetes::{Placement, PodProblems},
-    target::{Change, Disabled, Part, PlannedProbe, Unmeasured, part_names},
+    target::{Change, Disabled, Part, PlannedProbe, RouteSource, Unmeasured, part_names},
 };
 
 /// One line of `/targets`.
@@ -114,6 +114,9 @@ pub(crate) struct TargetView {
     /// Servers in it whose requests are not measured.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     not_measured: Vec<Unmeasured>,
+    /// Routers in it, and where their routes come from.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    routes_from: Vec<RouteSource>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -186,6 +189,7 @@ impl Agent {
             disabled: disabled(target, group),
             not_used: inspection.map_or_else(Vec::new, |it| it.not_used.clone()),
             not_measured: inspection.map_or_else(Vec::new, |it| it.not_measured.clone()),
+            routes_from: inspection.map_or_else(Vec::new, |it| it.routes_from.clone()),
         }
     }
 }

@@ -104,7 +104,8 @@ impl Kernel {
         }
         let mut known = BTreeMap::from([(Probe::Nothing, Ok(()))]);
         for &probe in Probe::ALL {
-            if !options.load_all && !options.features.has(probe.feature()) {
+            let wanted = options.features.has(probe.feature()) && probe.is_usual();
+            if !options.load_all && !wanted {
                 continue;
             }
             let loaded = match load(&mut ebpf, method.program(probe)) {

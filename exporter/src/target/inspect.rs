@@ -41,7 +41,7 @@ pub(crate) fn inspect<S: Source>(source: S, sites: Sites) -> Result<Inspection, 
     let layouts = instruments::layouts(&runtime::LAYOUTS);
     let layouts: Vec<(&str, &[&str])> = layouts.iter().map(|(ty, fields)| (*ty, fields.as_slice())).collect();
     let binary = GoBinary::parse(source, &instruments::functions(), &layouts)?;
-    let Planned { probes, mut disabled, not_used, config, facts, nests_muxes } =
+    let Planned { probes, mut disabled, not_used, config, facts, nests_muxes, routes_from } =
         instruments::plan(&binary, sites.into());
     let runtime = runtime::Plan::of(&binary).map(Arc::new);
     if let Err(reason) = &runtime {
@@ -88,5 +88,6 @@ pub(crate) fn inspect<S: Source>(source: S, sites: Sites) -> Result<Inspection, 
         g_tracking_seq: offset("trackingSeq"),
         go_minor: info.go_version.minor,
         nests_muxes,
+        routes_from,
     })
 }

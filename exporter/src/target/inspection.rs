@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, fs::File, io, sync::Arc};
 
 use exporter_ebpf::{facts::Facts, target::TargetConfig};
 use gobinary::GoBinary;
-use instruments::{Disabled, PlannedProbe, Unmeasured, part_names};
+use instruments::{Disabled, PlannedProbe, RouteSource, Unmeasured, part_names};
 use serde::Serialize;
 
 use super::{Feature, Features, Part};
@@ -102,6 +102,9 @@ pub(crate) struct Inspection {
     /// Servers in it whose requests are not measured.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) not_measured: Vec<Unmeasured>,
+    /// Routers in it, and where their routes come from.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) routes_from: Vec<RouteSource>,
     /// How long it took, seconds.
     pub(crate) seconds: f64,
     /// The code that probes are to be put into, as it was when it was inspected.
@@ -219,6 +222,9 @@ impl fmt::Display for Inspection {
         for part in &self.not_used {
             writeln!(out, "not used  {part:?}")?;
         }
+        for it in &self.routes_from {
+            writeln!(out, "router  {} {}: routes from {}", it.router, it.version, it.from)?;
+        }
         for it in &self.not_measured {
             writeln!(out, "not measured  {}: {}", it.server, it.reason)?;
         }
@@ -259,6 +265,7 @@ impl Inspection {
             disabled: Vec::new(),
             not_used: Vec::new(),
             not_measured: Vec::new(),
+            routes_from: Vec::new(),
             seconds: 0.0,
             code: Code::sample(code),
             placed: Placed { literals: (0, 0), anchor: None, pie: false },

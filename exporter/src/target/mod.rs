@@ -13,4 +13,4 @@ pub(crate) use self::{
     inspection::Inspection,
     labels::Labels,
 };
-pub(crate) use instruments::{Change, Disabled, Feature, Part, PlannedProbe, Unmeasured, part_names};
+pub(crate) use instruments::{Change, Disabled, Feature, Part, PlannedProbe, RouteSource, Unmeasured, part_names};

@@ -35,6 +35,9 @@ type sum struct {
 
 // Counter counts requests in an outermost handler.
 type Counter struct {
+	// RouteOf tells the route of a request that has been handled, where no Route has; nil: nothing does.
+	RouteOf func(*http.Request) string
+
 	mu     sync.Mutex
 	sums   map[key]*sum
 	active int
@@ -55,6 +58,9 @@ func (c *Counter) Wrap(h http.Handler) http.Handler {
 		c.begin()
 		outcome := exited
 		defer func() {
+			if rec.route == "" && c.RouteOf != nil {
+				rec.route = c.RouteOf(r)
+			}
 			c.end(key{method, rec.final(outcome), rec.route, rec.outcome(outcome)}, time.Since(start))
 		}()
 		defer func() {

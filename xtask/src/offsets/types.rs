@@ -129,4 +129,45 @@ pub(super) const LIBRARIES: &[Library] = &[
             ("google.golang.org/genproto/googleapis/rpc/status.Status", "Code"),
         ],
     },
+    Library {
+        module: "github.com/gin-gonic/gin",
+        versions: &["v1.5.0", "v1.6.3", "v1.7.0", "v1.7.7", "v1.8.1", "v1.9.1", "v1.10.1", "v1.11.0", "v1.12.0"],
+        source: "package main\n\nimport (\n\t\"net/http\"\n\n\t\"github.com/gin-gonic/gin\"\n)\n\nfunc main() {\n\
+                 \thttp.ListenAndServe(\":0\", gin.Default())\n}\n",
+        types: &[("github.com/gin-gonic/gin.Context", "fullPath Request")],
+    },
+    Library {
+        module: "github.com/labstack/echo/v4",
+        versions: &[
+            "v4.1.16", "v4.5.0", "v4.9.0", "v4.10.2", "v4.11.4", "v4.12.0", "v4.13.2", "v4.13.4", "v4.14.0", "v4.15.4",
+            "v4.16.4",
+        ],
+        source: "package main\n\nimport (\n\t\"net/http\"\n\n\t\"github.com/labstack/echo/v4\"\n)\n\nfunc main() {\n\
+                 \thttp.ListenAndServe(\":0\", echo.New())\n}\n",
+        types: &[("github.com/labstack/echo/v4.context", "path request")],
+    },
+    Library {
+        module: "github.com/go-chi/chi/v5",
+        versions: &["v5.0.0", "v5.0.1", "v5.0.8", "v5.1.0", "v5.2.5", "v5.5.0"],
+        source: "package main\n\nimport (\n\t\"net/http\"\n\n\t\"github.com/go-chi/chi/v5\"\n)\n\nfunc main() {\n\
+                 \thttp.ListenAndServe(\":0\", chi.NewRouter())\n}\n",
+        types: &[("github.com/go-chi/chi/v5.Context", "RoutePatterns parentCtx")],
+    },
+    Library {
+        module: "github.com/gorilla/mux",
+        versions: &["v1.7.0", "v1.7.4", "v1.8.0", "v1.8.1"],
+        source: "package main\n\nimport (\n\t\"net/http\"\n\n\t\"github.com/gorilla/mux\"\n)\n\nfunc main() {\n\
+                 \thttp.ListenAndServe(\":0\", mux.NewRouter())\n}\n",
+        types: &[
+            ("github.com/gorilla/mux.Route", "routeConf.regexp.path"),
+            ("github.com/gorilla/mux.routeRegexp", "template"),
+        ],
+    },
+    Library {
+        module: "github.com/emicklei/go-restful/v3",
+        versions: &["v3.8.0", "v3.10.2", "v3.12.2", "v3.14.0"],
+        source: "package main\n\nimport (\n\t\"net/http\"\n\n\trestful \"github.com/emicklei/go-restful/v3\"\n)\n\nfunc main() {\n\
+                 \thttp.ListenAndServe(\":0\", restful.NewContainer())\n}\n",
+        types: &[("github.com/emicklei/go-restful/v3.Route", "Path")],
+    },
 ];

@@ -156,9 +156,9 @@ fn leaves_results(insn: &Decoded) -> bool {
     }
 }
 
-pub(super) fn calls(code: &[u8]) -> Vec<i64> {
+pub(super) fn calls(code: &[u8]) -> Vec<(i64, Found)> {
     let direct = |insn: &Decoded| insn.mnemonic() == Mnemonic::Call && insn.op0_kind() == OpKind::NearBranch64;
-    decode(code).filter(direct).map(|insn| insn.near_branch_target() as i64).collect()
+    decode(code).filter(direct).map(|insn| (insn.near_branch_target() as i64, found(&insn))).collect()
 }
 
 /// Go 1.19 on compiles large switches to `lea table(%rip),%r; jmp *(%r,%i,8)`; their targets are in the function.

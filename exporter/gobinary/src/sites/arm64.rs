@@ -212,8 +212,7 @@ fn text(insn: u32) -> String {
 }
 
 /// `bl` has the distance in instructions in its low 26 bits, signed.
-pub(super) fn calls(code: &[u8]) -> Vec<i64> {
-    let words = code.chunks_exact(4).map(|word| word.first_chunk::<4>().map_or(0, |word| u32::from_le_bytes(*word)));
-    let calls = words.zip(0_i64..).filter(|(word, _)| word >> 26 == 0b10_0101);
-    calls.map(|(word, at)| at * 4 + i64::from((word << 6).cast_signed() >> 6) * 4).collect()
+pub(super) fn calls(code: &[u8]) -> Vec<(i64, Found)> {
+    let calls = words(code).enumerate().filter(|(_, word)| word >> 26 == 0b10_0101);
+    calls.map(|(at, word)| (at as i64 * 4 + i64::from((word << 6).cast_signed() >> 6) * 4, found(at, word))).collect()
 }

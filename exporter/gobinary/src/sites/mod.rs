@@ -13,8 +13,8 @@ use serde::Serialize;
 use crate::elf::Arch;
 use cost::{Cost, Instruction, KernelFeatures};
 
-/// Where the direct calls in a function go: distances from its first byte.
-pub(crate) fn calls(arch: Arch, code: &[u8]) -> Vec<i64> {
+/// The direct calls in a function, and where they go: distances from its first byte.
+pub(crate) fn calls(arch: Arch, code: &[u8]) -> Vec<(i64, Found)> {
     match arch {
         Arch::Amd64 => amd64::calls(code),
         Arch::Arm64 => arm64::calls(code),
@@ -67,7 +67,7 @@ pub enum SiteError {
     /// Nothing returns (an endless loop, or a function that ends the goroutine).
     #[error("the function has no RET")]
     NoReturn,
-    /// Not one call through a pointer whose error is looked at next, but none or several.
+    /// Not one call through a pointer whose error is looked at next, or of one function, but none or several.
     #[error("{0} calls of the wanted kind in the function, and not one")]
     NotOneCall(usize),
 }
@@ -164,12 +164,15 @@ mod tests {
     fn direct_calls_go_forth_and_back() {
         // nop; call +0x10; call -0x100; call *%rax
         let amd64 = [0x90, 0xe8, 0x10, 0, 0, 0, 0xe8, 0x00, 0xff, 0xff, 0xff, 0xff, 0xd0];
-        assert_eq!(calls(Arch::Amd64, &amd64), [0x16, -0xf5]);
+        let of = |arch, code: &[u8]| -> Vec<(i64, u32, Instruction)> {
+            calls(arch, code).into_iter().map(|(to, found)| (to, found.offset, found.kind)).collect()
+        };
+        assert_eq!(of(Arch::Amd64, &amd64), [(0x16, 1, Instruction::Branch), (-0xf5, 6, Instruction::Branch)]);
         // nop; bl .+8; bl .-4; b .+8; blr x0
         let arm64: Vec<u8> = [0xd503_201f_u32, 0x9400_0002, 0x97ff_ffff, 0x1400_0002, 0xd63f_0000]
             .iter()
             .flat_map(|word| word.to_le_bytes())
             .collect();
-        assert_eq!(calls(Arch::Arm64, &arm64), [12, 4]);
+        assert_eq!(of(Arch::Arm64, &arm64), [(12, 4, Instruction::Branch), (4, 8, Instruction::Branch)]);
     }
 }

@@ -2,6 +2,7 @@
 
 mod others;
 mod plan;
+mod routers;
 mod text;
 
 use self::plan::{
@@ -18,36 +19,8 @@ use exporter_ebpf::{
 
 pub(super) static INSTRUMENT: Instrument = Instrument {
     feature: Feature::Http,
-    functions: &[
-        SERVE_HTTP,
-        FINISH_REQUEST,
-        HIJACK,
-        MUX,
-        BEFORE_MUXES[0],
-        BEFORE_MUXES[1],
-        HANDLER_DONE[0],
-        HANDLER_DONE[1],
-        XNET_RUN_HANDLER,
-        XNET_HANDLER_DONE,
-        H2C_UPGRADE,
-        PANICS[0],
-        PANICS[1],
-    ],
-    layouts: &[
-        ("runtime.g", &["goid", "atomicstatus"]),
-        ("net/http.response", &["req", "status"]),
-        ("net/http.Request", &["Method", "URL", "Proto", "Header", "RequestURI", "Pattern", "pat"]),
-        ("net/http.pattern", &["str"]),
-        ("net/url.URL", &["Path"]),
-        ("net/http.http2responseWriter", &["rws"]),
-        ("net/http.http2responseWriterState", &["status", "req"]),
-        ("net/http/internal/http2.responseWriter", &["rws"]),
-        ("net/http/internal/http2.responseWriterState", &["status", "req"]),
-        ("net/http/internal/http2.ServerRequest", &["Method", "URL", "Header"]),
-        ("golang.org/x/net/http2.responseWriter", &["rws"]),
-        ("golang.org/x/net/http2.responseWriterState", &["status", "req"]),
-        ("golang.org/x/net/http2.ServerRequest", &["Method", "URL", "Header"]),
-    ],
+    functions: &FUNCTIONS,
+    layouts: &LAYOUTS,
     calls: &[
         // net/http/server.go, net/http/h2_bundle.go or net/http/internal/http2, golang.org/x/net/http2/server.go.
         (SERVE_HTTP, &["net/http.(*conn).serve"]),
@@ -98,6 +71,51 @@ pub(super) static INSTRUMENT: Instrument = Instrument {
         Fed { name: "http_server_request_duration_seconds_sum", kind: Kind::Counter, witness: Some(ACTIVE) },
     ],
 };
+
+const OWN_FUNCTIONS: [&str; 13] = [
+    SERVE_HTTP,
+    FINISH_REQUEST,
+    HIJACK,
+    MUX,
+    BEFORE_MUXES[0],
+    BEFORE_MUXES[1],
+    HANDLER_DONE[0],
+    HANDLER_DONE[1],
+    XNET_RUN_HANDLER,
+    XNET_HANDLER_DONE,
+    H2C_UPGRADE,
+    PANICS[0],
+    PANICS[1],
+];
+static FUNCTIONS: [&str; OWN_FUNCTIONS.len() + routers::FUNCTIONS.len()] = both(OWN_FUNCTIONS, routers::FUNCTIONS);
+
+const OWN_LAYOUTS: [(&str, &[&str]); 13] = [
+    ("runtime.g", &["goid", "atomicstatus"]),
+    ("net/http.response", &["req", "status"]),
+    ("net/http.Request", &["Method", "URL", "Proto", "Header", "RequestURI", "ctx", "Pattern", "pat"]),
+    ("net/http.pattern", &["str"]),
+    ("net/url.URL", &["Path"]),
+    ("net/http.http2responseWriter", &["rws"]),
+    ("net/http.http2responseWriterState", &["status", "req"]),
+    ("net/http/internal/http2.responseWriter", &["rws"]),
+    ("net/http/internal/http2.responseWriterState", &["status", "req"]),
+    ("net/http/internal/http2.ServerRequest", &["Method", "URL", "Header"]),
+    ("golang.org/x/net/http2.responseWriter", &["rws"]),
+    ("golang.org/x/net/http2.responseWriterState", &["status", "req"]),
+    ("golang.org/x/net/http2.ServerRequest", &["Method", "URL", "Header"]),
+];
+static LAYOUTS: [(&str, &[&str]); OWN_LAYOUTS.len() + routers::LAYOUTS.len()] = both(OWN_LAYOUTS, routers::LAYOUTS);
+
+/// One list behind another.
+const fn both<T: Copy, const A: usize, const B: usize, const N: usize>(first: [T; A], second: [T; B]) -> [T; N] {
+    let mut all = [first[0]; N];
+    let mut i = 0;
+    while i < N {
+        all[i] = if i < A { first[i] } else { second[i - A] };
+        i += 1;
+    }
+    all
+}
 
 const ACTIVE: &str = "http_server_active_requests";
 

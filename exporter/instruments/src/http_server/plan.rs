@@ -7,6 +7,7 @@ use exporter_ebpf::{
 };
 use gobinary::{Cost, Instruction, Site};
 
+use super::routers;
 use crate::planner::{Planner, Sites};
 
 pub(super) const SERVE_HTTP: &str = "net/http.serverHandler.ServeHTTP";
@@ -59,18 +60,21 @@ pub(super) fn plan(planner: &mut Planner<'_>) {
         };
         return planner.part(Part::Http1Server, nothing);
     }
+    let routers = routers::find(planner);
+    let has_routers = !routers.is_empty();
     let start = if http1 || http2 { plan_start(planner) } else { Ok(()) };
     if http1 {
-        planner.part(Part::Http1Server, |planner| start.clone().and_then(|()| plan_http1_end(planner)));
+        planner.part(Part::Http1Server, |planner| start.clone().and_then(|()| plan_http1_end(planner, has_routers)));
     }
     if http2 {
-        planner.part(Part::Http2Server, |planner| start.and_then(|()| plan_http2(planner)));
+        planner.part(Part::Http2Server, |planner| start.and_then(|()| plan_http2(planner, has_routers)));
     }
-    if xnet && let Err(reason) = plan_xnet(planner) {
+    if xnet && let Err(reason) = plan_xnet(planner, has_routers) {
         planner.off(Part::XnetHttp2Server, reason);
     }
     if planner.has_probes(Feature::Http) {
         plan_besides(planner);
+        routers::plan(planner, routers);
     }
 }
 
@@ -84,9 +88,10 @@ fn plan_start(planner: &mut Planner<'_>) -> Result<(), String> {
     Ok(())
 }
 
-fn plan_http1_end(planner: &mut Planner<'_>) -> Result<(), String> {
+fn plan_http1_end(planner: &mut Planner<'_>, has_routers: bool) -> Result<(), String> {
     if planner.sites != Sites::EntryRet {
-        return planner.probe(Probe::Http1End, FINISH_REQUEST);
+        let end = if has_routers { Probe::Http1EndRouted } else { Probe::Http1End };
+        return planner.probe(end, FINISH_REQUEST);
     }
     let sites = planner.binary.return_sites(planner.function(SERVE_HTTP)?).map_err(|error| error.to_string())?;
     planner.probe_at(Probe::Http1End, SERVE_HTTP, sites);
@@ -152,7 +157,7 @@ fn words_of_request(planner: &Planner<'_>) -> u16 {
     }
 }
 
-fn plan_http2(planner: &mut Planner<'_>) -> Result<(), String> {
+fn plan_http2(planner: &mut Planner<'_>, has_routers: bool) -> Result<(), String> {
     let [until_1_26, from_1_27] = HANDLER_DONE;
     let (function, package, prefix) = if planner.binary.function(from_1_27).is_some() {
         (from_1_27, "net/http/internal/http2.", "")
@@ -163,15 +168,15 @@ fn plan_http2(planner: &mut Planner<'_>) -> Result<(), String> {
     if planner.binary.function(function).is_some() && offsets.rws_status == NONE {
         return Err("no struct layouts of the HTTP/2 server".into());
     }
-    planner.probe(Probe::Http2End, function)?;
+    planner.probe(if has_routers { Probe::Http2EndRouted } else { Probe::Http2End }, function)?;
     planner.config.h2 = offsets;
     Ok(())
 }
 
-fn plan_xnet(planner: &mut Planner<'_>) -> Result<(), String> {
+fn plan_xnet(planner: &mut Planner<'_>, has_routers: bool) -> Result<(), String> {
     let offsets = http2_offsets(planner, "golang.org/x/net/http2.");
     planner.probe(Probe::XnetStart, XNET_RUN_HANDLER)?;
-    planner.probe(Probe::XnetEnd, XNET_HANDLER_DONE)?;
+    planner.probe(if has_routers { Probe::XnetEndRouted } else { Probe::XnetEnd }, XNET_HANDLER_DONE)?;
     if offsets.writer_rws == NONE || offsets.rws_status == NONE {
         // The start in serverHandler.ServeHTTP sees these requests too: without an end they would be in flight for ever.
         return Err(

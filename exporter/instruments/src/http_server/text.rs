@@ -4,6 +4,7 @@ use exporter_ebpf::{
     http::route_kind,
     key::{TEXT, Text, TextKey},
     route,
+    router::written,
 };
 
 use crate::{Shown, Texts};
@@ -13,6 +14,7 @@ pub(super) fn shown(key: &TextKey, texts: Texts<'_>) -> Option<Shown> {
     let text = texts(key)?;
     let get = |kind, route| texts(&TextKey { text: route, kind, ..*key });
     let label = match key.kind {
+        route_kind::ROUTER => label_of_router(&text)?,
         route_kind::BELOW => label_below(&get(route_kind::SUBTREE, text.parent)?, &text)?,
         route_kind::JOINED => {
             let kind = (text.slashes >> 32) as u8;
@@ -47,6 +49,37 @@ fn label_of(kind: u8, text: &Text) -> Option<String> {
         pattern.push('…');
     }
     Some(pattern)
+}
+
+/// Of a router's pattern, behind what was taken off the path.
+fn label_of_router(text: &Text) -> Option<String> {
+    let read = (text.read as usize).min(TEXT);
+    let (prefix, pattern) = text.text[..read].split_at((text.slashes as usize).min(read));
+    let mut out = [0; 2 * TEXT];
+    let prefix = if prefix.is_empty() { &[] } else { route::template(prefix, true, &mut out) };
+    let mut label = String::from_utf8_lossy(pattern).into_owned();
+    if text.parent == written::PARTS {
+        label = of_parts(&label);
+    }
+    label.insert_str(0, &String::from_utf8_lossy(prefix));
+    if text.len as usize > read {
+        label.push('…');
+    }
+    if label.is_empty() { None } else { Some(label) }
+}
+
+/// The patterns of all levels as one, as chi's own `RoutePattern` has it (context.go, 5.0.1 on): what stands for the rest of the path gives
+/// way to that rest.
+fn of_parts(parts: &str) -> String {
+    let mut all = parts.to_owned();
+    while all.contains("/*/") {
+        all = all.replace("/*/", "/");
+    }
+    if all == "/" {
+        return all;
+    }
+    let all = all.strip_suffix("//").unwrap_or(&all);
+    all.strip_suffix('/').unwrap_or(all).to_owned()
 }
 
 /// Of a route below a pattern: the pattern's prefix, and what follows it in the path.
@@ -134,6 +167,35 @@ mod tests {
             assert_eq!(joined(up_to(&before, slashes).unwrap(), &pattern), label);
         }
         assert_eq!(up_to("/a", 1), None);
+    }
+
+    #[test]
+    fn patterns_of_routers() {
+        let of = |prefix: &str, pattern: &str, parent| {
+            let of = text(&format!("{prefix}{pattern}"));
+            label_of_router(&Text { parent, slashes: prefix.len() as u64, ..of })
+        };
+        for (prefix, pattern, label) in [
+            ("", "/users/:id/", "/users/:id/"),
+            ("", "/", "/"),
+            ("/api/v1", "/files/*path", "/api/v1/files/*path"),
+            ("/t/4711", "/{id:[0-9]+}", "/t/{id}/{id:[0-9]+}"),
+        ] {
+            assert_eq!(of(prefix, pattern, written::WHOLE).unwrap(), label);
+        }
+        for (prefix, parts, label) in [
+            ("", "/api/*/v1/*/orders/{id}", "/api/v1/orders/{id}"),
+            ("", "/mnt/*", "/mnt/*"),
+            ("", "/api/*/", "/api"),
+            ("", "/a/*/*/b/", "/a/b"),
+            ("", "/", "/"),
+            ("/svc/a", "/users/{id}", "/svc/a/users/{id}"),
+        ] {
+            assert_eq!(of(prefix, parts, written::PARTS).unwrap(), label);
+        }
+        assert_eq!(of("", "", written::WHOLE), None);
+        let long = Text { len: 200, ..text(&format!("/{}", "a".repeat(140))) };
+        assert!(label_of_router(&long).unwrap().ends_with('…'));
     }
 
     #[test]

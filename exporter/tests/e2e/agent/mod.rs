@@ -17,6 +17,7 @@ mod overlay;
 mod patched;
 mod preempted;
 mod prometheus;
+mod routers;
 mod routes;
 mod runtime_changes;
 pub(crate) mod runtime_truth;

@@ -127,7 +127,7 @@ fn what_a_program_does_not_use_is_not_off() {
         assert_eq!(features(target, "disabled"), Vec::<String>::new(), "{target}");
     }
     assert_eq!(features(&running, "not_used"), servers);
-    assert_eq!(features(&plain, "not_used"), ["xnet_http2_server", "hijack", "http_client"]);
+    assert_eq!(features(&plain, "not_used"), ["xnet_http2_server", "hijack", "router_pattern", "http_client"]);
     let text = util::output(Command::new(binary()).arg("inspect").arg(&hello)).expect("it can be inspected");
     assert!(text.contains("not used  XnetHttp2Server") && !text.contains("off  "), "{text}");
     agent.stop();
