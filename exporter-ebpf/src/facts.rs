@@ -1,6 +1,6 @@
 //! What the kernel side is told of a target for one instrument each, beside what [`crate::target::TargetConfig`] has for all of them.
 
-use crate::http_client::HttpClient;
+use crate::{grpc_server::GrpcServer, http_client::HttpClient};
 
 /// Declares the parts of [`Facts`]: one line for an instrument that has any.
 macro_rules! facts {
@@ -44,4 +44,6 @@ facts! {
     last_gc: u64 = 0;
     /// For HTTP client requests.
     http_client: HttpClient = HttpClient::NONE;
+    /// For gRPC server calls.
+    grpc_server: GrpcServer = GrpcServer::NONE;
 }
