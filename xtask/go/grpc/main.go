@@ -46,7 +46,7 @@ func main() {
 
 // listen serves what is called, and returns how it is dialled.
 func listen(t *tally) (string, grpc.DialOption) {
-	options := []grpc.ServerOption{grpc.UnaryInterceptor(t.unary), grpc.StreamInterceptor(t.stream)}
+	options := []grpc.ServerOption{grpc.UnaryInterceptor(t.unary), grpc.StreamInterceptor(t.stream), grpc.StatsHandler(unheard{t})}
 	if *workers > 0 {
 		options = append(options, grpc.NumStreamWorkers(uint32(*workers)))
 	}

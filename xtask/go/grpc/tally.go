@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 )
 
@@ -64,7 +65,22 @@ func (s *sums) entries() []entry {
 	return entries
 }
 
+// call is what is known of one that the server has.
+type call struct {
+	method string
+	begun  bool
+}
+
+type ofCall struct{}
+
+func begin(ctx context.Context) {
+	if c, ok := ctx.Value(ofCall{}).(*call); ok {
+		c.begun = true
+	}
+}
+
 func (t *tally) unary(ctx context.Context, in interface{}, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (interface{}, error) {
+	begin(ctx)
 	start := time.Now()
 	out, err := next(ctx, in)
 	t.server.add(info.FullMethod, err, time.Since(start))
@@ -72,8 +88,28 @@ func (t *tally) unary(ctx context.Context, in interface{}, info *grpc.UnaryServe
 }
 
 func (t *tally) stream(srv interface{}, s grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	begin(s.Context())
 	start := time.Now()
 	err := next(srv, s)
 	t.server.add(info.FullMethod, err, time.Since(start))
 	return err
 }
+
+// unheard counts calls that end before their handler is called: the caller's deadline can be over as its message is read.
+type unheard struct{ t *tally }
+
+func (unheard) TagRPC(ctx context.Context, info *stats.RPCTagInfo) context.Context {
+	return context.WithValue(ctx, ofCall{}, &call{method: info.FullMethodName})
+}
+
+func (u unheard) HandleRPC(ctx context.Context, s stats.RPCStats) {
+	end, isEnd := s.(*stats.End)
+	c, isTagged := ctx.Value(ofCall{}).(*call)
+	if isEnd && isTagged && !c.begun {
+		u.t.server.add(c.method, end.Error, end.EndTime.Sub(end.BeginTime))
+	}
+}
+
+func (unheard) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+
+func (unheard) HandleConn(context.Context, stats.ConnStats) {}

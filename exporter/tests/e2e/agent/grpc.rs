@@ -140,6 +140,12 @@ fn calls_of_an_old_version_and_the_newest() {
     exact(VERSIONS[7], Variant::Strip, &["-n", "4000"]);
 }
 
+/// By its own debug information, a stream that the probes are given by a pointer in another.
+#[test]
+fn calls_of_a_version_between_by_debug_information() {
+    exact(VERSIONS[4], Variant::Default, &["-n", "1000"]);
+}
+
 #[test]
 fn workers_and_requests_of_net_http() {
     exact(VERSIONS[7], Variant::Pie, &["-n", "2000", "-workers", "3"]);
