@@ -1,6 +1,6 @@
 //! What the kernel side is told of a target for one instrument each, beside what [`crate::target::TargetConfig`] has for all of them.
 
-use crate::{http_client::HttpClient, router::Routers};
+use crate::{grpc_server::GrpcServer, http_client::HttpClient, router::Routers};
 
 /// Declares the parts of [`Facts`]: one line for an instrument that has any.
 macro_rules! facts {
@@ -46,4 +46,6 @@ facts! {
     http_client: HttpClient = HttpClient::NONE;
     /// For the routers that HTTP server requests are given to.
     routers: Routers = Routers::NONE;
+    /// For gRPC server calls.
+    grpc_server: GrpcServer = GrpcServer::NONE;
 }

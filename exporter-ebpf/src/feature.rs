@@ -54,6 +54,8 @@ features! {
     Http = "http", Kernel, Usual;
     /// HTTP client requests, by probes.
     HttpClient = "http-client", Kernel, Usual;
+    /// gRPC server calls, by probes.
+    GrpcServer = "grpc-server", Kernel, Usual;
     /// The Go runtime's own figures, read from its memory, and `process_*`: no probe.
     Runtime = "runtime", User, Usual;
     /// How long goroutines are blocked, by probes that the overhead budget limits.
@@ -135,6 +137,8 @@ parts! {
     Panic = "panic" of Http, Besides;
     /// HTTP client requests.
     HttpClient = "http_client" of HttpClient, Enough;
+    /// gRPC server calls.
+    GrpcServer = "grpc_server" of GrpcServer, Enough;
     /// The Go runtime's own figures.
     Runtime = "runtime" of Runtime, Enough;
     /// How long goroutines are blocked.

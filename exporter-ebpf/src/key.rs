@@ -50,6 +50,8 @@ families! {
     RunQueue: WAITS, Waits;
     /// HTTP client requests. The text is the server's address, the code the status, the verb the method.
     HttpClient: REQUESTS, Series;
+    /// gRPC server calls. The text is the method, the code the status.
+    GrpcServer: REQUESTS, Series;
 }
 
 /// How many families there are.

@@ -8,6 +8,8 @@ pub mod durations;
 pub mod event;
 pub mod facts;
 pub mod feature;
+pub mod grpc;
+pub mod grpc_server;
 pub mod http;
 pub mod http_client;
 pub mod key;

@@ -71,6 +71,10 @@ macro_rules! probes {
             HttpClientStart: http_client_start, http_client_start_multi, http_client, HttpClient, Start, Check;
             /// The transport has returned: in `net/http.send`.
             HttpClientEnd: http_client_end, http_client_end_multi, http_client, HttpClient, End, Branch;
+            /// A gRPC server has a stream: `google.golang.org/grpc.(*Server).handleStream`.
+            GrpcServerStart: grpc_server_start, grpc_server_start_multi, grpc_server, GrpcServer, Start, Check;
+            /// A stream's status is written: `writeStatus` of either of its transports.
+            GrpcServerEnd: grpc_server_end, grpc_server_end_multi, grpc_server, GrpcServer, End, Check;
             /// A goroutine parks: `runtime.gopark`.
             GoPark: go_park, go_park_multi, blocking, Blocking, Start, Entry;
             /// A goroutine gets a thread to run on: `runtime.execute`.

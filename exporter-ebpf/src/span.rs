@@ -18,6 +18,8 @@ pub enum Lane {
     HttpClientWithin = 2,
     /// One that it makes for the sake of both.
     HttpClientWithinBoth = 3,
+    /// A gRPC call that it serves.
+    GrpcServer = 4,
 }
 
 /// As many as the low bits of an address that is a multiple of 8 can tell apart.

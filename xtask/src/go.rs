@@ -42,7 +42,7 @@ const FIRST_MINOR: u32 = 17;
 /// as the pattern syntax of `http.ServeMux`, and real services are at their toolchain's.
 const GENERIC_GO_LINE: &str = "go 1.17";
 /// The services, each a module in `xtask/go`.
-pub const SERVICES: [&str; 18] = [
+pub const SERVICES: [&str; 19] = [
     "hello",
     "matrix",
     "edge",
@@ -61,6 +61,7 @@ pub const SERVICES: [&str; 18] = [
     "client",
     "routers",
     "frameworks",
+    "grpc",
 ];
 /// client_golang's last release for the Go versions from each of these minor versions on: a release is built by the last few
 /// Go versions alone.
@@ -349,6 +350,21 @@ pub fn build_for(service: &Service, architecture: Option<&str>) -> Result<PathBu
     Binary { label, toolchain: &toolchain, main: &service.name, files, arguments, environment: &environment }.make()
 }
 
+/// Builds a service with another version of a module than its `go.mod` names: that `go.mod` keeps what it asks for itself, and Go finds
+/// the rest.
+pub fn build_against(service: &Service, module: &str, version: &str) -> Result<PathBuf> {
+    let toolchain = toolchain(&service.go)?;
+    let label = format!("{}-go{}-{}-{version}", service.name, toolchain.version, service.variant);
+    let mut files = sources_of(&service.name)?;
+    let own = Path::new(&service.name).join("go.mod");
+    for (_, bytes) in files.iter_mut().filter(|(path, _)| *path == own) {
+        *bytes = module_against(&String::from_utf8_lossy(bytes), module, version).into_bytes();
+    }
+    let environment: Vec<_> = service.variant.cgo().map(|value| ("CGO_ENABLED", value)).into_iter().collect();
+    let arguments = service.variant.arguments();
+    Binary { label, toolchain: &toolchain, main: &service.name, files, arguments, environment: &environment }.make()
+}
+
 /// A program that a test brings as the text of its `main.go`.
 #[derive(Debug, Clone, Copy)]
 pub struct Program<'p> {
@@ -502,6 +518,21 @@ fn is_too_new(module: &str, minor: u32) -> bool {
     asked.is_some_and(|asked| asked > minor)
 }
 
+/// A `go.mod` with another version of a module, and nothing of what follows from the one that it had.
+fn module_against(text: &str, module: &str, version: &str) -> String {
+    let required = format!("\t{module} ");
+    let lines = text.lines().filter(|line| !line.ends_with("// indirect")).map(|line| {
+        if line.starts_with(&required) {
+            format!("{required}{version}")
+        } else if line.starts_with("go ") {
+            GENERIC_GO_LINE.to_owned()
+        } else {
+            line.to_owned()
+        }
+    });
+    lines.collect::<Vec<_>>().join("\n") + "\n"
+}
+
 /// Checks that every Go source is formatted and that `go vet` finds nothing.
 pub fn vet() -> Result<()> {
     let toolchain = toolchain("local")?;
@@ -539,6 +570,13 @@ mod tests {
         assert_eq!(module_for(new, 26), new);
         let old = "go 1.19\n\nrequire (\n\tgithub.com/prometheus/client_golang v1.18.0\n)\n";
         assert_eq!(module_for(new, 19), old);
+    }
+
+    #[test]
+    fn a_module_of_another_version_brings_its_own() {
+        let new = "go 1.26.0\n\nrequire (\n\ta/b v1.85.0\n\ta/b/c v1.0.0\n\td/e v1.0.0 // indirect\n)\n";
+        let old = "go 1.17\n\nrequire (\n\ta/b v1.40.0\n\ta/b/c v1.0.0\n)\n";
+        assert_eq!(super::module_against(new, "a/b", "v1.40.0"), old);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 mod below;
 mod blocking;
+mod grpc;
+mod grpc_server;
 mod hijack;
 mod hit;
 mod http;

@@ -15,6 +15,8 @@ use super::{
 pub(super) const HTTP_SERVER: u8 = Family::HttpServer as u8;
 /// [`Family::HttpClient`].
 pub(super) const HTTP_CLIENT: u8 = Family::HttpClient as u8;
+/// [`Family::GrpcServer`].
+pub(super) const GRPC_SERVER: u8 = Family::GrpcServer as u8;
 /// [`Family::Blocking`].
 pub(super) const BLOCKING: u8 = Family::Blocking as u8;
 /// [`Family::Stw`].

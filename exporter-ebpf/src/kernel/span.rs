@@ -61,8 +61,9 @@ pub(super) fn begin(target: &TargetConfig, g: u64, lanes: &[Lane; 3], span: &mut
     let _ = REFUSED.insert(&span_key(target.id, g, lanes[0]), &span.open, 0);
 }
 
+/// Inserts a span, where the target may have one more; what is refused is told, and kept as such.
 #[inline(never)]
-fn insert(target: &TargetConfig, key: u64, span: &Span) {
+pub(super) fn insert(target: &TargetConfig, key: u64, span: &Span) {
     if !share::insert(Table::InFlight, target.id, || INFLIGHT.insert(&key, span, BPF_NOEXIST).is_ok()) {
         lost(target.id, Reason::InFlightFull);
         let _ = REFUSED.insert(&key, &span.open, 0);

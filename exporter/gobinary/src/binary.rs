@@ -17,7 +17,7 @@ use crate::pclntab::{self, Located};
 use crate::sites::{self, Site, SiteError};
 use crate::source::{Source, read_up_to};
 use crate::symtab::{Object, Symbols};
-use crate::{note, symtab, verify};
+use crate::{loads, note, symtab, verify};
 
 /// The longest function whose code is kept: Go's largest that anyone probes are under 20 KiB.
 const MAX_CODE: u64 = 256 * 1024;
@@ -284,6 +284,12 @@ impl GoBinary {
             (1, Some(call)) => self.site(caller, call),
             (count, _) => Err(SiteError::NotOneCall(count)),
         }
+    }
+
+    /// The offset of the first field of 4 bytes that a wanted function reads of a struct that it has a pointer to; none where it reads
+    /// none, or its code was not kept.
+    pub fn first_field_read(&self, function: &Function) -> Option<u32> {
+        loads::first_of_4_bytes(self.arch, self.code(function).ok()?)
     }
 
     /// The file offset that uprobes on a link-time code address are attached by.

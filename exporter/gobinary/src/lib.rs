@@ -24,6 +24,7 @@ mod function;
 pub mod fuzzing;
 mod globals;
 mod layouts;
+mod loads;
 mod names;
 mod note;
 mod pclntab;

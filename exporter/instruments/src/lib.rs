@@ -3,6 +3,7 @@
 
 mod desc;
 mod family;
+mod grpc;
 mod inlined;
 mod instrument;
 mod patchers;
@@ -11,6 +12,7 @@ mod planner;
 mod unmeasured;
 
 pub mod blocking;
+mod grpc_server;
 mod http_client;
 mod http_server;
 mod run_queue;
@@ -32,9 +34,10 @@ pub use exporter_ebpf::{
 use exporter_ebpf::key::Family;
 
 /// All instruments, in the order in which their metrics are shown.
-pub static ALL: [&Instrument; 5] = [
+pub static ALL: [&Instrument; 6] = [
     &http_server::INSTRUMENT,
     &http_client::INSTRUMENT,
+    &grpc_server::INSTRUMENT,
     &blocking::INSTRUMENT,
     &stw::INSTRUMENT,
     &run_queue::INSTRUMENT,

@@ -91,7 +91,7 @@ pub(crate) struct RunArgs {
     #[arg(long, help_heading = "What to measure")]
     pub(crate) all: bool,
 
-    /// What to measure of each process: http, http-client, runtime, blocking, gc, scheduler, with commas between, or all [default: all but scheduler]
+    /// What to measure of each process: http, http-client, grpc-server, runtime, blocking, gc, scheduler, with commas between, or all [default: all but scheduler]
     #[arg(long, value_name = "LIST", help_heading = "What to measure")]
     pub(crate) features: Option<Features>,
 

@@ -119,14 +119,22 @@ pub(super) const LIBRARIES: &[Library] = &[
     },
     Library {
         module: "google.golang.org/grpc",
-        versions: &["v1.40.0", "v1.53.0", "v1.65.0", "v1.66.0", "v1.68.0", "v1.69.0", "v1.76.0", "v1.77.0", "v1.79.0"],
-        source: "package main\n\nimport (\n\t\"net\"\n\n\t\"google.golang.org/grpc\"\n)\n\nfunc main() {\n\
-                 \tl, _ := net.Listen(\"tcp\", \"127.0.0.1:0\")\n\tgrpc.NewServer().Serve(l)\n}\n",
+        versions: &[
+            "v1.30.0", "v1.33.2", "v1.36.1", "v1.37.0", "v1.39.1", "v1.40.0", "v1.40.1", "v1.41.0", "v1.45.0",
+            "v1.53.0", "v1.58.3", "v1.65.0", "v1.65.1", "v1.66.0", "v1.68.0", "v1.68.2", "v1.69.0", "v1.72.1",
+            "v1.76.0", "v1.77.0", "v1.79.0", "v1.83.1", "v1.84.0", "v1.85.0",
+        ],
+        source: "package main\n\nimport (\n\t\"context\"\n\t\"net\"\n\n\t\"google.golang.org/grpc\"\n)\n\nfunc main() {\n\
+                 \tl, _ := net.Listen(\"tcp\", \"127.0.0.1:0\")\n\tc, _ := grpc.Dial(l.Addr().String(), grpc.WithInsecure())\n\
+                 \tc.Invoke(context.Background(), \"/a/b\", nil, nil)\n\tgrpc.NewServer().Serve(l)\n}\n",
         types: &[
             ("google.golang.org/grpc/internal/transport.Stream", "id ctx method"),
-            ("google.golang.org/grpc/internal/transport.ServerStream", "Stream"),
+            ("google.golang.org/grpc/internal/transport.ServerStream", "Stream Stream.method"),
+            ("google.golang.org/grpc/internal/transport.CallHdr", "Host Method"),
             ("google.golang.org/grpc/internal/status.Status", "s"),
-            ("google.golang.org/genproto/googleapis/rpc/status.Status", "Code"),
+            ("google.golang.org/grpc/internal/status.Error", "e s"),
+            ("google.golang.org/grpc.csAttempt", "cs"),
+            ("google.golang.org/grpc.clientStream", "callHdr desc"),
         ],
     },
     Library {

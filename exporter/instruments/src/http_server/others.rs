@@ -2,17 +2,9 @@
 
 use crate::unmeasured::{Unmeasurable, Unmeasured};
 
-/// Servers that are not measured. Names by the sources of net/http/cgi and net/http/fcgi (Go 1.17 to 1.27), grpc-go 1.0 to 1.84, fasthttp 1.16 to
+/// Servers that are not measured. Names by the sources of net/http/cgi and net/http/fcgi (Go 1.17 to 1.27), fasthttp 1.16 to
 /// 1.78, and quic-go, whose module was `github.com/lucas-clemente/quic-go` up to 0.31.
-pub(super) const UNMEASURED: [Unmeasurable; 5] = [
-    Unmeasurable {
-        what: Unmeasured {
-            server: "grpc",
-            reason: "google.golang.org/grpc serves gRPC by a transport of its own, which is not measured yet. Where it is a \
-                     handler of net/http (ServeHTTP), its calls are counted as requests",
-        },
-        functions: &["google.golang.org/grpc.(*Server).handleStream"],
-    },
+pub(super) const UNMEASURED: [Unmeasurable; 4] = [
     Unmeasurable {
         what: Unmeasured {
             server: "http3",

@@ -3,6 +3,7 @@ mod edge;
 mod ends;
 mod errors;
 mod failed_reads;
+pub(crate) mod grpc;
 pub(crate) mod hostile;
 mod hpa_rules;
 pub(crate) mod http_client;

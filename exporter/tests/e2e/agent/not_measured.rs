@@ -28,12 +28,10 @@ import (
 
 	"github.com/quic-go/quic-go/http3"
 	"github.com/valyala/fasthttp"
-	"google.golang.org/grpc"
 )
 
 func main() {
 	if len(os.Args) > 1 {
-		new(grpc.Server).Run()
 		new(fasthttp.Server).Run()
 		new(http3.Server).Run()
 		cgi.Serve(nil)
@@ -48,8 +46,7 @@ func main() {
 "#;
 
 /// Modules of these names, with the one function each by which they are known.
-const MODULES: [(&str, &str, &str, &str); 3] = [
-    ("google.golang.org/grpc", "", "grpc", "handleStream"),
+const MODULES: [(&str, &str, &str, &str); 2] = [
     ("github.com/valyala/fasthttp", "", "fasthttp", "serveConn"),
     ("github.com/quic-go/quic-go", "http3", "http3", "handleConn"),
 ];
@@ -101,7 +98,7 @@ fn inspect(file: &Path) -> Value {
 fn servers_of_other_libraries_are_named() {
     must_be_root();
     let program = build();
-    let all = ["grpc", "http3", "fasthttp", "fcgi", "cgi"];
+    let all = ["http3", "fasthttp", "fcgi", "cgi"];
     assert_eq!(servers(&inspect(&program)), all);
     assert!(servers(&inspect(&service("hello"))).is_empty());
     let (running, hello) = (start(&program, &[]), start(&service("hello"), &[]));
@@ -117,7 +114,7 @@ fn servers_of_other_libraries_are_named() {
 #[test]
 fn what_a_program_does_not_use_is_not_off() {
     must_be_root();
-    let servers = ["http1_server", "http2_server", "xnet_http2_server", "http_client"];
+    let servers = ["http1_server", "http2_server", "xnet_http2_server", "http_client", "grpc_server"];
     let (other, hello) = (build(), service("hello"));
     assert_eq!(features(&inspect(&other), "not_used"), servers);
     let (running, plain) = (start(&other, &[]), start(&hello, &[]));
@@ -127,7 +124,10 @@ fn what_a_program_does_not_use_is_not_off() {
         assert_eq!(features(target, "disabled"), Vec::<String>::new(), "{target}");
     }
     assert_eq!(features(&running, "not_used"), servers);
-    assert_eq!(features(&plain, "not_used"), ["xnet_http2_server", "hijack", "router_pattern", "http_client"]);
+    assert_eq!(
+        features(&plain, "not_used"),
+        ["xnet_http2_server", "hijack", "router_pattern", "http_client", "grpc_server"]
+    );
     let text = util::output(Command::new(binary()).arg("inspect").arg(&hello)).expect("it can be inspected");
     assert!(text.contains("not used  XnetHttp2Server") && !text.contains("off  "), "{text}");
     agent.stop();

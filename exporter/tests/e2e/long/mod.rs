@@ -1,3 +1,4 @@
+mod grpc;
 mod hostile;
 mod hpa_churn;
 mod hpa_keda;

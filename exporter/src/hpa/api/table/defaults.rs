@@ -162,6 +162,43 @@ const DEFAULTS: &[(&str, f64, &str, &str)] = &[
         "rate(http_server_request_duration_seconds{http_response_status_code=\"429\"})",
         "Requests answered with 429 a second: the program itself says that it is full.",
     ),
+    (
+        "rpc_server_active_calls",
+        5.0,
+        "avg(rpc_server_active_calls)",
+        "gRPC calls being served, open streams among them, the mean of 5 s.",
+    ),
+    ("rpc_server_requests_per_second", 15.0, "rate(rpc_server_call_duration_seconds)", "gRPC calls ended a second."),
+    (
+        "rpc_server_requests_per_second:{rpc_method}",
+        15.0,
+        "rate(rpc_server_call_duration_seconds)",
+        "gRPC calls of one method ended a second.",
+    ),
+    (
+        "rpc_server_errors_per_second",
+        15.0,
+        "rate(rpc_server_call_duration_seconds{rpc_response_status_code!=\"OK\"})",
+        "gRPC calls ended with another status than OK a second.",
+    ),
+    (
+        "rpc_server_call_duration_p50_milliseconds",
+        15.0,
+        "quantile(0.5, rpc_server_call_duration_seconds) * 1000",
+        "Duration of gRPC calls, median.",
+    ),
+    (
+        "rpc_server_call_duration_p95_milliseconds",
+        15.0,
+        "quantile(0.95, rpc_server_call_duration_seconds) * 1000",
+        "Duration of gRPC calls, 95th percentile.",
+    ),
+    (
+        "rpc_server_call_duration_p99_milliseconds",
+        15.0,
+        "quantile(0.99, rpc_server_call_duration_seconds) * 1000",
+        "Duration of gRPC calls, 99th percentile.",
+    ),
     ("measured_pods", 5.0, "pods()", "Pods that are measured."),
 ];
 
