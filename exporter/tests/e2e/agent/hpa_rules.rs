@@ -8,12 +8,15 @@ use serde_json::Value;
 use xtask::util;
 
 /// Of two pods, the second with a tenth of the first's figures: what each metric is to be at the first.
-const TRUTH: [(&str, f64, f64); 8] = [
+const TRUTH: [(&str, f64, f64); 11] = [
     ("http_server_active_requests", 7.0, 0.7),
     ("http_server_requests_per_second", 20.0, 2.0),
     // 90 % in the bucket from 10 to 25 ms, 10 % in that from 50 to 75 ms.
     ("http_server_request_duration_p95_milliseconds", 62.5, 62.5),
     ("http_server_request_duration_p99_milliseconds", 72.5, 72.5),
+    ("rpc_server_active_calls", 3.0, 0.3),
+    ("rpc_server_requests_per_second", 8.0, 0.8),
+    ("rpc_server_call_duration_p99_milliseconds", 72.5, 72.5),
     ("go_goroutines_waiting", 40.0, 4.0),
     ("go_sched_latency_p99_milliseconds", 0.99, 0.99),
     ("go_runqueue_latency_p99_milliseconds", 1.98, 1.98),
@@ -46,6 +49,12 @@ fn series() -> String {
                 add("http_server_request_duration_seconds_bucket", &labels, growth * cumulative, 0.0);
             }
             add("http_server_request_duration_seconds_count", &route, growth, 0.0);
+        }
+        add("rpc_server_active_calls", "", 0.0, 3.0);
+        add("rpc_server_call_duration_seconds_count", "", 8.0 * 15.0, 0.0);
+        for (le, cumulative) in [("0.01", 0.0), ("0.025", 0.9), ("0.05", 0.9), ("0.075", 1.0), ("+Inf", 1.0)] {
+            let labels = format!(",le=\"{le}\"");
+            add("rpc_server_call_duration_seconds_bucket", &labels, 8.0 * 15.0 * cumulative, 0.0);
         }
         for (reason, count) in [("semacquire", 30.0), ("chan receive", 10.0)] {
             add("go_goroutines_waiting", &format!(",reason=\"{reason}\""), 0.0, count);
