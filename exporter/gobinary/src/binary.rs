@@ -1,23 +1,27 @@
 //! Puts the parts together: an ELF file in, a `GoBinary` out. Holds no file: what is asked later was kept.
 
+mod functions;
+mod places;
+mod refused;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 
+use self::functions::find_functions;
+use self::refused::{no_go, refuse_old};
 use crate::buildinfo::{self, BuildInfo};
 use crate::elf::{Arch, Elf};
 use crate::error::Error;
-use crate::function::{Function, FunctionsFrom, by_name};
+use crate::function::{Function, FunctionsFrom};
 use crate::globals::{self, FoundGlobal, Global, Globals};
 use crate::layouts::experiments::Moved;
 use crate::layouts::table::Table;
 use crate::layouts::{Layouts, LayoutsFrom, dwarf};
 use crate::names::Names;
-use crate::pclntab::{self, Located};
-use crate::sites::{self, Site, SiteError};
+use crate::pclntab;
 use crate::source::{Source, read_up_to};
-use crate::symtab::{Object, Symbols};
-use crate::{loads, note, symtab, verify};
+use crate::{note, verify};
 
 /// The longest function whose code is kept: Go's largest that anyone probes are under 20 KiB.
 const MAX_CODE: u64 = 256 * 1024;
@@ -228,91 +232,6 @@ impl GoBinary {
         self.globals.missing(global)
     }
 
-    /// The code of a function, with the padding behind it where its size includes that.
-    pub fn code(&self, function: &Function) -> Result<&[u8], SiteError> {
-        self.code.get(&function.addr).map(AsRef::as_ref).ok_or_else(|| SiteError::NoCode(function.name.clone()))
-    }
-
-    /// The start of a function, past its stack check: it fires once a call, with the argument registers whole.
-    pub fn entry_site(&self, function: &Function) -> Result<Site, SiteError> {
-        let found = sites::entry(self.arch, self.code(function)?)?;
-        self.site(function, found)
-    }
-
-    /// The branch of a function's stack check, where the check is of the usual form: `jbe` (amd64), `b.ls` (arm64). Every
-    /// kernel emulates it, on amd64 without the write to the stack that a push takes. It is passed at each call with the
-    /// argument registers whole, but also where the stack must grow first or the goroutine is to be preempted: the branch
-    /// is then taken, which the flags tell at the hit, and the call comes by again from the function's first byte.
-    pub fn check_site(&self, function: &Function) -> Option<Site> {
-        let found = sites::check(self.arch, self.code(function).ok()?)?;
-        self.site(function, found).ok()
-    }
-
-    /// Every RET of a function. An error when there may be other ways out, which nothing would then see.
-    pub fn return_sites(&self, function: &Function) -> Result<Vec<Site>, SiteError> {
-        let found = sites::returns(self.arch, self.code(function)?)?;
-        found.into_iter().map(|found| self.site(function, found)).collect()
-    }
-
-    /// The branch behind the one call through a pointer in a function whose error is looked at next, as behind `rt.RoundTrip(req)`:
-    /// `jne` (amd64), `cbnz` (arm64), which every kernel emulates. Each return of the callee passes it once, with the first result
-    /// and the error's type still in the first two registers. An error where there is not exactly one such call.
-    pub fn after_call_site(&self, function: &Function) -> Result<Site, SiteError> {
-        let found = sites::after_call(self.arch, self.code(function)?)?;
-        self.site(function, found)
-    }
-
-    /// Whether a wanted function calls another directly, by its address; none where its code was not kept, or the two are so far
-    /// apart that on arm64 the linker may have put another jump in between (cmd/link/internal/arm64, `trampoline`).
-    pub fn calls(&self, caller: &Function, callee: &Function) -> Option<bool> {
-        const NEAR: u64 = 100 << 20;
-        if self.arch == Arch::Arm64 && caller.addr.abs_diff(callee.addr) > NEAR {
-            return None;
-        }
-        let code = self.code(caller).ok()?;
-        let distance = callee.addr.wrapping_sub(caller.addr).cast_signed();
-        Some(sites::calls(self.arch, code).iter().any(|(to, _)| *to == distance))
-    }
-
-    /// The one call of another function in a function: `call` (amd64), `bl` (arm64), which every kernel emulates or simulates, with the
-    /// callee's arguments in their registers. An error where there is not exactly one.
-    pub fn call_site(&self, caller: &Function, callee: &Function) -> Result<Site, SiteError> {
-        let distance = callee.addr.wrapping_sub(caller.addr).cast_signed();
-        let calls = sites::calls(self.arch, self.code(caller)?);
-        let mut found: Vec<_> = calls.into_iter().filter(|(to, _)| *to == distance).map(|(_, found)| found).collect();
-        match (found.len(), found.pop()) {
-            (1, Some(call)) => self.site(caller, call),
-            (count, _) => Err(SiteError::NotOneCall(count)),
-        }
-    }
-
-    /// The offset of the first field of 4 bytes that a wanted function reads of a struct that it has a pointer to; none where it reads
-    /// none, or its code was not kept.
-    pub fn first_field_read(&self, function: &Function) -> Option<u32> {
-        loads::first_of_4_bytes(self.arch, self.code(function).ok()?)
-    }
-
-    /// The file offset that uprobes on a link-time code address are attached by.
-    pub fn file_offset(&self, vaddr: u64) -> Option<u64> {
-        self.code_segments.iter().find_map(|&(start, offset, size)| {
-            let inside = vaddr.checked_sub(start).filter(|&inside| inside < size)?;
-            offset.checked_add(inside)
-        })
-    }
-
-    fn site(&self, function: &Function, found: sites::Found) -> Result<Site, SiteError> {
-        let vaddr = function.addr.saturating_add(u64::from(found.offset));
-        let file_offset = self.file_offset(vaddr).ok_or_else(|| SiteError::NoCode(function.name.clone()))?;
-        Ok(Site {
-            vaddr,
-            file_offset,
-            function_offset: found.offset,
-            instruction: found.text,
-            cost: sites::cost::KernelFeatures::oldest(self.arch).cost(found.kind),
-            kind: found.kind,
-        })
-    }
-
     pub(crate) fn has_any(&self, name: &str) -> bool {
         self.functions.contains_key(name)
     }
@@ -377,111 +296,4 @@ impl GoBinary {
             Err(reason) => Layouts::none(reason),
         })
     }
-}
-
-struct FoundFunctions {
-    functions: HashMap<String, Function>,
-    from: FunctionsFrom,
-    text: Option<u64>,
-    /// Variables by the symbol table.
-    objects: Vec<Object>,
-    /// Names that the function table has.
-    named: Vec<String>,
-}
-
-impl FoundFunctions {
-    fn program<'p, S: Source>(
-        &'p self,
-        elf: &'p Elf<S>,
-        table: Option<&'p Located>,
-        info: &'p BuildInfo,
-    ) -> globals::Program<'p, S> {
-        globals::Program { elf, table, info, objects: &self.objects, functions: &self.functions }
-    }
-}
-
-fn find_functions<S: Source>(
-    elf: &Elf<S>,
-    table: Option<&Located>,
-    info: &BuildInfo,
-    names: &Names<'_>,
-    notes: &mut Vec<String>,
-) -> Result<FoundFunctions, Error> {
-    let text = match table {
-        Some(table) => pclntab::text_start(elf, table)?,
-        None => None,
-    };
-    let matched = match (table, text) {
-        (Some(table), Some(text)) => Some(pclntab::wanted(elf, table, text, names)?),
-        _ => None,
-    };
-    let (tabled, named) = matched.map(|it| (by_name(it.functions), it.names)).unzip();
-    let named = named.unwrap_or_default();
-    let Symbols { functions: symbols, objects } =
-        if symtab::present(elf) { symtab::wanted(elf, names)? } else { Symbols::default() };
-    let symbols = by_name(symbols);
-    let text = text.filter(|&text| text != 0);
-    let by_table = FunctionsFrom::Gopclntab;
-    match tabled {
-        Some(functions) if symbols.is_empty() => Ok(FoundFunctions { functions, from: by_table, text, objects, named }),
-        Some(mut functions) => {
-            // The runtime itself lives by its function table; a symbol table is a copy that tools may spoil.
-            let (mut differ, mut same, mut more) = (0, 0, Vec::new());
-            for (name, symbol) in symbols {
-                match functions.get_mut(&name) {
-                    Some(known) if known.addr == symbol.addr => {
-                        same += 1;
-                        // Without the padding behind it.
-                        known.size = known.size.min(symbol.size);
-                    }
-                    Some(_) => differ += 1,
-                    // Assembly and C functions that have no entry in Go's table.
-                    None => more.push((name, symbol)),
-                }
-            }
-            if differ > same {
-                notes.push(format!("the symbol table contradicts the function table on {differ} functions: not used"));
-                return Ok(FoundFunctions { functions, from: by_table, text, objects: Vec::new(), named });
-            }
-            functions.extend(more);
-            Ok(FoundFunctions { functions, from: FunctionsFrom::SymbolTable, text, objects, named })
-        }
-        None if !symbols.is_empty() => {
-            notes.push("no readable function table (.gopclntab): took the symbol table alone".into());
-            Ok(FoundFunctions { functions: symbols, from: FunctionsFrom::SymbolTable, text, objects, named })
-        }
-        None => match pclntab::foreign_magic(elf)? {
-            Some(magic) if pclntab::Magic::from_u32(magic).is_none() => Err(Error::UnknownPclntab(magic)),
-            _ => Err(Error::NoPclntab(info.go_version.clone())),
-        },
-    }
-}
-
-/// What to say of a file without a trace of Go.
-fn no_go<S: Source>(elf: &Elf<S>) -> Result<Error, Error> {
-    // UPX puts its magic right behind the program headers, and drops the section headers.
-    let head = read_up_to(&elf.src, 0, 4096)?;
-    let tail = read_up_to(&elf.src, elf.src.len().saturating_sub(512), 512)?;
-    let upx = |bytes: &[u8]| memchr::memmem::find(bytes, b"UPX!").is_some();
-    if elf.sections.is_empty() && (upx(&head) || upx(&tail)) {
-        return Ok(Error::PackedWithUpx);
-    }
-    Ok(match pclntab::foreign_magic(elf)? {
-        Some(magic) => Error::UnknownPclntab(magic),
-        None => Error::NotGo,
-    })
-}
-
-fn refuse_old(arch: Arch, info: &BuildInfo, table: Option<&Located>) -> Result<(), Error> {
-    let (minor, needed) = match arch {
-        Arch::Amd64 => (17, "1.17"),
-        Arch::Arm64 => (18, "1.18"),
-    };
-    let version = &info.go_version;
-    let by_version = version.is_known() && !version.at_least(1, minor);
-    let by_table = !version.is_known() && table.is_some_and(|t| t.header.magic.minors().1 < minor);
-    if by_version || by_table {
-        return Err(Error::TooOld { found: version.clone(), needed });
-    }
-    if version.is_without_registers() { Err(Error::NoRegisters(version.clone())) } else { Ok(()) }
 }

@@ -2,10 +2,15 @@
 //!
 //! Sources: System V ABI (ELF-64), its amd64 and AArch64 supplements.
 
+mod constants;
+mod parts;
 mod relocations;
 
 use serde::Serialize;
 
+use self::constants::{EM_AARCH64, EM_X86_64, ET_DYN, ET_EXEC, PHDR_SIZE, PT_DYNAMIC, PT_LOAD, PT_NOTE, SHDR_SIZE};
+pub(crate) use self::constants::{SHF_COMPRESSED, SHT_NOBITS, SHT_SYMTAB};
+pub(crate) use self::parts::{Section, Segment};
 use crate::error::Error;
 use crate::source::{Fixed, Le, MAX_STREAM, Source, read_up_to, read_vec};
 
@@ -35,66 +40,11 @@ impl std::fmt::Display for Arch {
     }
 }
 
-const ET_EXEC: u16 = 2;
-const ET_DYN: u16 = 3;
-const EM_X86_64: u16 = 62;
-const EM_AARCH64: u16 = 183;
-const PT_LOAD: u32 = 1;
-const PT_DYNAMIC: u32 = 2;
-const PT_NOTE: u32 = 4;
-const PF_X: u32 = 1;
-const PF_W: u32 = 2;
-pub(crate) const SHT_NOBITS: u32 = 8;
-pub(crate) const SHT_SYMTAB: u32 = 2;
-pub(crate) const SHF_COMPRESSED: u64 = 0x800;
-const SHDR_SIZE: u64 = 64;
-const PHDR_SIZE: usize = 56;
 /// Linux itself refuses program headers over 64 KiB.
 const MAX_PHDRS: u16 = 1024;
 const MAX_SHDRS: u64 = 65_536;
 const MAX_SHSTRTAB: usize = 4 << 20;
 const MAX_DYNAMIC: usize = 64 * 1024;
-
-/// A PT_LOAD, PT_NOTE or PT_DYNAMIC segment.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Segment {
-    kind: u32,
-    flags: u32,
-    pub(crate) offset: u64,
-    pub(crate) vaddr: u64,
-    pub(crate) file_size: u64,
-    pub(crate) mem_size: u64,
-}
-
-impl Segment {
-    pub(crate) fn is_load(&self) -> bool {
-        self.kind == PT_LOAD
-    }
-
-    pub(crate) fn is_note(&self) -> bool {
-        self.kind == PT_NOTE
-    }
-
-    pub(crate) fn executable(&self) -> bool {
-        self.flags & PF_X != 0
-    }
-
-    pub(crate) fn writable(&self) -> bool {
-        self.flags & PF_W != 0
-    }
-}
-
-/// A section header that has a name.
-#[derive(Debug, Clone)]
-pub(crate) struct Section {
-    pub(crate) name: String,
-    pub(crate) kind: u32,
-    pub(crate) flags: u64,
-    pub(crate) addr: u64,
-    pub(crate) offset: u64,
-    pub(crate) size: u64,
-    pub(crate) link: u32,
-}
 
 pub(crate) struct Elf<S: Source> {
     pub(crate) src: Fixed<S>,

@@ -1,13 +1,16 @@
 //! Wanted structs out of DWARF 4 or 5. Reads type entries of Go's units alone, within fixed limits of memory and work.
 
+mod values;
+
 use std::cell::Cell;
 use std::collections::HashMap;
 
 use gimli::{
-    Abbreviation, DebugInfo, DebugInfoOffset, DebugStr, EndianSlice, EntriesRaw, LittleEndian, UnitHeader, UnitOffset,
+    Abbreviation, DebugInfo, DebugInfoOffset, DebugStr, EndianSlice, EntriesRaw, LittleEndian, UnitOffset,
     constants as c,
 };
 
+use self::values::{Member, Struct, Unit, location, reference};
 use super::abbrev::Tables;
 use super::section::{Loaded, load};
 use super::{Fields, SIZE};
@@ -68,21 +71,6 @@ pub(crate) fn from_sections(
     wanted: &[(&str, &[&str])],
 ) -> HashMap<String, Fields> {
     Reader::new(info, abbrev, strings).wanted(wanted)
-}
-
-/// A struct as DWARF has it.
-struct Struct<'d> {
-    size: Option<u32>,
-    members: Vec<Member<'d>>,
-}
-
-/// Name, offset, and where its type is.
-type Member<'d> = (&'d [u8], u32, Option<usize>);
-
-struct Unit<'d> {
-    start: usize,
-    header: UnitHeader<Slice<'d>>,
-    abbreviations: usize,
 }
 
 struct Reader<'d> {
@@ -302,34 +290,6 @@ impl<'d> Reader<'d> {
         }
         members
     }
-}
-
-fn reference(unit: &Unit<'_>, value: &gimli::AttributeValue<Slice<'_>>) -> Option<usize> {
-    match value {
-        gimli::AttributeValue::UnitRef(offset) => unit.start.checked_add(offset.0),
-        gimli::AttributeValue::DebugInfoRef(offset) => Some(offset.0),
-        _ => None,
-    }
-}
-
-/// A constant, or `DW_OP_plus_uconst n` as Go up to 1.17 might write it.
-fn location(value: &gimli::AttributeValue<Slice<'_>>) -> Option<u32> {
-    if let Some(constant) = value.udata_value() {
-        return u32::try_from(constant).ok();
-    }
-    let gimli::AttributeValue::Exprloc(expression) = value else { return None };
-    let (&op, rest) = expression.0.slice().split_first()?;
-    if op != c::DW_OP_plus_uconst.0 {
-        return None;
-    }
-    let mut value = 0u32;
-    for (index, byte) in rest.iter().enumerate().take(4) {
-        value |= u32::from(byte & 0x7f) << (7 * index);
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

@@ -1,5 +1,9 @@
 //! Why goroutines wait, by Go version: the runtime keeps a number and has renumbered them. Knows nothing of processes.
 
+mod old;
+
+use self::old::{FROM_17, FROM_20};
+
 /// The reason behind `runtime.g.waitreason`, in the runtime's words (runtime/runtime2.go, `waitReasonStrings`); none for a
 /// number that the version does not have.
 pub fn reason(minor: u16, number: u8) -> Option<&'static str> {
@@ -16,69 +20,6 @@ pub fn reason(minor: u16, number: u8) -> Option<&'static str> {
     reasons.get(usize::from(number)).copied()
 }
 
-const FROM_17: &[&str] = &[
-    "unknown",
-    "GC assist marking",
-    "IO wait",
-    "chan receive (nil chan)",
-    "chan send (nil chan)",
-    "dumping heap",
-    "garbage collection",
-    "garbage collection scan",
-    "panicwait",
-    "select",
-    "select (no cases)",
-    "GC assist wait",
-    "GC sweep wait",
-    "GC scavenge wait",
-    "chan receive",
-    "chan send",
-    "finalizer wait",
-    "force gc (idle)",
-    "semacquire",
-    "sleep",
-    "sync.Cond.Wait",
-    "timer goroutine (idle)",
-    "trace reader (blocked)",
-    "wait for GC cycle",
-    "GC worker (idle)",
-    "preempted",
-    "debug call",
-];
-const FROM_20: &[&str] = &[
-    "unknown",
-    "GC assist marking",
-    "IO wait",
-    "chan receive (nil chan)",
-    "chan send (nil chan)",
-    "dumping heap",
-    "garbage collection",
-    "garbage collection scan",
-    "panicwait",
-    "select",
-    "select (no cases)",
-    "GC assist wait",
-    "GC sweep wait",
-    "GC scavenge wait",
-    "chan receive",
-    "chan send",
-    "finalizer wait",
-    "force gc (idle)",
-    "semacquire",
-    "sleep",
-    "sync.Cond.Wait",
-    "sync.Mutex.Lock",
-    "sync.RWMutex.RLock",
-    "sync.RWMutex.Lock",
-    "trace reader (blocked)",
-    "wait for GC cycle",
-    "GC worker (idle)",
-    "GC worker (active)",
-    "preempted",
-    "debug call",
-    "GC mark termination",
-    "stopping the world",
-];
 const FROM_22: &[&str] = &[
     "unknown",
     "GC assist marking",
