@@ -54,15 +54,21 @@ fn signal(agent: &Agent, signal: Signal) {
 }
 
 /// Middleware that runs the handler on a goroutine of its own, and a WebSocket behind it: the request ends where the connection is
-/// taken over, whichever goroutine that is.
+/// taken over, whichever goroutine that is. Where the connection's own goroutine panics in the same moment and serves no more, as limits.md
+/// says, one may be counted as the panic that it is too, or told as lost; never twice, and never not at all.
 #[test]
 fn connections_taken_over_on_another_goroutine() {
     must_be_root();
     let running = start(&service("idioms"), &[]);
     let (agent, pid) = (Agent::measuring(running.pid(), &[]), running.pid());
     for (path, route) in [("/here", "/here/{id}"), ("/ws", "/ws/{id}"), ("/ws-panic", "/ws-panic/{id}")] {
+        let panics = path == "/ws-panic";
+        let counted = || {
+            let panicked = if panics { of(&agent, pid, 500, route) + told(&agent.scrape()) } else { 0 };
+            of(&agent, pid, 101, route) + panicked
+        };
         let open: Vec<_> = (0..10).map(|id| upgrade(&running, &format!("{path}/{id}"))).collect();
-        settles("each is counted while it is open", &10, || of(&agent, pid, 101, route));
+        settles(&format!("each of {route} is counted while it is open"), &10, counted);
         settles("none is in flight any more", &Some(0), || agent.scrape().active(pid));
         drop(open);
         // The goroutines' structs are used again by these.
@@ -70,11 +76,13 @@ fn connections_taken_over_on_another_goroutine() {
             drop(upgrade(&running, &format!("{path}/{id}")));
             request(at(&running), "GET", "/about");
         }
-        settles("each is counted once", &30, || of(&agent, pid, 101, route));
+        settles(&format!("each of {route} is counted once"), &30, counted);
+        assert!(of(&agent, pid, 101, route) >= if panics { 25 } else { 30 }, "{route}");
     }
-    settles("and all others", &(90 + 60), || agent.scrape().total(pid));
+    let lost = told(&agent.scrape());
+    settles("and all others", &(90 + 60 - lost), || agent.scrape().total(pid));
     settles("none is in flight", &Some(0), || agent.scrape().active(pid));
-    assert_eq!(agent.scrape().lost(), Vec::<String>::new());
+    assert!(agent.scrape().lost().iter().all(|it| it.starts_with("end_not_seen")), "{:?}", agent.scrape().lost());
     agent.stop();
 }
 
