@@ -7,9 +7,9 @@ use std::{
 
 use crate::allowance::Spending;
 
-/// CPU time for reading executables of one owner: some are read at once, and then others with a fiftieth of a core. A read of a program
+/// CPU time for reading executables of one owner: some are read at once, and then others with a fortieth of a core. A read of a program
 /// of 10 MB takes some 10 ms.
-const READS: Spending = Spending::new(Duration::from_millis(20), 50);
+const READS: Spending = Spending::new(Duration::from_millis(20), 40);
 /// What is taken for the cost of a read that has not ended.
 pub(super) const A_READ: Duration = Duration::from_millis(10);
 /// How often who waits looks whether that is still needed.
