@@ -33,12 +33,14 @@ pub(crate) struct Sampler {
     purse: f64,
     /// What the probes cost while they are attached, in limits; none before the first look.
     burn: Option<f64>,
+    /// How long they were attached before that is known, and what they spent.
+    tried: (Duration, f64),
 }
 
 impl Sampler {
     /// Nothing known and nothing saved.
     pub(crate) fn new() -> Self {
-        Self { purse: 0.0, burn: None }
+        Self { purse: 0.0, burn: None, tried: (Duration::ZERO, 0.0) }
     }
 
     /// Time has passed in which the probes spent so many seconds of the limit.
@@ -50,6 +52,22 @@ impl Sampler {
     pub(crate) fn burned(&mut self, attached: Duration, spent: f64) {
         if !attached.is_zero() {
             self.burn = Some(spent / attached.as_secs_f64());
+        }
+    }
+
+    /// Time has passed in which the probes were attached throughout. Whoever joins has that looked at sooner: what they cost is known
+    /// after so many looks that they make up a trial, or that the purse is empty.
+    pub(crate) fn stayed(&mut self, time: Duration, spent: f64) {
+        self.passed(time, spent);
+        if self.burn.is_some() {
+            if time >= TRIAL {
+                self.burned(time, spent);
+            }
+            return;
+        }
+        self.tried = (self.tried.0 + time, self.tried.1 + spent);
+        if self.tried.0 >= TRIAL || self.purse < 0.0 {
+            self.burned(self.tried.0, self.tried.1);
         }
     }
 
@@ -126,6 +144,21 @@ mod tests {
         sampler.burned(TRIAL, 5.0);
         assert!(!sampler.can_stay() && sampler.trial().is_none());
         assert!(matches!(sampler.turn(0.5), Turn::Window { .. }));
+    }
+
+    #[test]
+    fn who_is_looked_at_again_and_again_before_a_trial_is_over_is_sampled_too() {
+        let mut sampler = Sampler::new();
+        while sampler.can_stay() {
+            sampler.stayed(Duration::from_millis(5), 0.1);
+        }
+        let Turn::Window { wait, open } = sampler.turn(0.5) else { panic!("it is attached again at once") };
+        assert!(wait + open > Duration::from_secs(1), "{wait:?} {open:?}");
+        let mut idle = Sampler::new();
+        for _ in 0..30 {
+            idle.stayed(Duration::from_millis(5), 0.0);
+        }
+        assert!(idle.is_quiet());
     }
 
     #[test]

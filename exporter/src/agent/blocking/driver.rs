@@ -122,10 +122,7 @@ impl Driver {
                 return;
             }
             let spent = self.spent().await;
-            self.sampler.passed(waiting.elapsed(), spent);
-            if waiting.elapsed() >= Duration::from_millis(100) {
-                self.sampler.burned(waiting.elapsed(), spent);
-            }
+            self.sampler.stayed(waiting.elapsed(), spent);
             if !lease.renew(Instant::now() + quiet::LOOK + GRACE) {
                 break;
             }
